@@ -1,0 +1,55 @@
+# `make run` and `make test` need Python 3.11+, pip and make; the targets below them need more.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
+
+.PHONY: run test lint proto test-protos test-grpcurl bench train-shapes clean
+
+run: $(RUN_STAMP)
+	@exec $(BIN)/camserve up
+
+test: $(DEV_STAMP) lint
+	$(BIN)/python -m pytest
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+proto: $(DEV_STAMP)
+	$(BIN)/python protos/generate.py
+
+# Needs Node: lints, checks the format and compares with the released contract.
+test-protos:
+	$(BUF) lint
+	$(BUF) format --diff --exit-code
+	$(BUF) build -o $(VENV)/now.binpb
+	$(BUF) breaking $(VENV)/now.binpb --against protos/released/v1.binpb
+
+# Needs Go: calls everything with the real grpcurl.
+test-grpcurl: $(DEV_STAMP)
+	GOBIN=$(CURDIR)/tools/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+	$(BIN)/python -m pytest tests/grpcurl -p no:randomly
+
+bench: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks
+
+train-shapes: $(DEV_STAMP)
+	$(BIN)/python -m training.train_shapes
+
+$(RUN_STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "camserve needs Python 3.11 or newer; set PYTHON=...")'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .camserve tools/bin
