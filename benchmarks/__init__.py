@@ -1,0 +1,1 @@
+"""Measures speed and memory of camserve, as ratios within one run."""

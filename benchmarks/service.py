@@ -1,0 +1,139 @@
+"""The real stack, started by `camserve up` in a folder of its own: Valkey, one replica and Envoy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from benchmarks.processes import by_role
+from camserve_server.base.config import load
+from camserve_server.cli.tokens import issuer
+from camserve_server.core.tokens import SCOPES
+
+SHAPES = "shapes"
+RESNET = "resnet50"
+_HEALTHY_WITHIN_S = 120.0
+_STOPPED_WITHIN_S = 40.0
+_PORTS = ("EDGE", "GRPC", "INTERNAL", "METRICS")
+
+_RESNET_TOML = """name = "resnet50"
+version = "1"
+aliases = ["stable"]
+labels = "imagenet"
+
+[architecture]
+builder = "torchvision:resnet50"
+
+[weights]
+random = 0
+
+[input]
+width = 224
+height = 224
+fit = "crop"
+resize_px = 256
+"""
+
+
+class ServiceError(Exception):
+    """The stack did not start; the message is the end of what it said."""
+
+
+def write_models(folder: Path, shapes: Path, names: Sequence[str]) -> Path:
+    """Fills `folder` with the named models, resnet50 with random weights, and returns it."""
+    if SHAPES in names:
+        shutil.copytree(shapes, folder / SHAPES)
+    if RESNET in names:
+        version = folder / RESNET / "1"
+        version.mkdir(parents=True)
+        (version / "model.toml").write_text(_RESNET_TOML)
+    return folder
+
+
+class Service:
+    """One running stack. `startup_s` is the time from the command to the ready file."""
+
+    def __init__(self, folder: Path, models_dir: Path) -> None:
+        """Starts it and returns once it is healthy; raises ServiceError when it ends or takes too long."""
+        ready = folder / "ready.json"
+        log = folder / "up.log"
+        folder.mkdir(parents=True)
+        environment = environment_for(folder, models_dir)
+        started = time.monotonic()
+        with open(log, "wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "camserve_server.cli.app", "up", "--ready-file", str(ready)],
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        while not ready.exists():
+            if self._process.poll() is not None or time.monotonic() - started > _HEALTHY_WITHIN_S:
+                self.close()
+                raise ServiceError(log.read_text(errors="replace")[-2000:])
+            time.sleep(0.01)
+        self.startup_s = time.monotonic() - started
+        state = json.loads(ready.read_text())
+        self.edge_port = int(state["edge_url"].rpartition(":")[2])
+        self.grpc_target = str(state["grpc_target"])
+        settings = load(data_dir=folder / "data")
+        self.token = issuer(settings).issue(tenant="benchmark", subject="benchmark", scopes=SCOPES, ttl_s=3600)
+
+    def pids(self) -> dict[str, list[int]]:
+        """Returns the processes by role; see `processes.role`."""
+        return by_role(self._process.pid)
+
+    def close(self) -> None:
+        """Stops everything as Ctrl-C does."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_STOPPED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes."""
+        self.close()
+
+
+def environment_for(folder: Path, models_dir: Path) -> dict[str, str]:
+    """Returns an environment in which camserve keeps to `folder` and to free ports, everything else as shipped."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("CAMSERVE_")}
+    ports = dict(zip((f"CAMSERVE_{name}_PORT" for name in _PORTS), _free_ports(len(_PORTS)), strict=True))
+    return {
+        **inherited,
+        **ports,
+        "CAMSERVE_CONFIG": str(folder / "camserve.toml"),
+        "CAMSERVE_DATA_DIR": str(folder / "data"),
+        "CAMSERVE_MODELS_DIR": str(models_dir),
+    }
+
+
+def _free_ports(count: int) -> list[str]:
+    """Returns ports of the loopback that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [str(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

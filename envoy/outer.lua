@@ -1,0 +1,85 @@
+-- The REST side: first on the way in, last on the way out. On the way in it notes what later filters rewrite; on the
+-- way out it gives a response the status and body that the replica asked for. Native gRPC passes untouched.
+
+local EDGE, UPSTREAM = "camserve.edge", "camserve.upstream"
+local LARGE_DOWNLOAD_BYTES = 1048576
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local media_type = headers:get("content-type") or ""
+  local metadata = handle:streamInfo():dynamicMetadata()
+  metadata:set(EDGE, "native", media_type:sub(1, 16) == "application/grpc" and "1" or "0")
+  metadata:set(EDGE, "method", headers:get(":method") or "")
+  metadata:set(EDGE, "request_id", headers:get("x-request-id") or "")
+end
+
+-- Handles of headers die with body(), so everything is set before it.
+local function reply(handle, edge, status, body)
+  local headers = handle:headers()
+  headers:replace(":status", status)
+  headers:replace("content-type", "application/json")
+  handle:body(true):setBytes(edge["method"] == "HEAD" and "" or body)
+  handle:headers():replace("content-length", tostring(#body))
+end
+
+local function find_fallback(rows, upstream)
+  local message = upstream["grpc_message"] or ""
+  for _, row in ipairs(rows) do
+    local same = row["grpc_status"] == nil or row["grpc_status"] == upstream["grpc_status"]
+    if same and (row["contains"] == nil or message:find(row["contains"], 1, true)) then
+      return row
+    end
+  end
+end
+
+function envoy_on_response(handle)
+  local metadata = handle:streamInfo():dynamicMetadata()
+  local edge = metadata:get(EDGE)
+  if edge == nil or edge["native"] == "1" then return end
+  local upstream = metadata:get(UPSTREAM)
+  if upstream == nil then return end -- Envoy's own answer, worded already
+  local headers = handle:headers()
+  local status = headers:get(":status")
+  local code, length = headers:get("x-http-code"), headers:get("x-content-length")
+  for _, name in ipairs({ "x-http-code", "x-content-length", "x-http-status", "x-error-json", "grpc-status",
+    "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding", "accept-encoding" }) do
+    headers:remove(name)
+  end
+
+  if upstream["http_status"] ~= nil and upstream["error_json"] ~= nil then
+    for _, name in ipairs({ "retry-after", "www-authenticate", "allow" }) do
+      if upstream[name] ~= nil then headers:replace(name, upstream[name]) end
+    end
+    reply(handle, edge, upstream["http_status"], upstream["error_json"])
+    return
+  end
+  if tonumber(status) >= 400 then
+    local row = find_fallback(handle:virtualHost():metadata():get("fallbacks"), upstream)
+    for name, value in pairs(row["headers"]) do headers:replace(name, value) end
+    reply(handle, edge, row["status"], row["head"] .. edge["request_id"] .. row["tail"])
+    return
+  end
+
+  local stream_type = handle:metadata():get("stream_type")
+  if stream_type ~= nil then
+    headers:replace("content-type", stream_type)
+    headers:replace("cache-control", "no-store")
+    headers:replace("x-accel-buffering", "no")
+  end
+  if code ~= nil and status == "200" then headers:replace(":status", code) end
+  if code == "204" then headers:remove("content-type") end
+  if code == "204" or edge["method"] == "HEAD" then
+    handle:body(true):setBytes("")
+    headers = handle:headers()
+    headers:remove("content-length")
+  end
+  if length ~= nil then
+    headers:replace("content-length", length)
+    -- A replica that fails midway ends the body early. Without the close, a client of HTTP/1.1 would wait for the
+    -- rest; up to this size an object is one message, which comes whole or not at all.
+    local info = handle:streamInfo()
+    if tonumber(length) > LARGE_DOWNLOAD_BYTES and info:protocol() == "HTTP/1.1" then
+      info:drainConnectionUponCompletion()
+    end
+  end
+end

@@ -1,0 +1,1 @@
+"""camserve: image classification that explains itself, over gRPC and REST."""

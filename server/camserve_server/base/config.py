@@ -1,0 +1,182 @@
+"""The settings: defaults, then a TOML file, then the environment, then flags."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from camserve_server.base import bundle
+from camserve_server.base.errors import OperatorError
+
+PREFIX = "CAMSERVE_"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ConfigError(OperatorError):
+    """A setting has a value that is not allowed; the message names it, the value and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """Every setting of camserve. The environment variable is `CAMSERVE_` and the name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    data_dir: Path = Field(Path(".camserve"), description="Keys, state, objects and logs; nothing else is written.")
+    ready_file: Path | None = Field(None, description="Receives a JSON line once everything is healthy.")
+    models_dir: Path = Field(bundle.MODELS, description="Models that ship with the program.")
+
+    host: str = Field("127.0.0.1", description="Address of the REST edge.")
+    grpc_host: str = Field("127.0.0.1", description="Address of the gRPC port; not loopback needs a certificate.")
+    edge_port: Port = Field(8080, description="REST and gRPC through Envoy.")
+    grpc_port: Port = Field(50051, description="gRPC, direct.")
+    internal_port: Port = Field(50052, description="Internal gRPC, loopback only.")
+    metrics_port: Port = Field(9464, description="Prometheus metrics, loopback only.")
+    public_url: str | None = Field(None, description="Prefix of every link handed out; default: the edge.")
+    tls_cert: Path | None = Field(None, description="Certificate chain of the edge (PEM).")
+    tls_key: Path | None = Field(None, description="Private key of the edge (PEM).")
+    grpc_tls_cert: Path | None = Field(None, description="Certificate chain of the gRPC port (PEM).")
+    grpc_tls_key: Path | None = Field(None, description="Private key of the gRPC port (PEM).")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Origins that browsers may call from.")
+    edge_reflection: bool = Field(False, description="Offer reflection and grpc.health through the edge too.")
+
+    redis_url: SecretStr | None = Field(None, description="A Redis-protocol server instead of the embedded one.")
+    objects_url: str | None = Field(None, description="`file:PATH` instead of the data directory's objects.")
+
+    jwt_issuer: str = Field("https://camserve.local", description="`iss` of the tokens issued here.")
+    jwt_audience: str = Field("camserve", description="`aud` of tokens.")
+    jwt_tenant_claim: str = Field("tenant", description="Claim that names the tenant.")
+    jwt_external_issuer: str | None = Field(None, description="`iss` of another issuer whose tokens count too.")
+    jwt_jwks_file: Path | None = Field(None, description="Public keys (JWKS) of that issuer.")
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where models run.")
+    torch_threads: Annotated[int, Field(ge=1, le=512)] | None = Field(None, description="CPU threads of the engine.")
+    max_batch: int = Field(8, ge=1, le=1024, description="Images of one forward pass.")
+    batch_delay_ms: float = Field(0.0, ge=0, le=1000, description="Wait for more images while the device is idle.")
+    queue_limit: int = Field(64, ge=1, le=100_000, description="Images that wait for one model version.")
+
+    imaging_workers: int = Field(2, ge=1, le=256, description="Processes that decode and draw.")
+    imaging_memory_mb: int = Field(2048, ge=256, description="Memory that one of them may take, in MiB.")
+    imaging_deadline_s: float = Field(10.0, gt=0, le=600, description="Time that one image may take in them.")
+    imaging_queue_limit: int = Field(256, ge=1, description="Images that wait for one of them.")
+    upload_memory_mb: int = Field(1024, ge=128, description="Memory that images in flight may take, in MiB.")
+
+    max_image_bytes: int = Field(100_000_000, ge=1024, description="Bytes of one encoded image.")
+    max_json_bytes: int = Field(20_000_000, ge=1024, description="Bytes of one JSON body at the edge.")
+    max_side_px: int = Field(16384, ge=16, le=65535, description="Longest side of an image.")
+    max_pixels: int = Field(268_435_456, ge=256, description="Pixels of an image.")
+    sync_timeout_s: float = Field(15.0, gt=0, le=600, description="Time budget of a call that waits for its answer.")
+    url_ttl_s: int = Field(900, ge=1, le=604_800, description="How long a link to a heatmap works.")
+    heatmap_retention_hours: float = Field(72, gt=0, le=8760, description="How long a stored heatmap is kept.")
+    janitor_interval_s: float = Field(300, gt=0, description="Pause between removals of what expired.")
+
+    drain_s: float = Field(20.0, ge=0, le=600, description="How long a stopping server finishes running calls.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("data_dir", "ready_file", "models_dir", "tls_cert", "tls_key", "jwt_jwks_file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().resolve() if value else value
+
+    @field_validator("objects_url")
+    @classmethod
+    def _known_store(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("file:"):
+            raise ValueError("must be file:PATH")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("tls_cert and tls_key belong together")
+        if bool(self.grpc_tls_cert) != bool(self.grpc_tls_key):
+            raise ValueError("grpc_tls_cert and grpc_tls_key belong together")
+        if bool(self.jwt_external_issuer) != bool(self.jwt_jwks_file):
+            raise ValueError("jwt_external_issuer and jwt_jwks_file belong together")
+        if self.grpc_host not in LOOPBACK and not self.grpc_tls_cert:
+            raise ValueError("grpc_host is not loopback, so grpc_tls_cert and grpc_tls_key are required")
+        ports = (self.edge_port, self.grpc_port, self.internal_port, self.metrics_port)
+        if len(set(ports)) != len(ports):
+            raise ValueError("edge_port, grpc_port, internal_port and metrics_port must differ")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Orders the sources: flags over environment over file over defaults."""
+        file = Path(os.environ.get(f"{PREFIX}CONFIG", "camserve.toml"))
+        if not file.is_file():
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    @property
+    def edge_url(self) -> str:
+        """The edge's own address."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"{'https' if self.tls_cert else 'http'}://{host}:{self.edge_port}"
+
+    @property
+    def link_prefix(self) -> str:
+        """What every link begins with, without a slash at the end."""
+        return (self.public_url or self.edge_url).rstrip("/")
+
+    @property
+    def objects_dir(self) -> Path:
+        """Where the local object store keeps its files."""
+        return Path(self.objects_url.removeprefix("file:")) if self.objects_url else self.data_dir / "objects"
+
+    def environment(self) -> dict[str, str]:
+        """Returns the environment in which a child process loads these same settings."""
+        own = {
+            PREFIX + name.upper(): ",".join(value) if isinstance(value, tuple) else str(value)
+            for name in type(self).model_fields
+            if (value := self._plain(name)) is not None
+        }
+        return {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)} | own
+
+    def _plain(self, name: str) -> Any:
+        value = getattr(self, name)
+        return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def unknown_variables() -> list[str]:
+    """Returns the `CAMSERVE_` variables of the environment that are no setting: misspelt, or of another release."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {f"{PREFIX}CONFIG"}
+    return sorted(key for key in os.environ if key.startswith(PREFIX) and key not in known)
+
+
+def load(**flags: Any) -> Settings:
+    """Returns the effective settings; flags that are None say nothing.
+
+    Raises ConfigError when a value is not allowed.
+    """
+    try:
+        return Settings(**{key: value for key, value in flags.items() if value is not None})
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX + str(item['loc'][0]).upper()}={item['input']!r}: {item['msg']}" if item["loc"] else item["msg"]
+            for item in error.errors()
+        ]
+        raise ConfigError("\n".join(lines)) from None

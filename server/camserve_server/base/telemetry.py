@@ -1,0 +1,48 @@
+"""Logs as JSON lines and metrics for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+import orjson
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+_STAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+CALLS = Counter("camserve_calls", "Finished calls.", ["method", "code"])
+CALL_SECONDS = Histogram("camserve_call_seconds", "Time of a call.", ["method"], buckets=_STAGE_BUCKETS_S)
+CALLS_RUNNING = Gauge("camserve_calls_running", "Calls that run now.")
+STAGE_SECONDS = Histogram(
+    "camserve_stage_seconds",
+    "Time of one stage of a prediction: queue, decode, inference, cam, render.",
+    ["stage"],
+    buckets=_STAGE_BUCKETS_S,
+)
+BATCH_IMAGES = Histogram(
+    "camserve_batch_images", "Images of a forward pass.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+)
+OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
+
+
+def configure_logs(level: str, stream: TextIO | None = None) -> None:
+    """Writes every log event as one JSON line to `stream` (default: standard error)."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_dump),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=stream or sys.stderr, format="%(name)s: %(message)s")
+
+
+def _dump(event: dict[str, object], **_: object) -> str:
+    return orjson.dumps(event, default=repr).decode()

@@ -1,0 +1,216 @@
+"""The command `camserve`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import orjson
+import typer
+
+from camserve_server.base.config import ConfigError, Settings, load, unknown_variables
+from camserve_server.base.errors import ApiError, OperatorError
+
+app = typer.Typer(
+    name="camserve",
+    help="Serves image classifiers that explain themselves: probabilities and Grad-CAM heatmaps.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+client_app = typer.Typer(no_args_is_help=True, help="Clients that fetch tokens with an id and a secret.")
+models_app = typer.Typer(no_args_is_help=True, help="Models that are served.")
+keys_app = typer.Typer(no_args_is_help=True, help="Keys of tokens, links and stored objects.")
+app.add_typer(client_app, name="client")
+app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
+
+DataDir = Annotated[Path | None, typer.Option(help="Keys, state, objects and logs.")]
+Tenant = Annotated[str, typer.Option(help="Tenant, 1 to 100 letters, digits or . _ : @ -")]
+ScopeList = Annotated[str | None, typer.Option(help="Scopes, separated by spaces; default: all but admin.")]
+
+
+@app.command()
+def up(
+    data_dir: DataDir = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Receives a JSON line once everything is healthy.")] = None,
+    edge_port: Annotated[int | None, typer.Option(help="Port of REST and gRPC through Envoy.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC, direct.")] = None,
+) -> None:
+    """Run the whole stack here: Valkey, the server and Envoy. Ctrl-C stops it."""
+    from camserve_server.cli.up import up as run
+
+    settings = _settings(data_dir=data_dir, ready_file=ready_file, edge_port=edge_port, grpc_port=grpc_port)
+    _or_fail(run, settings)
+
+
+@app.command()
+def serve(data_dir: DataDir = None) -> None:
+    """Run one replica (gRPC only) against the Redis of CAMSERVE_REDIS_URL. SIGTERM drains it."""
+    from camserve_server.cli.serve import serve as run
+
+    settings = _settings(data_dir=data_dir)
+    _or_fail(run, settings, _redis_url(settings))
+
+
+@app.command()
+def token(
+    tenant: Tenant,
+    scope: ScopeList = None,
+    ttl: Annotated[str, typer.Option(help="Lifetime: 90s, 15m, 1h, up to 24h.")] = "1h",
+    sub: Annotated[str, typer.Option(help="Subject: who or what uses the token.")] = "developer",
+    data_dir: DataDir = None,
+) -> None:
+    """Print a token of the built-in issuer, and nothing else."""
+    from camserve_server.cli.tokens import issuer, seconds
+    from camserve_server.core.tokens import SCOPES
+
+    settings = _settings(data_dir=data_dir)
+    scopes = tuple(scope.split()) if scope is not None else SCOPES
+    typer.echo(_or_fail(lambda: issuer(settings).issue(tenant=tenant, subject=sub, scopes=scopes, ttl_s=seconds(ttl))))
+
+
+@client_app.command("create")
+def client_create(tenant: Tenant, scope: ScopeList = None, data_dir: DataDir = None) -> None:
+    """Make a client for /oauth2/token and print its id and its secret, which is shown only now."""
+    from camserve_server.core.tokens import SCOPES
+
+    scopes = tuple(scope.split()) if scope is not None else SCOPES
+    client_id, secret = _with_clients(data_dir, lambda clients: clients.create(tenant, scopes))
+    typer.echo(f"client_id={client_id}\nclient_secret={secret}")
+
+
+@client_app.command("list")
+def client_list(tenant: Tenant, data_dir: DataDir = None) -> None:
+    """List a tenant's clients and their scopes."""
+    for client in _with_clients(data_dir, lambda clients: clients.list(tenant)):
+        typer.echo(f"{client.client_id}  {' '.join(client.scopes)}")
+
+
+@client_app.command("revoke")
+def client_revoke(
+    client_id: Annotated[str, typer.Argument(help="Client id.")], tenant: Tenant, data_dir: DataDir = None
+) -> None:
+    """End a client: it fetches no more tokens; those it has stay valid until they expire."""
+    if not _with_clients(data_dir, lambda clients: clients.revoke(tenant, client_id)):
+        _fail("the tenant has no such client")
+    typer.echo("revoked")
+
+
+@models_app.command("list")
+def models_list(data_dir: DataDir = None) -> None:
+    """List the models of the running server with their versions and states."""
+    from camserve_server.cli.models import list_models
+
+    settings = _settings(data_dir=data_dir)
+    for line in _or_fail(list_models, settings):
+        typer.echo(line)
+
+
+@models_app.command("add")
+def models_add(
+    name: Annotated[str, typer.Argument(help="A torchvision classifier, for example resnet50.")],
+    version: Annotated[str, typer.Option(help="Version under which it is served.")] = "1",
+    data_dir: DataDir = None,
+) -> None:
+    """Add a torchvision classifier with its default weights, fetching them. The next start serves it."""
+    from camserve_server.cli.models import add_torchvision
+
+    settings = _settings(data_dir=data_dir)
+    typer.echo(_or_fail(add_torchvision, settings, name, version))
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    ring: Annotated[str, typer.Argument(help="objects, urls or tokens.")], data_dir: DataDir = None
+) -> None:
+    """Make a new key for what is new; what the old keys made stays readable. Running servers notice."""
+    from camserve_server.base.clock import SystemClock
+    from camserve_server.stores.keyring import KeyRing
+
+    if ring not in ("objects", "urls", "tokens"):
+        _fail("the rings are objects, urls and tokens")
+    path = _settings(data_dir=data_dir).data_dir / "keys" / f"{ring}.json"
+    typer.echo(_or_fail(lambda: KeyRing(path, clock=SystemClock()).rotate()))
+
+
+@app.command()
+def config(data_dir: DataDir = None) -> None:
+    """Print every setting in force, with what it means; secrets are masked."""
+    settings = _settings(data_dir=data_dir)
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        shown = ",".join(value) if isinstance(value, tuple) else ("" if value is None else str(value))
+        typer.echo(f"CAMSERVE_{name.upper()}={shown}  # {field.description}")
+
+
+@app.command()
+def version() -> None:
+    """Print the release."""
+    from importlib.metadata import version as release
+
+    typer.echo(release("camserve"))
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+def _settings(**flags: Any) -> Settings:
+    for name in unknown_variables():
+        typer.echo(f"camserve: {name} is no setting of this release and has no effect", err=True)
+    try:
+        return load(**flags)
+    except ConfigError as error:
+        _fail(str(error))
+
+
+def _redis_url(settings: Settings) -> str:
+    if settings.redis_url:
+        return settings.redis_url.get_secret_value()
+    from camserve_server.cli.stack import state_file
+
+    try:
+        return str(orjson.loads(state_file(settings).read_bytes())["redis_url"])
+    except (OSError, ValueError, KeyError):
+        _fail("no running stack: start `camserve up`, or set CAMSERVE_REDIS_URL")
+
+
+def _with_clients(data_dir: Path | None, use: Callable[[Any], Any]) -> Any:
+    from camserve_server.base.clock import SystemClock
+    from camserve_server.stores.oauth_clients import OAuthClients
+    from camserve_server.stores.redis import connect
+
+    url = _redis_url(_settings(data_dir=data_dir))
+
+    async def run() -> Any:
+        redis = connect(url)
+        try:
+            return await use(OAuthClients(redis, clock=SystemClock()))
+        finally:
+            await redis.aclose()
+
+    return _or_fail(lambda: asyncio.run(run()))
+
+
+def _or_fail(run: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs a command; what it raises for people to read becomes one line and the exit status 1."""
+    try:
+        return run(*arguments)
+    except ApiError as error:
+        _fail(error.message)
+    except (OperatorError, OSError, ValueError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"camserve: {message}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Models from the command line."""
+
+from __future__ import annotations
+
+import grpc
+
+from camserve.v1 import models_pb2, models_pb2_grpc
+from camserve_server.base.config import Settings
+from camserve_server.cli.tokens import issuer
+
+
+def list_models(settings: Settings) -> list[str]:
+    """Returns a line per version of the running server; raises ValueError when none answers."""
+    token = issuer(settings).issue(tenant="operator", subject="camserve", scopes=("inference.read",), ttl_s=60)
+    target = f"{settings.grpc_host}:{settings.grpc_port}"
+    credentials = settings.grpc_tls_cert and grpc.ssl_channel_credentials(settings.grpc_tls_cert.read_bytes())
+    channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
+    with channel:
+        try:
+            answer = models_pb2_grpc.ModelServiceStub(channel).ListModels(
+                models_pb2.ListModelsRequest(), metadata=(("authorization", f"Bearer {token}"),), timeout=10
+            )
+        except grpc.RpcError as error:
+            raise ValueError(f"no answer from {target}: {error.details()}") from None
+    return [_line(model.model, version) for model in answer.models for version in model.versions]
+
+
+def add_torchvision(settings: Settings, name: str, version: str) -> str:
+    """Writes the model's folder, fetches its weights and returns what to tell; raises ValueError when it cannot."""
+    from camserve_server.engine.manifest import UnloadableError
+    from camserve_server.engine.torchvision_models import find_weights, load_weights, write_torchvision_model
+
+    try:
+        path = write_torchvision_model(settings.data_dir / "models", name, version)
+    except FileExistsError:
+        raise ValueError(f"{name} {version} is there already") from None
+    except UnloadableError as error:
+        raise ValueError(f"{name}: {error}") from None
+    try:
+        load_weights(find_weights(name, "DEFAULT"), settings.data_dir / "weights")
+    except UnloadableError as error:
+        raise ValueError(f"{path} is written, but {error}: the version is unavailable until they can") from None
+    return f"{name} {version} is in {path.parent}; restart the server to serve it"
+
+
+def _line(name: str, version: models_pb2.ModelVersion) -> str:
+    state = models_pb2.ModelVersion.State.Name(version.state)
+    golden = models_pb2.ModelVersion.Golden.Name(version.golden)
+    aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
+    reason = f": {version.reason}" if version.reason else f", {version.classes} classes, golden inputs {golden}"
+    return f"{name} {version.version}{aliases}  {state}{reason}"

@@ -1,0 +1,33 @@
+"""Runs one replica in this process until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import uvloop
+
+from camserve_server.base.config import Settings
+from camserve_server.base.telemetry import configure_logs
+
+
+def serve(settings: Settings, redis_url: str) -> None:
+    """Serves until SIGINT or SIGTERM, then drains; raises OSError when a port is taken."""
+    configure_logs(settings.log_level)
+    uvloop.run(_serve(settings, redis_url))
+
+
+async def _serve(settings: Settings, redis_url: str) -> None:
+    # Imported late: commands that serve nothing must not wait for torch.
+    from camserve_server.main import Replica
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    replica = Replica(settings, redis_url)
+    try:
+        await replica.start()
+        await stopping.wait()
+    finally:
+        await replica.stop()

@@ -1,0 +1,210 @@
+"""The whole stack on one machine: Valkey, one replica and Envoy, each restarted when it falls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import grpc
+import orjson
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from camserve_server.base.child import Child, start_child
+from camserve_server.base.config import PREFIX, Settings
+from camserve_server.base.errors import OperatorError
+from camserve_server.cli.envoy import EnvoyProcess
+from camserve_server.cli.valkey import EmbeddedValkey
+from camserve_server.edge.settings import MIB, EdgeSettings, ExternalIssuer, ReplicaTls
+
+_log = structlog.get_logger("stack")
+_HEALTHY_WITHIN_S = 120.0
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+
+
+class StackError(OperatorError):
+    """The stack cannot run; the message says why and what helps."""
+
+
+class Stack:
+    """Starts, watches and stops the processes; state that others need lies in `<data_dir>/run/stack.json`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._run_dir = settings.data_dir / "run"
+        self._logs_dir = settings.data_dir / "logs"
+        self._valkey = None if settings.redis_url else EmbeddedValkey(settings.data_dir)
+        self._redis_url = settings.redis_url.get_secret_value() if settings.redis_url else ""
+        self._envoy = EnvoyProcess(edge_settings(settings, self._run_dir, self._logs_dir), self._run_dir / "envoy")
+        self._replica: Child | None = None
+        self._watches: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Returns once every part is healthy; raises StackError, or what a part raises."""
+        for folder in (self._run_dir, self._logs_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._valkey:
+            self._redis_url = await self._valkey.start()
+            self._watch("valkey", self._valkey.exited, self._restart_valkey)
+        await self._start_replica()
+        await self._envoy.start()
+        self._watch("replica", self._replica_exited, self._start_replica)
+        self._watch("envoy", self._envoy.exited, self._envoy.start)
+        self._write_state()
+
+    async def stop(self) -> None:
+        """Drains the edge, then the replica, then stops the store."""
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        await self._envoy.stop()
+        if self._replica:
+            await self._replica.stop()
+        if self._valkey:
+            await self._valkey.stop()
+        with contextlib.suppress(FileNotFoundError):
+            state_file(self._settings).unlink()
+
+    async def _start_replica(self) -> None:
+        settings = self._settings
+        environment = settings.environment() | {f"{PREFIX}REDIS_URL": self._redis_url}
+        log = self._logs_dir / "server.log"
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        seen_bytes = os.fstat(output).st_size
+        try:
+            self._replica = await start_child(
+                [sys.executable, "-m", "camserve_server.cli.app", "serve"],
+                grace_s=settings.drain_s + 5,
+                output=output,
+                environment=environment,
+            )
+        finally:
+            os.close(output)
+        healthy = asyncio.create_task(_healthy(settings))
+        ended = asyncio.create_task(self._replica.wait())
+        try:
+            await asyncio.wait([healthy, ended], timeout=_HEALTHY_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+            if healthy.done() and not healthy.cancelled():
+                return
+            if not ended.done():
+                await self._replica.stop()
+                raise StackError(f"the server was not healthy within {_HEALTHY_WITHIN_S:g} s; see {log}")
+        finally:
+            for task in (healthy, ended):
+                task.cancel()
+        raise StackError(f"the server ended while it started: {_last_line(log, seen_bytes)}; see {log}")
+
+    async def _replica_exited(self) -> int:
+        if self._replica is None:
+            raise RuntimeError("the replica has not been started")
+        return await self._replica.wait()
+
+    async def _restart_valkey(self) -> None:
+        if self._valkey:
+            await self._valkey.start()
+
+    def _watch(self, name: str, exited: Callable[[], Awaitable[int]], restart: Callable[[], Awaitable[object]]) -> None:
+        self._watches.append(asyncio.create_task(self._keep_running(name, exited, restart)))
+
+    async def _keep_running(
+        self, name: str, exited: Callable[[], Awaitable[int]], restart: Callable[[], Awaitable[object]]
+    ) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            status = await exited()
+            _log.error("a process ended and is started again", process=name, status=status)
+            while True:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                try:
+                    await restart()
+                    break
+                except Exception as error:
+                    _log.error("a process could not be started again", process=name, error=str(error))
+
+    def _write_state(self) -> None:
+        state = {**ready_state(self._settings), "redis_url": self._redis_url}
+        path = state_file(self._settings)
+        draft = path.with_suffix(".draft")
+        with open(draft, "wb", opener=_private) as file:
+            file.write(orjson.dumps(state))
+        draft.replace(path)
+
+
+def state_file(settings: Settings) -> Path:
+    """Returns where a running stack says how it is reached."""
+    return settings.data_dir / "run" / "stack.json"
+
+
+def ready_state(settings: Settings) -> dict[str, object]:
+    """Returns what `--ready-file` receives."""
+    return {
+        "edge_url": settings.edge_url,
+        "grpc_target": f"{settings.grpc_host}:{settings.grpc_port}",
+        "internal_target": f"127.0.0.1:{settings.internal_port}",
+        "pid": os.getpid(),
+        "data_dir": str(settings.data_dir),
+    }
+
+
+def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSettings:
+    """Returns the edge's part of the settings."""
+    external = None
+    if settings.jwt_external_issuer and settings.jwt_jwks_file:
+        external = ExternalIssuer(settings.jwt_external_issuer, settings.jwt_audience, settings.jwt_jwks_file)
+    replica_tls = None
+    if settings.grpc_tls_cert:
+        replica_tls = ReplicaTls(ca_file=settings.grpc_tls_cert, server_name=settings.grpc_host)
+    return EdgeSettings(
+        run_dir=run_dir,
+        log_dir=logs_dir,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        listen_host=settings.host,
+        listen_port=settings.edge_port,
+        replicas=((settings.grpc_host, settings.grpc_port),),
+        replica_tls=replica_tls,
+        external_issuer=external,
+        tenant_claim=settings.jwt_tenant_claim,
+        max_json_bytes=settings.max_json_bytes,
+        max_upload_bytes=settings.max_image_bytes + MIB,
+        sync_timeout_s=settings.sync_timeout_s,
+        cors_origins=settings.cors_origins,
+        tls_cert_file=settings.tls_cert,
+        tls_key_file=settings.tls_key,
+        reflection=settings.edge_reflection,
+    )
+
+
+async def _healthy(settings: Settings) -> None:
+    target = f"{settings.grpc_host}:{settings.grpc_port}"
+    credentials = None
+    if settings.grpc_tls_cert:
+        credentials = grpc.ssl_channel_credentials(settings.grpc_tls_cert.read_bytes())
+    make = grpc.aio.secure_channel(target, credentials) if credentials else grpc.aio.insecure_channel(target)
+    async with make as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        while True:
+            try:
+                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            except grpc.aio.AioRpcError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _last_line(log: Path, seen_bytes: int) -> str:
+    with open(log, "rb") as file:
+        file.seek(seen_bytes)
+        lines = file.read()[-8192:].decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it wrote no message"

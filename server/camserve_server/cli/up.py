@@ -1,0 +1,92 @@
+"""Runs the whole stack in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import orjson
+import typer
+
+from camserve_server.base.config import Settings
+from camserve_server.base.telemetry import configure_logs
+from camserve_server.cli.self_check import Checked, sample_image, self_check
+from camserve_server.cli.stack import Stack, ready_state
+from camserve_server.cli.tokens import issuer
+from camserve_server.core.tokens import SCOPES
+
+
+def up(settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM; raises StackError and its like when the stack cannot start."""
+    configure_logs(settings.log_level)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    asyncio.run(_up(settings))
+
+
+async def _up(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    started = time.monotonic()
+    stack = Stack(settings)
+    typer.echo("starting Valkey, the server and Envoy …")
+    starting = asyncio.create_task(_start(stack, settings))
+    stopped = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            _announce(settings, starting.result(), time.monotonic() - started)
+            await stopped
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        if settings.ready_file:
+            settings.ready_file.unlink(missing_ok=True)
+        typer.echo("stopping …")
+        await stack.stop()
+        typer.echo("stopped")
+
+
+async def _start(stack: Stack, settings: Settings) -> Checked:
+    await stack.start()
+    token = issuer(settings).issue(tenant="self-check", subject="self-check", scopes=SCOPES, ttl_s=60)
+    checked = await asyncio.to_thread(self_check, settings, token)
+    if settings.ready_file:
+        settings.ready_file.parent.mkdir(parents=True, exist_ok=True)
+        draft = settings.ready_file.with_name(f".{settings.ready_file.name}.{os.getpid()}")
+        draft.write_bytes(orjson.dumps(ready_state(settings)) + b"\n")
+        draft.replace(settings.ready_file)
+    return checked
+
+
+def _announce(settings: Settings, checked: Checked, seconds: float) -> None:
+    sample = sample_image(settings)
+    elsewhere = settings.data_dir != Path(".camserve").resolve()
+    data_dir = f"CAMSERVE_DATA_DIR={settings.data_dir} " if elsewhere else ""
+    typer.echo(
+        f"""
+camserve is ready after {seconds:.1f} s.
+
+  REST       {settings.edge_url}
+  gRPC       {settings.grpc_host}:{settings.grpc_port}
+  metrics    http://127.0.0.1:{settings.metrics_port}/metrics
+  data       {settings.data_dir}
+
+  self-check {checked.sample.name}: {checked.label}, {checked.prob:.1%}
+  heatmap    {checked.heatmap}
+
+Ask it yourself:
+
+  TOKEN=$({data_dir}.venv/bin/camserve token --tenant demo)
+  curl -s {settings.edge_url}/v1/infer -H "Authorization: Bearer $TOKEN" \\
+    -F image=@{sample} -F model=shapes -F grad_cam.enabled=true
+  grpcurl -plaintext -H "authorization: Bearer $TOKEN" {settings.grpc_host}:{settings.grpc_port} \\
+    camserve.v1.ModelService/ListModels
+
+Ctrl-C stops everything.
+"""
+    )

@@ -1,0 +1,315 @@
+"""One image in, classes and a heatmap out: the stages of a prediction in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.telemetry import STAGE_SECONDS
+from camserve_server.core.links import Link, Links
+from camserve_server.engine.buffers import SharedBuffer
+from camserve_server.engine.engine import Engine, Explain, Prediction
+from camserve_server.engine.imaging import DecodedImage, DecodeRequest, ImagingPool, RenderedHeatmap, RenderRequest
+from camserve_server.engine.model import ModelVersion
+
+INLINE_LIMIT_BYTES = 2 * 1024 * 1024
+BATCH_LIMIT = 256
+CONTENT_TYPES = {"png": "image/png", "npy": "application/x-npy"}
+
+Lane = Literal["unary", "stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeatmapOptions:
+    """How a heatmap is wanted; `size` None means the picture's own size, `target` None the top class."""
+
+    layer: str = "auto"
+    colormap: str = "jet"
+    overlay: bool = False
+    format: Literal["png", "npy"] = "png"
+    size: tuple[int, int] | None = None
+    method: str = "gradcam"
+    target: str | None = None
+    alpha: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class InferOptions:
+    """What is asked of one image."""
+
+    model: str
+    model_version: str = "stable"
+    longest_side_px: int | None = None
+    heatmap: HeatmapOptions | None = None
+    top_k: int = 5
+    prob_threshold: float = 0.0
+    inline: bool = False
+    media_type: str | None = None
+    file_name: str | None = None
+    md5: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """A class and its probability, 0 to 1."""
+
+    id: str
+    label: str
+    prob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of a prediction went, in milliseconds."""
+
+    queue: float
+    inference: float
+    total: float
+    decode: float
+    cam: float
+    render: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """A drawn heatmap; exactly one of `data` and `link` is there."""
+
+    options: HeatmapOptions
+    data: bytes | None
+    link: Link | None
+    width: int
+    height: int
+    layer: str
+    target: str
+    raw_min: float
+    raw_max: float
+    degenerate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InferResult:
+    """The answer for one image."""
+
+    version: ModelVersion
+    width: int
+    height: int
+    media_type: str
+    sha256: str
+    classes: list[ClassScore]
+    heatmap: Heatmap | None
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInput:
+    """One image of a batch; `open` copies its bytes to shared memory when its turn comes."""
+
+    id: str
+    open: Callable[[], SharedBuffer]
+    options: InferOptions
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """How one image of a batch ended: one of `result` and `error` is there."""
+
+    id: str
+    result: InferResult | None = None
+    error: ApiError | None = field(default=None)
+
+
+class InferService:
+    """Predicts: decode, batch, forward, explain, render, store."""
+
+    def __init__(
+        self, engine: Engine, imaging: ImagingPool, links: Links, *, timeout_s: float, batch_width: int
+    ) -> None:
+        self._engine = engine
+        self._imaging = imaging
+        self._links = links
+        self._timeout_s = timeout_s
+        self._batch_width = batch_width
+
+    def check(self, options: InferOptions) -> ModelVersion:
+        """Refuses what can be refused before any byte of the image is read; returns the version that will answer.
+
+        Raises ApiError: MODEL_*, PARAM_INVALID (target), PARAM_LAYER_NOT_FOUND, SERVICE_OVERLOADED.
+        """
+        version = self._engine.resolve(options.model, options.model_version)
+        if options.heatmap:
+            _target_index(version, options.heatmap.target)
+            _check_layer(version, options.heatmap.layer)
+        self._engine.check_admission(version)
+        return version
+
+    async def infer(
+        self, tenant: str, image: SharedBuffer, options: InferOptions, *, time_left_s: float | None = None
+    ) -> InferResult:
+        """Returns the answer for `image` within the time budget; a full queue refuses at once.
+
+        Raises ApiError: those of `check`, everything the imaging workers refuse, TIMEOUT_EXCEEDED.
+        """
+        budget_s = self._timeout_s if time_left_s is None else min(self._timeout_s, time_left_s)
+        return await self._within(budget_s, tenant, image, options, "unary")
+
+    async def infer_batch(self, tenant: str, inputs: list[BatchInput]) -> AsyncGenerator[BatchOutcome]:
+        """Yields every input's outcome as it completes; closing the iterator cancels the rest."""
+        pending = iter(inputs)
+        running: set[asyncio.Task[BatchOutcome]] = set()
+        try:
+            while True:
+                while len(running) < self._batch_width and (entry := next(pending, None)):
+                    running.add(asyncio.create_task(self._outcome(tenant, entry)))
+                if not running:
+                    return
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _outcome(self, tenant: str, entry: BatchInput) -> BatchOutcome:
+        try:
+            with await asyncio.to_thread(entry.open) as image:
+                result = await self._within(None, tenant, image, entry.options, "stream")
+            return BatchOutcome(entry.id, result=result)
+        except ApiError as error:
+            return BatchOutcome(entry.id, error=error)
+
+    async def _within(
+        self, budget_s: float | None, tenant: str, image: SharedBuffer, options: InferOptions, lane: Lane
+    ) -> InferResult:
+        try:
+            async with asyncio.timeout(budget_s):
+                return await self._predict(tenant, image, options, lane, budget_s)
+        except TimeoutError:
+            raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
+
+    async def _predict(
+        self, tenant: str, image: SharedBuffer, options: InferOptions, lane: Lane, budget_s: float | None
+    ) -> InferResult:
+        started = time.monotonic()
+        version = self.check(options) if lane == "unary" else self._engine.resolve(options.model, options.model_version)
+        wanted = options.heatmap
+        target = _target_index(version, wanted.target) if wanted else None
+        with await self._imaging.decode(image, _decode_request(version, options)) as picture:
+            prediction = await self._engine.predict(
+                version,
+                picture.pixels,
+                Explain(wanted.layer, wanted.method, target) if wanted else None,
+                tenant=tenant,
+                lane=lane,
+                deadline_monotonic=None if budget_s is None else started + budget_s,
+            )
+            rendered = await self._render(picture, prediction, wanted) if wanted else None
+        heatmap = None
+        if wanted and rendered:
+            heatmap = await self._deliver(tenant, version, prediction, wanted, rendered, inline=options.inline)
+        timings = Timings(
+            queue=prediction.queue_ms,
+            inference=prediction.inference_ms,
+            total=(time.monotonic() - started) * 1000,
+            decode=picture.decode_ms,
+            cam=prediction.cam_ms,
+            render=rendered.render_ms if rendered else 0.0,
+        )
+        for stage in ("queue", "inference", "decode", "cam", "render"):
+            STAGE_SECONDS.labels(stage).observe(getattr(timings, stage) / 1000)
+        return InferResult(
+            version=version,
+            width=picture.width,
+            height=picture.height,
+            media_type=picture.media_type,
+            sha256=picture.sha256,
+            classes=_top_classes(version, prediction.probs, options),
+            heatmap=heatmap,
+            timings=timings,
+        )
+
+    async def _render(self, picture: DecodedImage, prediction: Prediction, wanted: HeatmapOptions) -> RenderedHeatmap:
+        if prediction.cam is None:
+            raise RuntimeError("the engine returned no map although one was asked for")
+        width, height = wanted.size or (picture.draw_width, picture.draw_height)
+        return await self._imaging.render(
+            RenderRequest(
+                cam=prediction.cam,
+                view=picture.view,
+                width=width,
+                height=height,
+                format=wanted.format,
+                colormap=wanted.colormap,
+                overlay=wanted.overlay,
+                alpha=wanted.alpha,
+                base=picture.base,
+            )
+        )
+
+    async def _deliver(
+        self,
+        tenant: str,
+        version: ModelVersion,
+        prediction: Prediction,
+        wanted: HeatmapOptions,
+        rendered: RenderedHeatmap,
+        *,
+        inline: bool,
+    ) -> Heatmap:
+        link = None
+        if not inline or len(rendered.data) > INLINE_LIMIT_BYTES:
+            link = await self._links.store(tenant, rendered.data, CONTENT_TYPES[wanted.format])
+        return Heatmap(
+            options=wanted,
+            data=None if link else rendered.data,
+            link=link,
+            width=rendered.width,
+            height=rendered.height,
+            layer=prediction.layer or "",
+            target=version.labels[prediction.target or 0][0],
+            raw_min=rendered.raw_min,
+            raw_max=rendered.raw_max,
+            degenerate=rendered.degenerate,
+        )
+
+
+def _decode_request(version: ModelVersion, options: InferOptions) -> DecodeRequest:
+    wanted = options.heatmap
+    return DecodeRequest(
+        input=version.input,
+        declared_media_type=options.media_type,
+        file_name=options.file_name,
+        expected_md5=options.md5,
+        longest_side_px=options.longest_side_px,
+        base_side=(wanted.size or "input") if wanted and wanted.overlay else None,
+    )
+
+
+def _target_index(version: ModelVersion, target: str | None) -> int | None:
+    if target is None:
+        return None
+    for index, (class_id, _) in enumerate(version.labels):
+        if class_id == target:
+            return index
+    raise ApiError(Reason.PARAM_INVALID, "The model has no class of this id.", field="grad_cam.target")
+
+
+def _check_layer(version: ModelVersion, layer: str) -> None:
+    if layer != "auto" and layer not in version.layers:
+        raise ApiError(Reason.PARAM_LAYER_NOT_FOUND, field="grad_cam.layer")
+
+
+def _top_classes(version: ModelVersion, probs: np.ndarray, options: InferOptions) -> list[ClassScore]:
+    # A stable sort on the negated values keeps equal probabilities in the order of the labels.
+    order = np.argsort(-probs, kind="stable")[: options.top_k]
+    return [
+        ClassScore(version.labels[index].id, version.labels[index].label, float(probs[index]))
+        for index in order
+        if probs[index] >= options.prob_threshold
+    ]

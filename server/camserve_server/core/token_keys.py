@@ -1,0 +1,102 @@
+"""The keys of tokens: the built-in issuer's, from a ring, or an external issuer's, from a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from camserve_server.base.clock import Clock
+from camserve_server.core.tokens import ALGORITHMS, SigningKey
+from camserve_server.stores.keyring import KeyRing, MasterKey
+
+ALGORITHM = "ES256"
+# The edge caches the public keys for 60 s and does not ask again for a key it does not know, so a new key must be
+# published for longer than that before it signs.
+PUBLISH_AHEAD_S = 120.0
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+class IssuerKeys:
+    """ES256 keys derived from a ring of master keys, so that rotating the ring rotates them."""
+
+    def __init__(self, ring: KeyRing, clock: Clock) -> None:
+        self._ring = ring
+        self._clock = clock
+        self._derived: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self._published: tuple[tuple[str, ...], list[dict[str, str]]] = ((), [])
+
+    def primary(self) -> SigningKey:
+        """Returns the newest key that every verifier has had time to fetch."""
+        key = self._ordered()[0]
+        return SigningKey(key.id, ALGORITHM, self._private(key))
+
+    def public_jwks(self) -> list[dict[str, str]]:
+        """Returns the public halves as JSON Web Keys, the one that signs first; the same list until they change."""
+        ordered = self._ordered()
+        ids = tuple(key.id for key in ordered)
+        if ids != self._published[0]:
+            self._published = (ids, [self._jwk(key) for key in ordered])
+        return self._published[1]
+
+    def _ordered(self) -> list[MasterKey]:
+        newest_first = sorted(self._ring.keys(), key=lambda key: key.created_at, reverse=True)
+        known_since = self._clock.now() - PUBLISH_AHEAD_S
+        known = [key for key in newest_first if key.created_at <= known_since]
+        first = known[0] if known else newest_first[-1]
+        return [first, *(key for key in newest_first if key is not first)]
+
+    def _private(self, key: MasterKey) -> ec.EllipticCurvePrivateKey:
+        if key.id not in self._derived:
+            # 16 bytes more than the order has, so that the remainder is as good as uniform (FIPS 186-5, A.2.1).
+            seed = int.from_bytes(self._ring.subkey(key, "token signing ES256", 48))
+            self._derived[key.id] = ec.derive_private_key(seed % (_P256_ORDER - 1) + 1, ec.SECP256R1())
+        return self._derived[key.id]
+
+    def _jwk(self, key: MasterKey) -> dict[str, str]:
+        public = jwt.algorithms.ECAlgorithm.to_jwk(self._private(key).public_key(), as_dict=True)
+        return {
+            "kty": str(public["kty"]),
+            "kid": key.id,
+            "use": "sig",
+            "alg": ALGORITHM,
+            "crv": str(public["crv"]),
+            "x": str(public["x"]),
+            "y": str(public["y"]),
+        }
+
+
+class JwksFile:
+    """Public keys of an external issuer, read again when the file changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._keys: list[dict[str, str]] = []
+        self.public_jwks()
+
+    def public_jwks(self) -> list[dict[str, str]]:
+        """Returns the file's keys of the algorithms that are allowed; raises ValueError when there is none at first."""
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            if stamp != self._stamp:
+                self._keys = _usable(json.loads(self._path.read_text()))
+                self._stamp = stamp
+        except (OSError, ValueError, KeyError, TypeError):
+            if self._stamp is None:
+                raise ValueError("the JWKS file has no usable key") from None
+        return self._keys
+
+
+def _usable(document: dict[str, list[dict[str, str]]]) -> list[dict[str, str]]:
+    keys = []
+    for entry in document["keys"]:
+        algorithm = entry.get("alg") or {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}.get(entry.get("kty", ""))
+        if algorithm in ALGORITHMS and entry.get("use", "sig") == "sig":
+            keys.append({**entry, "alg": algorithm})
+    if not keys:
+        raise ValueError("no usable key")
+    return keys

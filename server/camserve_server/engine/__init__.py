@@ -1,0 +1,1 @@
+"""Tensors and pixels; knows no transport and no store."""

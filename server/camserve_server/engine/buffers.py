@@ -1,0 +1,169 @@
+"""Anonymous shared memory that can be handed to another process, and the account that bounds it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import sys
+import tempfile
+import threading
+import weakref
+from types import TracebackType
+from typing import Final, Self
+
+from camserve_server.base.errors import ApiError, Reason
+
+# Linux values; the names are missing from `fcntl` on other systems.
+_F_ADD_SEALS: Final = 1033
+_SEAL_SHRINK_GROW_WRITE: Final = 0x2 | 0x4 | 0x8
+
+
+class ByteBudget:
+    """Counts bytes that are held in shared memory, up to a limit for the whole process."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._taken_bytes = 0
+        # Finalizers give bytes back from whatever thread collects garbage, even one inside try_take.
+        self._lock = threading.RLock()
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes taken and not yet given back."""
+        return self._taken_bytes
+
+    def try_take(self, n_bytes: int) -> bool:
+        """Take `n_bytes`, or nothing and return False when they would pass the limit."""
+        with self._lock:
+            if self._taken_bytes + n_bytes > self.limit_bytes:
+                return False
+            self._taken_bytes += n_bytes
+            return True
+
+    def give(self, n_bytes: int) -> None:
+        """Give back bytes taken before."""
+        with self._lock:
+            self._taken_bytes -= n_bytes
+
+
+class _Holding:
+    """What a buffer must release exactly once: its descriptor and its share of the budget."""
+
+    def __init__(self, fd: int, budget: ByteBudget | None) -> None:
+        self.fd = fd
+        self.budget = budget
+        self.taken_bytes = 0
+
+    def take(self, n_bytes: int) -> None:
+        if self.budget is not None:
+            if not self.budget.try_take(n_bytes):
+                raise ApiError(Reason.SERVICE_OVERLOADED)
+            self.taken_bytes += n_bytes
+
+    def release(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+        taken, self.taken_bytes = self.taken_bytes, 0
+        if self.budget is not None and taken:
+            self.budget.give(taken)
+
+
+class SharedBuffer:
+    """Bytes in anonymous shared memory, appended once and then read by this and other processes.
+
+    Not safe for use from two threads at once. Released by `close`, by leaving `with`, or with the last reference.
+    """
+
+    def __init__(self, fd: int, size: int, budget: ByteBudget | None = None) -> None:
+        """Own `fd`, which holds `size` bytes; they are charged to `budget` by the maker, not here."""
+        self._holding = _Holding(fd, budget)
+        self._size = size
+        self._map: mmap.mmap | None = None
+        self._release = weakref.finalize(self, self._holding.release)
+
+    @classmethod
+    def create(cls, name: str = "camserve", budget: ByteBudget | None = None) -> SharedBuffer:
+        """Make an empty buffer; `name` only shows in `/proc`."""
+        return cls(open_anonymous(name), 0, budget)
+
+    @classmethod
+    def adopt(cls, fd: int, size: int, budget: ByteBudget | None = None) -> SharedBuffer:
+        """Own a descriptor from another process that must hold exactly `size` bytes.
+
+        It is sealed where the system can, so that the other side cannot shrink it below a mapping of ours.
+        Raises ValueError when the size differs and SERVICE_OVERLOADED when the budget is exhausted; it closes `fd` then.
+        """
+        buffer = cls(fd, size, budget)
+        try:
+            _seal(fd)
+            if os.fstat(fd).st_size != size:
+                raise ValueError("the descriptor does not hold the declared number of bytes")
+            buffer._holding.take(size)
+        except BaseException:
+            buffer.close()
+            raise
+        return buffer
+
+    @property
+    def size(self) -> int:
+        """Bytes appended so far."""
+        return self._size
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, owned by this buffer; -1 once closed."""
+        return self._holding.fd
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """Add bytes at the end; raises SERVICE_OVERLOADED when the budget has no room for them."""
+        if self._map is not None:
+            raise ValueError("a buffer that was viewed cannot grow")
+        rest = memoryview(data).cast("B")
+        self._holding.take(len(rest))
+        while rest:
+            written = os.pwrite(self.fd, rest, self._size)
+            self._size += written
+            rest = rest[written:]
+
+    def view(self) -> memoryview:
+        """Return all bytes, mapped read-only; the buffer cannot grow afterwards."""
+        if self._size == 0:
+            return memoryview(b"")
+        if self._map is None:
+            self._map = mmap.mmap(self.fd, self._size, prot=mmap.PROT_READ)
+        return memoryview(self._map)
+
+    def close(self) -> None:
+        """Release descriptor and budget; views that are still held stay readable until they are dropped."""
+        mapped, self._map = self._map, None
+        if mapped is not None:
+            with contextlib.suppress(BufferError):
+                mapped.close()
+        self._release()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def open_anonymous(name: str) -> int:
+    """Return a new descriptor on empty memory that no path leads to."""
+    if sys.platform == "linux":
+        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd, path = tempfile.mkstemp(prefix=name)
+    os.unlink(path)
+    return fd
+
+
+def _seal(fd: int) -> None:
+    if sys.platform == "linux":
+        fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK_GROW_WRITE)

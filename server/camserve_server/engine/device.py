@@ -1,0 +1,46 @@
+"""The device that models run on, and how the thread that owns it prepares it."""
+
+from __future__ import annotations
+
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device for "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises ValueError for another name and for a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r} is none of auto, cpu, cuda, cuda:N")
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        if not torch.cuda.is_available() or device.index >= torch.cuda.device_count():
+            raise ValueError(f"device {name!r} is not on this machine")
+    return device
+
+
+def prepare_thread(device: torch.device, threads: int) -> None:
+    """Makes the calling thread the device's owner: `threads` CPU threads, repeatable results on a GPU.
+
+    The thread count belongs to the calling thread's pool. On a GPU, float32 stays float32 (no
+    TF32) and cuDNN picks the same algorithm every time, so that answers do not vary.
+    """
+    torch.set_num_threads(threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done what it was given; the CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,345 @@
+"""The engine: models on one device, and predictions in batches with their heatmaps."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
+from camserve_server.engine.catalog import Catalog, find_folders
+from camserve_server.engine.device import choose_device, prepare_thread
+from camserve_server.engine.inference import Explain, Outcome
+from camserve_server.engine.model import ModelVersion, load_version
+from camserve_server.engine.slots import FairSlots
+
+__all__ = ["Engine", "EngineSettings", "EngineStats", "Explain", "Prediction"]
+
+T = TypeVar("T")
+BatchHook = Callable[[ModelVersion, int, float, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What the engine needs to know.
+
+    `device`: auto, cpu, cuda or cuda:N. `torch_threads`: CPU threads of the device thread, None
+    for all cores. `batch_delay_ms`: how long a batch waits to fill while the device is free; 0
+    takes what is there. `queue_limit`: waiting unary entries per version, and stream entries under
+    way. `weights_dir`: where downloaded weights lie, None for torch's hub cache.
+    """
+
+    models_dirs: tuple[Path, ...]
+    device: str = "auto"
+    torch_threads: int | None = None
+    max_batch: int = 16
+    batch_delay_ms: float = 0.0
+    queue_limit: int = 256
+    weights_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One picture's answer.
+
+    `probs` is (C,) float32, the calibrated softmax; `cam` (h, w) float32 >= 0, the raw map of the
+    model's input, with the `layer`, `method` and `target` (class index) it was made for; all four
+    are None where no heatmap was asked for. `batch_size` counts the pictures that ran together;
+    the times are theirs, and `queue_ms` this one's wait.
+    """
+
+    probs: NDArray[np.float32]
+    cam: NDArray[np.float32] | None
+    layer: str | None
+    method: str | None
+    target: int | None
+    queue_ms: float
+    inference_ms: float
+    cam_ms: float
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Waiting entries per (model, version) now; batches and pictures since the start."""
+
+    queue_depth: dict[tuple[str, str], int]
+    batches: int
+    pictures: int
+
+
+Result = Prediction | ApiError
+
+
+class Engine:
+    """Loads the models and owns the one thread in which they run.
+
+    Its methods belong to the event loop that called `start`. `on_batch(model, size, inference_ms,
+    cam_ms)`, if set, is called there after each batch.
+    """
+
+    def __init__(self, settings: EngineSettings, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Checks the device; ValueError when it is not there."""
+        self.on_batch: BatchHook | None = None
+        self._settings = settings
+        self._device = choose_device(settings.device)
+        self._monotonic = monotonic
+        self._catalog = Catalog([])
+        self._batcher = Batcher(
+            max_batch=settings.max_batch,
+            delay_s=settings.batch_delay_ms / 1000,
+            queue_limit=settings.queue_limit,
+            monotonic=monotonic,
+        )
+        self._slots: dict[ModelVersion, FairSlots] = {}
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._batches = 0
+        self._pictures = 0
+
+    async def start(self) -> None:
+        """Returns when every version found is ready or unavailable; the loop stays free meanwhile."""
+        self._loop = asyncio.get_running_loop()
+        folders = await asyncio.to_thread(find_folders, self._settings.models_dirs)
+        self._catalog = Catalog(folders)
+        self._thread = threading.Thread(target=self._own_device, name="device", daemon=True)
+        self._thread.start()
+        threads = self._settings.torch_threads or _cores()
+        await self.on_device(lambda: prepare_thread(self._device, threads))
+        for folder in folders:
+            await self._load(folder)
+
+    async def close(self) -> None:
+        """Lets the batch that runs finish and refuses those that wait with SERVICE_DRAINING."""
+        for entry in self._batcher.close():
+            _settle(entry, ApiError(Reason.SERVICE_DRAINING))
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+            # The last batch's results were posted before the thread ended.
+            await asyncio.sleep(0)
+
+    def models(self) -> list[ModelVersion]:
+        """Returns every version, whatever its state, by name, then version."""
+        return self._catalog.models()
+
+    def resolve(self, name: str, version_or_alias: str) -> ModelVersion:
+        """Returns a ready version.
+
+        Raises ApiError MODEL_NOT_FOUND, MODEL_VERSION_NOT_FOUND or MODEL_UNAVAILABLE.
+        """
+        return self._catalog.resolve(name, version_or_alias)
+
+    def check_admission(self, model: ModelVersion) -> None:
+        """Raises ApiError SERVICE_OVERLOADED while the version's queue is full: ask before decoding."""
+        self._batcher.check_admission(model)
+
+    def stats(self) -> EngineStats:
+        """Returns the counters for metrics."""
+        depths = {model.key: self._batcher.depth(model) for model in self.models()}
+        return EngineStats(depths, self._batches, self._pictures)
+
+    async def predict(
+        self,
+        model: ModelVersion,
+        pixels: NDArray[np.uint8],
+        explain: Explain | None,
+        *,
+        tenant: str,
+        lane: Lane,
+        deadline_monotonic: float | None = None,
+    ) -> Prediction:
+        """Predicts one picture (H, W, 3) uint8 of the model's input size; its memory is copied.
+
+        A full queue refuses the unary lane with SERVICE_OVERLOADED and lets the stream lane wait.
+        Raises ApiError TIMEOUT_EXCEEDED once the deadline has passed, INTERNAL when the model
+        fails on this picture, and what `ModelVersion.resolve` raises. A cancelled caller's entry
+        does not run, unless it runs already.
+        """
+        explain = None if explain is None else model.resolve(explain)
+        if pixels.shape != (model.input.height, model.input.width, 3):
+            raise ValueError("the picture does not have the model's input size")
+        try:
+            async with asyncio.timeout(self._left_s(deadline_monotonic)):
+                if lane == "unary":
+                    return await self._run(model, pixels, explain, tenant, lane, deadline_monotonic)
+                slots = self._slots[model]
+                await slots.acquire(tenant)
+                try:
+                    return await self._run(model, pixels, explain, tenant, lane, deadline_monotonic)
+                finally:
+                    slots.release()
+        except TimeoutError:
+            raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
+
+    async def _run(
+        self,
+        model: ModelVersion,
+        pixels: NDArray[np.uint8],
+        explain: Explain | None,
+        tenant: str,
+        lane: Lane,
+        deadline_monotonic: float | None,
+    ) -> Prediction:
+        # A heatmap of another layer than the default costs a forward of its own.
+        own_forward = explain is not None and explain.layer != model.default_layer
+        entry = Entry(
+            queue=model,
+            pixels=pixels.copy(),
+            explain=explain,
+            tenant=tenant,
+            lane=lane,
+            deadline_monotonic=deadline_monotonic,
+            enqueued_monotonic=self._monotonic(),
+            future=asyncio.get_running_loop().create_future(),
+            cost=2.0 if own_forward else 1.0,
+        )
+        self._batcher.put(entry)
+        try:
+            prediction: Prediction = await entry.future
+        except asyncio.CancelledError:
+            self._batcher.discard(entry)
+            raise
+        return prediction
+
+    def _left_s(self, deadline_monotonic: float | None) -> float | None:
+        return None if deadline_monotonic is None else max(0.0, deadline_monotonic - self._monotonic())
+
+    async def _load(self, folder: Path) -> None:
+        settings = self._settings
+        model = await self.on_device(
+            lambda: load_version(
+                folder, self._device, max_batch=settings.max_batch, weights_dir=settings.weights_dir
+            )
+        )
+        if model.state == "ready":
+            self._batcher.open_queue(model, model.max_batch)
+            self._slots[model] = FairSlots(settings.queue_limit)
+        self._catalog.set(model)
+
+    async def on_device(self, function: Callable[[], T]) -> T:
+        """Runs the function on the device's thread, between batches."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def errand() -> None:
+            outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+            try:
+                outcome.set_result(function())
+            except Exception as error:
+                outcome.set_exception(error)
+            self._post(lambda: _copy(outcome, done))
+
+        self._batcher.call(errand)
+        return await done
+
+    def _own_device(self) -> None:
+        while (work := self._batcher.take()) is not None:
+            if isinstance(work, Batch):
+                self._run_batch(work)
+            else:
+                work()
+
+    def _run_batch(self, batch: Batch) -> None:
+        """Runs a batch and posts all its results at once; entries are retried alone if it fails."""
+        assert isinstance(batch.queue, ModelVersion)
+        model = batch.queue
+        results: list[tuple[Entry, Result]] = [
+            (entry, ApiError(Reason.TIMEOUT_EXCEEDED)) for entry in batch.expired
+        ]
+        if batch.entries:
+            started = self._monotonic()
+            outcomes = _outcomes(model, batch.entries)
+            results += [
+                (entry, _result(entry, outcome, started, len(batch.entries)))
+                for entry, outcome in zip(batch.entries, outcomes, strict=True)
+            ]
+        self._post(lambda: self._finish(model, len(batch.entries), results))
+
+    def _post(self, callback: Callable[[], object]) -> None:
+        assert self._loop is not None
+        # A loop that has been closed has nobody left to answer.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback)
+
+    def _finish(self, model: ModelVersion, size: int, results: list[tuple[Entry, Result]]) -> None:
+        for entry, result in results:
+            _settle(entry, result)
+        if not size:
+            return
+        self._batches += 1
+        self._pictures += size
+        if self.on_batch is not None:
+            predictions = [result for _, result in results if isinstance(result, Prediction)]
+            # Pictures of one forward carry the same times; one with a heatmap knows them all.
+            cam_ms_by_forward: dict[float, float] = {}
+            for prediction in predictions:
+                known = cam_ms_by_forward.get(prediction.inference_ms, 0.0)
+                cam_ms_by_forward[prediction.inference_ms] = max(known, prediction.cam_ms)
+            self.on_batch(model, size, sum(cam_ms_by_forward), sum(cam_ms_by_forward.values()))
+
+
+def _cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _outcomes(model: ModelVersion, entries: Sequence[Entry]) -> list[Outcome | None]:
+    """Returns the entries' outcomes in order; None for one that makes the model fail."""
+    try:
+        return list(model.run([entry.pixels for entry in entries], [entry.explain for entry in entries]))
+    except Exception:
+        structlog.get_logger().exception(
+            "batch failed", model=model.name, version=model.version, pictures=len(entries)
+        )
+    if len(entries) == 1:
+        return [None]
+    return [outcome for entry in entries for outcome in _outcomes(model, [entry])]
+
+
+def _result(entry: Entry, outcome: Outcome | None, started: float, batch_size: int) -> Result:
+    if outcome is None:
+        return ApiError(Reason.INTERNAL)
+    if outcome.disconnected:
+        return ApiError(Reason.PARAM_LAYER_NOT_FOUND, "The layer does not lead to the model's scores.")
+    return Prediction(
+        probs=outcome.probs.numpy(),
+        cam=None if outcome.cam is None else outcome.cam.numpy(),
+        layer=None if entry.explain is None else entry.explain.layer,
+        method=None if entry.explain is None else entry.explain.method,
+        target=outcome.target,
+        queue_ms=(started - entry.enqueued_monotonic) * 1000,
+        inference_ms=outcome.inference_ms,
+        cam_ms=outcome.cam_ms,
+        batch_size=batch_size,
+    )
+
+
+def _copy(source: concurrent.futures.Future[T], target: asyncio.Future[T]) -> None:
+    if target.done():
+        return
+    error = source.exception()
+    if error is None:
+        target.set_result(source.result())
+    else:
+        target.set_exception(error)
+
+
+def _settle(entry: Entry, result: Result) -> None:
+    if entry.future.done():
+        return
+    if isinstance(result, ApiError):
+        entry.future.set_exception(result)
+    else:
+        entry.future.set_result(result)

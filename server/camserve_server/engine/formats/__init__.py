@@ -1,0 +1,1 @@
+"""One reader per accepted picture format; these modules run only inside imaging workers."""

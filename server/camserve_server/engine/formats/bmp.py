@@ -1,0 +1,60 @@
+"""BMP: its header, and decoding by Pillow."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Final
+
+from PIL import BmpImagePlugin, Image
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.formats.raster import BandShrinker, Raster, Want, shrink_factor
+from camserve_server.engine.formats.source import PictureFile
+
+# Pillow's modes of one byte per pixel become RGB in bands above this, not at once.
+_WHOLE_PIXELS: Final = 16_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class BmpHeader:
+    """The size, as positive numbers."""
+
+    width: int
+    height: int
+
+
+def read_header(file: PictureFile) -> BmpHeader:
+    """Read the size; raises IMAGE_DECODING_FAILED."""
+    head = file.exactly(14, 12)
+    if head[0] == 12:
+        return BmpHeader(int.from_bytes(head[4:6], "little"), int.from_bytes(head[6:8], "little"))
+    width = int.from_bytes(head[4:8], "little", signed=True)
+    # A negative height means that rows go from top to bottom.
+    return BmpHeader(max(0, width), abs(int.from_bytes(head[8:12], "little", signed=True)))
+
+
+def load(file: PictureFile, header: BmpHeader, wants: list[Want]) -> Raster:
+    """Decode to an RGB picture at a size that meets every want."""
+    image: Image.Image = BmpImagePlugin.BmpImageFile(io.BufferedReader(file, 1 << 16))
+    if image.size != (header.width, header.height):
+        raise ApiError(Reason.IMAGE_DECODING_FAILED)
+    image.load()
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        # Many writers leave the fourth byte zero and do not mean an invisible picture.
+        image = image.convert("RGB")
+    if header.width * header.height <= _WHOLE_PIXELS:
+        return Raster(_flatten(image), header.width, header.height, 1)
+    shrinker = BandShrinker(header.width, header.height, shrink_factor(header.width, header.height, wants), 1)
+    for top, rows in shrinker.bands(header.width * 4):
+        shrinker.add(_flatten(image.crop((0, top, header.width, top + rows))))
+    return shrinker.raster(None)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    alpha = image.getchannel("A")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image.convert("RGB"), mask=alpha)
+    return white

@@ -1,0 +1,146 @@
+"""TIFF samples that libvips does not read (odd depths, 64 bits, tiled planes), through libtiff's decompressors.
+
+The trick: a second directory is appended that declares each row's packed bytes to be 8-bit grey pixels. Reading
+that gives the decompressed bytes, whatever the compression, and unpacking them is plain arithmetic.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.formats import tiff_tags as tags
+from camserve_server.engine.formats.tiff_tags import Directory, Layout
+from camserve_server.engine.formats.vips import VipsPicture
+
+_BYTEWISE_COMPRESSIONS: Final = frozenset({1, 5, 8, 32773, 32946})
+_LONG: Final = 4
+_LONG8: Final = 16
+
+
+class RawTiff:
+    """One page as arrays of its samples, read once from top to bottom."""
+
+    @staticmethod
+    def reads(page: Directory, bits: int, samples: int) -> bool:
+        """Whether this class is the one to read such a page."""
+        tiled_planes = page.integer(tags.PLANAR, 1) == 2 and samples > 1 and tags.TILE_WIDTH in page.entries
+        odd = bits not in (1, 2, 4, 8, 16, 32) or (bits in (1, 2, 4) and samples > 1)
+        return (tiled_planes or odd) and page.integer(tags.COMPRESSION, 1) in _BYTEWISE_COMPRESSIONS
+
+    def __init__(self, data: mmap.mmap, page: Directory, bits: int, samples: int, sample_format: int) -> None:
+        """Open the page; raises IMAGE_DECODING_FAILED for what cannot be read."""
+        if not (1 <= bits <= 16 or bits in (32, 64)) or sample_format not in (1, 2, 3, 4):
+            raise ApiError(Reason.IMAGE_DECODING_FAILED)
+        if (sample_format == 3 and bits < 16) or (sample_format == 2 and bits % 8):
+            raise ApiError(Reason.IMAGE_DECODING_FAILED)
+        self._page, self._bits = page, bits
+        self._width, self._height = page.size
+        planes = samples if page.integer(tags.PLANAR, 1) == 2 else 1
+        self._per_pixel = samples // planes
+        self._tile_width = page.integer(tags.TILE_WIDTH, 0) or self._width
+        self._columns = -(-self._width // self._tile_width)
+        self._tile_bytes = -(-self._tile_width * self._per_pixel * bits // 8)
+        self._predictor = page.integer(tags.PREDICTOR, 1)
+        self._dtype = _dtype(bits, sample_format, page.layout.order)
+        self.bytes_per_row = self._width * samples * (16 if bits % 8 else bits // 8 * 2)
+        self._planes = [
+            VipsPicture(self._as_bytes(data, plane, planes), "tiff", tiled=tags.TILE_WIDTH in page.entries)
+            for plane in range(planes)
+        ]
+
+    def rows(self, bands: Iterable[tuple[int, int]]) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield (rows, columns, samples) arrays, as VipsPicture does."""
+        wanted = list(bands)
+        for parts in zip(*(plane.rows(wanted) for plane in self._planes), strict=True):
+            yield np.concatenate([self._unpacked(part[..., 0]) for part in parts], axis=2)
+
+    def _unpacked(self, packed: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        rows = packed.shape[0]
+        tiles = packed.reshape(rows * self._columns, self._tile_bytes)
+        values = self._tile_width * self._per_pixel
+        if self._predictor == 3:
+            samples = _undo_float_predictor(tiles, self._per_pixel, self._bits // 8)
+        elif self._bits % 8:
+            bits = np.unpackbits(tiles, axis=1)[:, : values * self._bits].reshape(-1, values, self._bits)
+            weights = (1 << np.arange(self._bits - 1, -1, -1)).astype(np.uint16)
+            samples = bits @ weights
+        else:
+            samples = np.ascontiguousarray(tiles).view(self._dtype)
+        samples = samples.reshape(rows * self._columns, self._tile_width, self._per_pixel)
+        if self._predictor == 2:
+            samples = np.cumsum(samples, axis=1, dtype=samples.dtype.newbyteorder("="))
+        across = samples.reshape(rows, self._columns * self._tile_width, self._per_pixel)
+        native = across[:, : self._width]
+        if native.dtype.kind == "f":
+            return native.astype(np.float64 if self._bits == 64 else np.float32)
+        return native.astype(native.dtype.newbyteorder("="))
+
+    def _as_bytes(self, data: mmap.mmap, plane: int, planes: int) -> bytearray:
+        """Return the file with a directory in front of which one plane's bytes are grey pixels."""
+        page, tiled = self._page, tags.TILE_WIDTH in self._page.entries
+        offsets = page.integers(tags.TILE_OFFSETS if tiled else tags.STRIP_OFFSETS)
+        counts = page.integers(tags.TILE_BYTE_COUNTS if tiled else tags.STRIP_BYTE_COUNTS)
+        share = len(offsets) // planes
+        if not share or len(counts) != len(offsets) or len(offsets) % planes:
+            raise ApiError(Reason.IMAGE_DECODING_FAILED)
+        mine = slice(plane * share, (plane + 1) * share)
+        entries: dict[int, tuple[int, ...]] = {
+            tags.WIDTH: (self._columns * self._tile_bytes,),
+            tags.LENGTH: (self._height,),
+            tags.BITS: (8,),
+            tags.COMPRESSION: (page.integer(tags.COMPRESSION, 1),),
+            tags.PHOTOMETRIC: (1,),
+            tags.FILL_ORDER: (page.integer(tags.FILL_ORDER, 1),),
+            tags.SAMPLES: (1,),
+            tags.PLANAR: (1,),
+        }
+        if tiled:
+            entries[tags.TILE_WIDTH] = (self._tile_bytes,)
+            entries[tags.TILE_LENGTH] = (page.integer(tags.TILE_LENGTH, 0),)
+        else:
+            entries[tags.ROWS_PER_STRIP] = (min(page.integer(tags.ROWS_PER_STRIP, self._height), self._height),)
+        entries[tags.TILE_OFFSETS if tiled else tags.STRIP_OFFSETS] = offsets[mine]
+        entries[tags.TILE_BYTE_COUNTS if tiled else tags.STRIP_BYTE_COUNTS] = counts[mine]
+        return _with_directory(data, page.layout, entries)
+
+
+def _dtype(bits: int, sample_format: int, order: str) -> np.dtype[Any]:
+    if bits % 8:
+        return np.dtype(np.uint16)
+    return np.dtype(f"{order}{ {1: 'u', 2: 'i', 3: 'f', 4: 'u'}[sample_format] }{bits // 8}")
+
+
+def _undo_float_predictor(tiles: np.ndarray[Any, Any], per_pixel: int, size: int) -> np.ndarray[Any, Any]:
+    """Undo Adobe's floating-point predictor: bytes by significance, then differences of bytes."""
+    rows = tiles.shape[0]
+    summed = np.cumsum(tiles.reshape(rows, -1, per_pixel), axis=1, dtype=np.uint8)
+    planes = summed.reshape(rows, size, -1).transpose(0, 2, 1)
+    return np.ascontiguousarray(planes).view(f">f{size}")
+
+
+def _with_directory(data: mmap.mmap, layout: Layout, entries: dict[int, tuple[int, ...]]) -> bytearray:
+    order, kind = layout.order, _LONG8 if layout.big else _LONG
+    wide = "Q" if layout.big else "I"
+    count_size, value_size = (8, 8) if layout.big else (2, 4)
+    out = bytearray(data)
+    out.extend(bytes(-len(out) % 8))
+    start = len(out)
+    place = start + count_size + len(entries) * (4 + 2 * value_size) + value_size
+    table, values = bytearray(struct.pack(order + ("Q" if layout.big else "H"), len(entries))), bytearray()
+    for tag in sorted(entries):
+        packed = struct.pack(f"{order}{len(entries[tag])}{wide}", *entries[tag])
+        table += struct.pack(f"{order}HH{wide}", tag, kind, len(entries[tag]))
+        if len(packed) > value_size:
+            table += struct.pack(order + wide, place + len(values))
+            values += packed
+        else:
+            table += packed
+    out += table + bytes(value_size) + values
+    struct.pack_into(order + wide, out, 8 if layout.big else 4, start)
+    return out

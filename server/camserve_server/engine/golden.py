@@ -1,0 +1,112 @@
+"""Golden inputs: pictures with known answers that a version carries along and must reproduce."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from camserve_server.engine.inference import Explain
+from camserve_server.engine.manifest import InnerPath
+
+if TYPE_CHECKING:
+    from camserve_server.engine.model import ModelVersion
+
+GoldenState = Literal["passed", "failed", "none"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tolerances(_Table):
+    """How far an answer may be off: a probability absolutely, a map relative to its maximum (if above 1)."""
+
+    prob: float = 1e-3
+    cam: float = 1e-3
+
+
+class Case(_Table):
+    """A picture, the id of its top class, some probabilities by class id, and its raw map (.npy)."""
+
+    image: InnerPath
+    top: str
+    probs: dict[str, float] = {}
+    cam: InnerPath | None = None
+
+
+class GoldenFile(_Table):
+    """The contents of golden.json."""
+
+    tolerances: Tolerances = Tolerances()
+    cases: tuple[Case, ...]
+
+
+def check_golden(folder: Path, file: str, model: ModelVersion) -> tuple[GoldenState, str | None]:
+    """Runs the golden inputs one by one; returns the state and, when failed, the first reason.
+
+    On the device's thread only.
+    """
+    try:
+        golden = GoldenFile.model_validate_json((folder / file).read_bytes())
+        for number, case in enumerate(golden.cases, 1):
+            fault = _fault(folder, case, golden.tolerances, model)
+            if fault is not None:
+                return "failed", f"case {number}: {fault}"
+    except (OSError, ValueError, ValidationError) as error:
+        return "failed", f"the golden inputs cannot be read ({type(error).__name__})"
+    return ("passed", None) if golden.cases else ("none", None)
+
+
+def _fault(folder: Path, case: Case, tolerances: Tolerances, model: ModelVersion) -> str | None:
+    explain = None
+    if case.cam is not None:
+        if model.default_layer is None:
+            return "a map is expected of a model without layers"
+        explain = Explain(model.default_layer, "gradcam", None)
+    outcome = model.run([_pixels(folder / case.image, model)], [explain])[0]
+    probs = outcome.probs.numpy()
+    ids = [label.id for label in model.labels]
+    if ids[int(probs.argmax())] != case.top:
+        return "another top class"
+    for id_, expected in case.probs.items():
+        if id_ not in ids:
+            return "a class that the model does not have"
+        if not abs(float(probs[ids.index(id_)]) - expected) <= tolerances.prob:
+            return "a probability is off"
+    if case.cam is not None and outcome.cam is not None:
+        expected_map = np.load(folder / case.cam, allow_pickle=False)
+        if not _agree(outcome.cam.numpy(), expected_map, tolerances.cam):
+            return "the heatmap is off"
+    return None
+
+
+def _agree(actual: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> bool:
+    if actual.shape != expected.shape:
+        return False
+    scale = max(1.0, float(np.abs(expected).max(initial=0)))
+    return bool(np.abs(actual - expected).max(initial=0) <= tolerance * scale)
+
+
+def _pixels(file: Path, model: ModelVersion) -> NDArray[np.uint8]:
+    """Decodes as an imaging worker would, so that the check covers the preprocessing too."""
+    # The decoder belongs to the imaging workers; here it is needed once, if at all.
+    from camserve_server.engine.decode import decode
+    from camserve_server.engine.formats.raster import Limits
+    from camserve_server.engine.formats.source import PictureFile
+    from camserve_server.engine.imaging_requests import DecodeRequest
+
+    with file.open("rb") as opened:
+        picture = PictureFile(opened.fileno(), file.stat().st_size)
+        limits = Limits(
+            max_side_px=4096,
+            max_pixels=1 << 24,
+            max_aspect=200,
+            max_jpeg_scans=100,
+            max_jpeg_scan_pixels=1 << 30,
+            memory_bytes=1 << 30,
+        )
+        return np.array(decode(picture, DecodeRequest(input=model.input), limits).pixels)

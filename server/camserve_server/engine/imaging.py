@@ -1,0 +1,237 @@
+"""The pool of imaging workers: killable processes that decode hostile bytes and draw heatmaps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.buffers import ByteBudget, SharedBuffer
+from camserve_server.engine.colormap import COLORMAPS
+from camserve_server.engine.imaging_answers import decoded_image, raise_error, rendered_heatmap
+from camserve_server.engine.imaging_process import Answer, ImagingProcess, WorkerLostError
+from camserve_server.engine.imaging_requests import (
+    DecodedImage,
+    DecodeRequest,
+    ImagingSettings,
+    ImagingStats,
+    RenderedHeatmap,
+    RenderRequest,
+)
+from camserve_server.engine.input_spec import InputSpec
+
+__all__ = [
+    "COLORMAPS",
+    "DecodeRequest",
+    "DecodedImage",
+    "ImagingPool",
+    "ImagingSettings",
+    "ImagingStats",
+    "InputSpec",
+    "RenderRequest",
+    "RenderedHeatmap",
+]
+
+_MEGABYTE: Final = 1_000_000
+_LONGEST_RESTART_DELAY_S: Final = 5.0
+
+
+class ImagingPool:
+    """Gives each request to an idle worker, first come first served; all methods belong to one event loop."""
+
+    def __init__(
+        self, settings: ImagingSettings, budget: ByteBudget | None = None, *, fault_injection: bool = False
+    ) -> None:
+        """`budget` is charged for base pictures; `fault_injection` lets tests break workers with `fault`."""
+        self._settings = settings
+        self._budget = budget
+        self._options = {
+            "limits": {
+                "max_side_px": settings.max_side_px,
+                "max_pixels": settings.max_pixels,
+                "max_aspect": settings.max_aspect,
+                "max_jpeg_scans": settings.max_jpeg_scans,
+                "max_jpeg_scan_pixels": settings.max_jpeg_scan_pixels,
+                "memory_bytes": settings.worker_memory_bytes,
+            },
+            "max_image_bytes": settings.max_image_bytes,
+            "deadline_s": settings.deadline_s,
+            "fault_injection": fault_injection,
+        }
+        self._workers: set[ImagingProcess] = set()
+        self._idle: deque[ImagingProcess] = deque()
+        self._waiting: deque[asyncio.Future[ImagingProcess]] = deque()
+        self._started: asyncio.Future[None] | None = None
+        self._closing = False
+        self._restarts = 0
+        self._failed_starts = 0
+
+    async def start(self) -> None:
+        """Start every worker and wait until each is ready; raises RuntimeError when they cannot start."""
+        self._started = asyncio.get_running_loop().create_future()
+        try:
+            for _ in range(self._settings.workers):
+                self._add_worker()
+            await self._started
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End all workers and wait until they are gone; calls in progress fail."""
+        self._closing = True
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(ApiError(Reason.SERVICE_DRAINING))
+        self._waiting.clear()
+        exits = [worker.exited for worker in self._workers]
+        for worker in list(self._workers):
+            worker.kill()
+        await asyncio.gather(*exits)
+
+    async def decode(self, image: SharedBuffer, request: DecodeRequest) -> DecodedImage:
+        """Check and decode a picture in a worker; `image` stays the caller's.
+
+        Raises ApiError: UPLOAD_TOO_LARGE, IMAGE_*, MEDIA_*, and SERVICE_OVERLOADED when the queue is full. A worker
+        that crashes, runs out of memory or passes the deadline means IMAGE_REJECTED.
+        """
+        limit = self._settings.max_image_bytes
+        if image.size > limit:
+            raise ApiError(
+                Reason.UPLOAD_TOO_LARGE,
+                limit_mb=round(limit / _MEGABYTE, 2),
+                actual_mb=round(image.size / _MEGABYTE, 2),
+            )
+        message = {"operation": "decode", "size": image.size, **request.as_message()}
+        try:
+            answer = await self._call(message, [image.fd])
+        except WorkerLostError:
+            raise ApiError(Reason.IMAGE_REJECTED) from None
+        return decoded_image(answer, request, self._budget)
+
+    async def render(self, request: RenderRequest) -> RenderedHeatmap:
+        """Draw a heatmap in a worker.
+
+        Raises ValueError for a request outside its documented ranges, ApiError SERVICE_OVERLOADED when the queue is
+        full, and INTERNAL when the worker dies.
+        """
+        request.check()
+        cam = np.ascontiguousarray(request.cam, np.float32)
+        message = {
+            "operation": "render",
+            "cam": cam.shape,
+            "view": request.view,
+            "width": request.width,
+            "height": request.height,
+            "format": request.format,
+            "colormap": request.colormap,
+            "overlay": request.overlay,
+            "alpha": request.alpha,
+        }
+        with SharedBuffer.create("cam") as raw:
+            raw.append(cam.data)
+            fds = [raw.fd] if request.base is None or not request.overlay else [raw.fd, request.base.fd]
+            try:
+                answer = await self._call(message, fds)
+            except WorkerLostError:
+                raise ApiError(Reason.INTERNAL) from None
+        return rendered_heatmap(answer, request)
+
+    async def fault(self, kind: Literal["crash", "hang", "memory"]) -> None:
+        """Make a worker misbehave as a decoder might; raises what `decode` would raise then."""
+        try:
+            answer = await self._call({"operation": "fault", "kind": kind}, [])
+        except WorkerLostError:
+            raise ApiError(Reason.IMAGE_REJECTED) from None
+        raise_error(answer)
+
+    @property
+    def workers(self) -> frozenset[ImagingProcess]:
+        """The present worker processes, ready or not."""
+        return frozenset(self._workers)
+
+    def stats(self) -> ImagingStats:
+        """Return the present counts."""
+        alive = sum(worker.ready and worker.alive for worker in self._workers)
+        return ImagingStats(
+            workers=self._settings.workers,
+            alive=alive,
+            busy=alive - len(self._idle),
+            queued=sum(not waiter.done() for waiter in self._waiting),
+            restarts=self._restarts,
+        )
+
+    async def _call(self, message: dict[str, Any], fds: Sequence[int]) -> Answer:
+        while not (worker := await self._acquire()).alive:
+            # It died between being handed over and this task's turn.
+            pass
+        return await worker.call(message, fds, self._settings.deadline_s)
+
+    async def _acquire(self) -> ImagingProcess:
+        if self._closing or self._started is None:
+            raise ApiError(Reason.SERVICE_DRAINING)
+        if self._idle:
+            return self._idle.popleft()
+        if len(self._waiting) >= self._settings.queue_limit:
+            raise ApiError(Reason.SERVICE_OVERLOADED)
+        waiter: asyncio.Future[ImagingProcess] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._hand_on(waiter.result())
+            else:
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(waiter)
+            raise
+
+    def _hand_on(self, worker: ImagingProcess) -> None:
+        """Give an idle worker to the first in the queue, or keep it."""
+        if not worker.alive:
+            return
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(worker)
+                return
+        self._idle.append(worker)
+
+    def _on_idle(self, worker: ImagingProcess) -> None:
+        if self._started is not None and not self._started.done():
+            self._failed_starts = 0
+            if all(one.ready for one in self._workers):
+                self._started.set_result(None)
+        if worker.served >= self._settings.recycle_requests or (
+            worker.served and worker.resident_bytes > self._settings.recycle_resident_bytes
+        ):
+            worker.retire()
+            return
+        self._failed_starts = 0
+        self._hand_on(worker)
+
+    def _on_exit(self, worker: ImagingProcess) -> None:
+        self._workers.discard(worker)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(worker)
+        if self._closing:
+            return
+        if worker.ready:
+            self._restarts += 1
+            self._add_worker()
+            return
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(RuntimeError("an imaging worker ended before it was ready"))
+            return
+        self._failed_starts += 1
+        delay_s = min(_LONGEST_RESTART_DELAY_S, 0.1 * 2**self._failed_starts)
+        asyncio.get_running_loop().call_later(delay_s, self._add_worker)
+
+    def _add_worker(self) -> None:
+        if not self._closing:
+            self._workers.add(ImagingProcess(self._options, self._on_idle, self._on_exit))

@@ -1,0 +1,230 @@
+"""A version of a model: what it is, in which state, and how it is brought from its folder to a device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import structlog
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine import device as devices
+from camserve_server.engine.cam import METHODS
+from camserve_server.engine.golden import GoldenState, check_golden
+from camserve_server.engine.inference import Explain, Outcome, infer
+from camserve_server.engine.input_spec import InputSpec
+from camserve_server.engine.labels import Label, read_labels
+from camserve_server.engine.layers import find_layers
+from camserve_server.engine.manifest import (
+    FILE_NAME,
+    Input,
+    Manifest,
+    UnloadableError,
+    read_aliases,
+    read_manifest,
+)
+from camserve_server.engine.preprocess import Preprocess
+from camserve_server.engine.weights import load_module, weights_digest
+
+State = Literal["loading", "ready", "unavailable"]
+_AUTO = "auto"
+_UNKNOWN_INPUT = InputSpec(0, 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelVersion:
+    """One version, as listings show it and as the device thread runs it.
+
+    `state` "loading" and "unavailable" have no module; `reason` says in plain words why a version
+    is unavailable. `input` is 0 x 0 as long as it is not known. `layers` can be named for a
+    heatmap, `default_layer` is what "auto" means, None where the module cannot be explained (a
+    TorchScript or exported program). `content_hash` is the SHA-256 over manifest, labels and
+    weights. `max_batch` is set where the module takes no larger batch.
+    """
+
+    name: str
+    version: str
+    state: State
+    aliases: tuple[str, ...] = ()
+    reason: str | None = None
+    labels: tuple[Label, ...] = ()
+    labels_version: str = ""
+    calibration_version: str = ""
+    temperature: float = 1.0
+    input: InputSpec = _UNKNOWN_INPUT
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    layers: tuple[str, ...] = ()
+    default_layer: str | None = None
+    content_hash: str = ""
+    golden: GoldenState = "none"
+    golden_reason: str | None = None
+    max_batch: int | None = None
+    module: nn.Module | None = field(default=None, repr=False)
+    preprocess: Preprocess | None = field(default=None, repr=False)
+    device: torch.device = field(default=torch.device("cpu"), repr=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and version."""
+        return (self.name, self.version)
+
+    def resolve(self, explain: Explain) -> Explain:
+        """Returns `explain` with the layer's own name for "auto".
+
+        Raises ApiError PARAM_LAYER_NOT_FOUND for a layer that cannot be used, PARAM_INVALID for an
+        unknown method, PARAM_OUT_OF_RANGE for a target that is no class index.
+        """
+        if explain.method not in METHODS:
+            raise ApiError(Reason.PARAM_INVALID, "There is no such heatmap method.", field="method")
+        if explain.target is not None and not 0 <= explain.target < len(self.labels):
+            raise ApiError(Reason.PARAM_OUT_OF_RANGE, "The target is no class of the model.", field="target")
+        if self.default_layer is None:
+            raise ApiError(Reason.PARAM_LAYER_NOT_FOUND, "The model has no layers for heatmaps.")
+        if explain.layer == _AUTO:
+            return replace(explain, layer=self.default_layer)
+        if explain.layer not in self.layers:
+            raise ApiError(Reason.PARAM_LAYER_NOT_FOUND)
+        return explain
+
+    def run(self, pictures: Sequence[NDArray[np.uint8]], explains: Sequence[Explain | None]) -> list[Outcome]:
+        """Predicts N pictures (H, W, 3) uint8 of the input's size; on the device's thread only.
+
+        `explains` are resolved, one per picture.
+        """
+        assert self.module is not None
+        assert self.preprocess is not None
+        return infer(
+            self.module,
+            self.preprocess(pictures),
+            explains,
+            temperature=self.temperature,
+            synchronize=lambda: devices.synchronize(self.device),
+        )
+
+
+def load_version(
+    folder: Path, device: torch.device, *, max_batch: int, weights_dir: Path | None
+) -> ModelVersion:
+    """Brings `<name>/<version>` to the device, warmed up with the explain path.
+
+    Whatever stands in the way makes a version of state "unavailable" with the reason; nothing is
+    raised. On the device's thread only.
+    """
+    name, version = folder.parent.name, folder.name
+    try:
+        return _load(folder, read_manifest(folder), device, max_batch, weights_dir)
+    except UnloadableError as error:
+        reason = str(error)
+    except Exception as error:
+        structlog.get_logger().exception("model version failed to load", model=name, version=version)
+        reason = f"loading failed ({type(error).__name__})"
+    return ModelVersion(name, version, "unavailable", read_aliases(folder), reason=reason)
+
+
+def _load(
+    folder: Path, manifest: Manifest, device: torch.device, max_batch: int, weights_dir: Path | None
+) -> ModelVersion:
+    seen = _input_of(manifest)
+    labels = read_labels(folder, manifest.labels)
+    module = load_module(folder, manifest, weights_dir).to(device)
+    is_program = manifest.weights.is_program
+    if not is_program:
+        module = module.to(memory_format=torch.channels_last)
+    preprocess = Preprocess(seen.mean, seen.std, device, channels_last=not is_program)
+    blank = np.zeros((seen.height, seen.width, 3), np.uint8)
+    largest = _largest_batch(module, preprocess, blank, len(labels), max_batch)
+    layers = find_layers(module, preprocess([blank]))
+    default = layers.default if manifest.cam.layer == _AUTO else manifest.cam.layer
+    if default is not None and default not in layers.names:
+        raise UnloadableError("model.toml: cam.layer is no layer usable for a heatmap")
+    ready = ModelVersion(
+        name=manifest.name,
+        version=manifest.version,
+        state="ready",
+        aliases=manifest.aliases,
+        labels=labels,
+        labels_version=manifest.labels_version,
+        calibration_version=manifest.calibration.version,
+        temperature=manifest.calibration.temperature,
+        input=InputSpec(
+            width=seen.width,
+            height=seen.height,
+            fit=seen.fit,
+            resize_px=seen.resize_px,
+            interpolation=seen.interpolation,
+            pad_color=seen.pad_color,
+        ),
+        mean=seen.mean,
+        std=seen.std,
+        layers=layers.names,
+        default_layer=default,
+        content_hash=_content_hash(folder, manifest, weights_dir),
+        max_batch=largest if largest < max_batch else None,
+        module=module,
+        preprocess=preprocess,
+        device=device,
+    )
+    if default is not None:
+        outcomes = ready.run([blank] * largest, [Explain(default, "gradcam", None)] * largest)
+        if any(outcome.disconnected for outcome in outcomes):
+            raise UnloadableError("the default layer does not lead to the model's scores")
+    if manifest.golden is None:
+        return ready
+    golden, golden_reason = check_golden(folder, manifest.golden.file, ready)
+    return replace(ready, golden=golden, golden_reason=golden_reason)
+
+
+def _input_of(manifest: Manifest) -> Input:
+    if manifest.input is not None:
+        return manifest.input
+    if manifest.architecture is None or manifest.weights.torchvision is None:
+        raise UnloadableError("model.toml: input is missing")
+    from camserve_server.engine import torchvision_models
+
+    name = manifest.architecture.builder.partition(":")[2]
+    return torchvision_models.default_input(
+        torchvision_models.find_weights(name, manifest.weights.torchvision)
+    )
+
+
+def _largest_batch(
+    module: nn.Module, preprocess: Preprocess, blank: NDArray[np.uint8], classes: int, max_batch: int
+) -> int:
+    """Returns how many pictures the module takes at once, up to `max_batch`, and checks its output.
+
+    An exported program may have been fixed to one picture. Raises UnloadableError.
+    """
+    _check_scores(_scores(module, preprocess([blank])), 1, classes)
+    try:
+        scores = _scores(module, preprocess([blank] * max_batch))
+    except Exception:
+        return 1
+    _check_scores(scores, max_batch, classes)
+    return max_batch
+
+
+def _scores(module: nn.Module, inputs: Tensor) -> object:
+    with torch.inference_mode():
+        return module(inputs)
+
+
+def _check_scores(scores: object, pictures: int, classes: int) -> None:
+    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != pictures:
+        raise UnloadableError("the model's output is not one row of scores per picture")
+    if scores.shape[1] != classes:
+        raise UnloadableError(f"the model has {scores.shape[1]} outputs and {classes} labels")
+
+
+def _content_hash(folder: Path, manifest: Manifest, weights_dir: Path | None) -> str:
+    digest = hashlib.sha256((folder / FILE_NAME).read_bytes())
+    digest.update(repr(tuple(read_labels(folder, manifest.labels))).encode())
+    digest.update(weights_digest(folder, manifest, weights_dir).encode())
+    return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""Drawing a raw class activation map as PNG or NPY; runs in imaging workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, Literal
+
+import numpy as np
+
+from camserve_server.engine.colormap import colours
+from camserve_server.engine.png_writer import PngWriter
+
+_BAND_PIXELS: Final = 1 << 18
+# pytorch-grad-cam's guard against division by zero, kept so that maps agree with it.
+_STRETCH_EPSILON: Final = 1e-7
+# A spread below the rounding noise of float32 is no structure.
+_CONSTANT_RATIO: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What to draw: fields as in RenderRequest; `base_fd` holds (height, width, 3) bytes."""
+
+    cam: np.ndarray[Any, Any]
+    view: tuple[float, float, float, float]
+    width: int
+    height: int
+    format: Literal["png", "npy"]
+    colormap: str
+    overlay: bool
+    alpha: float
+    base_fd: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The number of bytes written, and what the raw map held."""
+
+    size: int
+    raw_min: float
+    raw_max: float
+    degenerate: bool
+
+
+def draw(drawing: Drawing, file: BinaryIO) -> Drawn:
+    """Stretch, place, enlarge and write a map, in bands of rows so that memory stays small."""
+    cam = np.nan_to_num(drawing.cam, posinf=0.0, neginf=0.0)
+    raw_min, raw_max = float(cam.min()), float(cam.max())
+    degenerate = raw_max - raw_min <= _CONSTANT_RATIO * max(abs(raw_min), abs(raw_max))
+    stretched = np.zeros_like(cam) if degenerate else (cam - raw_min) / (raw_max - raw_min + _STRETCH_EPSILON)
+    bands = placed(stretched.astype(np.float32), drawing.view, drawing.width, drawing.height)
+    if drawing.format == "npy":
+        _write_npy(bands, drawing, file)
+    else:
+        _write_png(bands, drawing, file)
+    file.flush()
+    return Drawn(file.tell(), raw_min, raw_max, degenerate)
+
+
+def placed(
+    cam: np.ndarray[Any, Any], view: tuple[float, float, float, float], width: int, height: int
+) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield bands of the (height, width) float32 drawing of a map that covers `view` of it; the rest is 0.
+
+    Bilinear with half-pixel centres and repeated edges, as cv2.INTER_LINEAR.
+    """
+    x0, y0, x1, y1 = view
+    left, right, across, inside_x = _taps(x0, x1, width, cam.shape[1])
+    upper, lower, down, inside_y = _taps(y0, y1, height, cam.shape[0])
+    wide = cam[:, left] + (cam[:, right] - cam[:, left]) * across
+    wide[:, ~inside_x] = 0.0
+    rows_per_band = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows_per_band):
+        rows = slice(top, top + rows_per_band)
+        start = wide[upper[rows]]
+        band = start + (wide[lower[rows]] - start) * down[rows, None]
+        band[~inside_y[rows]] = 0.0
+        yield band
+
+
+def _taps(
+    start: float, end: float, size: int, cells: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return for each pixel centre the two cells beside it, the second one's weight, and whether it is in view."""
+    position = ((np.arange(size) + 0.5) / size - start) / (end - start)
+    inside = (position >= 0.0) & (position <= 1.0)
+    cell = np.clip(position * cells - 0.5, 0.0, cells - 1.0)
+    first = np.minimum(cell.astype(np.intp), cells - 1)
+    return first, np.minimum(first + 1, cells - 1), (cell - first).astype(np.float32), inside
+
+
+def _write_npy(bands: Iterator[np.ndarray[Any, Any]], drawing: Drawing, file: BinaryIO) -> None:
+    shape = (drawing.height, drawing.width)
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    for band in bands:
+        file.write(band.astype("<f4", copy=False).data)
+
+
+def _write_png(bands: Iterator[np.ndarray[Any, Any]], drawing: Drawing, file: BinaryIO) -> None:
+    writer = PngWriter(file, drawing.width, drawing.height)
+    table = colours(drawing.colormap)
+    opaque = round(drawing.alpha * 256)
+    weighted = table.astype(np.uint16) * np.uint16(opaque) + np.uint16(128)
+    offset = 0
+    for band in bands:
+        # Cut, not rounded, as `np.uint8(255 * cam)` is in pytorch-grad-cam.
+        levels = (band * np.float32(255.0)).astype(np.uint8)
+        if drawing.overlay and drawing.base_fd is not None:
+            base = np.frombuffer(_exactly(drawing.base_fd, levels.size * 3, offset), np.uint8)
+            offset += levels.size * 3
+            mixed = base.reshape(*levels.shape, 3) * np.uint16(256 - opaque)
+            mixed += weighted[levels]
+            writer.add((mixed >> 8).astype(np.uint8))
+        else:
+            writer.add(table[levels])
+    writer.finish()
+
+
+def _exactly(fd: int, n_bytes: int, offset: int) -> bytes:
+    data = os.pread(fd, n_bytes, offset)
+    if len(data) != n_bytes:
+        raise ValueError("the base picture is smaller than the drawing")
+    return data

@@ -1,0 +1,1 @@
+"""The last layer that sees protobuf."""

@@ -1,0 +1,83 @@
+"""One call on its way through the chain."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+
+from camserve_server.core.tokens import Identity
+from camserve_server.rpc.policy import Policy
+
+# The edge makes request ids of this form; anything else is a caller's invention and replaced.
+_REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_READ = frozenset(
+    {
+        "authorization",
+        "content-md5",
+        "range",
+        "x-camserve-content-length",
+        "x-envoy-original-method",
+        "x-envoy-original-path",
+        "x-request-id",
+    }
+)
+
+
+@dataclass(slots=True)
+class Call:
+    """What the links of the chain and the servicer share about one call.
+
+    `request` is the message, or for a client stream an async iterator of messages. `metadata` holds only the
+    keys that the server reads.
+    """
+
+    method: MethodDescriptor
+    policy: Policy
+    context: grpc.aio.ServicerContext[Any, Any]
+    request: Any
+    metadata: Mapping[str, str]
+    request_id: str
+    caller: Identity | None = None
+    response: Any = None
+    code: str = "OK"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def begin(
+        cls, method: MethodDescriptor, policy: Policy, request: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> Call:
+        """Returns the call with its metadata read and its request id chosen."""
+        received = context.invocation_metadata() or ()
+        metadata = {key: value for key, value in received if key in _READ and isinstance(value, str)}
+        offered = metadata.get("x-request-id", "")
+        request_id = offered if _REQUEST_ID.fullmatch(offered) else str(uuid.uuid4())
+        return cls(method, policy, context, request, metadata, request_id)
+
+    @property
+    def rest(self) -> bool:
+        """Is true when the edge transcoded the call from REST."""
+        return "x-envoy-original-path" in self.metadata
+
+    @property
+    def identity(self) -> Identity:
+        """Who calls; only on methods that are not public."""
+        if self.caller is None:
+            raise RuntimeError(f"{self.method.full_name} is public: there is no identity")
+        return self.caller
+
+    async def send_headers(self) -> None:
+        """Sends the initial metadata once, with `headers`; for a stream, before its first message."""
+        metadata = tuple(self.headers.items())
+        if not self.rest:
+            metadata = (("request-id", self.request_id), *metadata)
+        await self.context.send_initial_metadata(metadata)
+
+
+Proceed = Callable[[], Awaitable[None]]
+Interceptor = Callable[[Call, Proceed], Awaitable[None]]

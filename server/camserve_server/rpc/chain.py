@@ -1,0 +1,22 @@
+"""The chain that every call passes, outermost first."""
+
+from __future__ import annotations
+
+from camserve_server.core.tokens import TokenVerifier
+from camserve_server.rpc.call import Interceptor
+from camserve_server.rpc.interceptors.auth import auth
+from camserve_server.rpc.interceptors.draining import Draining
+from camserve_server.rpc.interceptors.errors import errors
+from camserve_server.rpc.interceptors.telemetry import telemetry
+from camserve_server.rpc.interceptors.validate import validate
+
+
+def build_chain(verifier: TokenVerifier, draining: Draining) -> tuple[Interceptor, ...]:
+    """Returns the links in the order in which a call meets them."""
+    return (
+        telemetry,  # sees the final code of every call, refused ones too
+        errors,  # everything below may raise ApiError
+        draining,  # a stopping replica takes no new work, whoever asks
+        auth(verifier),  # before anything reads the request
+        validate,  # servicers see only requests that keep the rules
+    )

@@ -1,0 +1,50 @@
+"""ModelService: what can be asked."""
+
+from __future__ import annotations
+
+from camserve.v1 import models_pb2 as pb
+from camserve_server.core.models import Models
+from camserve_server.engine.model import ModelVersion
+from camserve_server.rpc.call import Call
+
+
+class ModelServicer:
+    """Lists models."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def list_models(self, call: Call, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
+        """Returns every model, without labels."""
+        listed = [_model(name, versions, full=False) for name, versions in self._models.all().items()]
+        return pb.ListModelsResponse(models=listed, page=pb.Page(size=len(listed)))
+
+    async def get_model(self, call: Call, request: pb.GetModelRequest) -> pb.Model:
+        """Returns one model, with labels in the full view."""
+        versions = self._models.versions(request.model)
+        return _model(request.model, versions, full=request.view == "full")
+
+
+def _model(name: str, versions: list[ModelVersion], *, full: bool) -> pb.Model:
+    return pb.Model(model=name, versions=[_version(version, full=full) for version in versions])
+
+
+def _version(version: ModelVersion, *, full: bool) -> pb.ModelVersion:
+    message = pb.ModelVersion(
+        version=version.version,
+        state=pb.ModelVersion.State.Value(version.state),
+        aliases=version.aliases,
+        labels_version=version.labels_version,
+        calibration_version=version.calibration_version,
+        input=pb.InputSize(width=version.input.width, height=version.input.height),
+        layers=version.layers,
+        default_layer=version.default_layer or "",
+        classes=len(version.labels),
+        golden=pb.ModelVersion.Golden.Value(version.golden),
+        content_sha256=version.content_hash,
+    )
+    if version.reason:
+        message.reason = version.reason
+    if full:
+        message.labels.extend(pb.Label(id=class_id, label=label) for class_id, label in version.labels)
+    return message

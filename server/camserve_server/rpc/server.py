@@ -1,0 +1,87 @@
+"""The two gRPC servers of a replica: the public one and the internal one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import _async as health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from camserve.v1 import auth_pb2, inference_pb2, models_pb2, objects_pb2
+from camserve.v1 import health_pb2 as camserve_health_pb2
+from camserve_server.rpc.adapter import bind
+from camserve_server.rpc.call import Interceptor
+
+# Room for the messages that carry an image of the largest size.
+_MESSAGE_MARGIN_BYTES = 4 * 1024 * 1024
+# With the default of 8 KiB a longer header fails at random between a soft and a hard limit.
+_METADATA_BYTES = 64 * 1024
+
+
+def services() -> dict[str, ServiceDescriptor]:
+    """Returns the public services by the name of the servicer that serves each."""
+    return {
+        "inference": inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
+        "models": models_pb2.DESCRIPTOR.services_by_name["ModelService"],
+        "objects": objects_pb2.DESCRIPTOR.services_by_name["ObjectService"],
+        "health": camserve_health_pb2.DESCRIPTOR.services_by_name["HealthService"],
+        "auth": auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
+    }
+
+
+def public_server(
+    servicers: dict[str, object], chain: Sequence[Interceptor], *, max_image_bytes: int
+) -> tuple[grpc.aio.Server, health.HealthServicer]:
+    """Returns the server of every public service, with reflection and health.
+
+    Raises PolicyError when a method has no policy, KeyError when a service has no servicer.
+    """
+    server = _server(max_image_bytes + _MESSAGE_MARGIN_BYTES)
+    bound = services()
+    server.add_generic_rpc_handlers(tuple(bind(service, servicers[name], chain) for name, service in bound.items()))
+    return server, _introspection(server, [service.full_name for service in bound.values()])
+
+
+def internal_server() -> tuple[grpc.aio.Server, health.HealthServicer]:
+    """Returns the server of the internal listener, with reflection and health."""
+    server = _server(_MESSAGE_MARGIN_BYTES)
+    return server, _introspection(server, [])
+
+
+def listen(server: grpc.aio.Server, host: str, port: int, certificate: tuple[Path, Path] | None = None) -> int:
+    """Binds the server and returns its port; raises OSError when the address is taken."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        if certificate:
+            chain, key = certificate
+            credentials = grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())])
+            return server.add_secure_port(address, credentials)
+        return server.add_insecure_port(address)
+    except RuntimeError:
+        raise OSError(f"{address} cannot be bound: is another program listening there?") from None
+
+
+def _server(max_message_bytes: int) -> grpc.aio.Server:
+    return grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.max_metadata_size", _METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ]
+    )
+
+
+def _introspection(server: grpc.aio.Server, names: list[str]) -> health.HealthServicer:
+    servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    reflection.enable_server_reflection([*names, health_name, reflection.SERVICE_NAME], server)
+    return servicer

@@ -1,0 +1,100 @@
+"""An ApiError as gRPC status, and as REST status and body for the edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import orjson
+from google.protobuf import any_pb2, duration_pb2, json_format, struct_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from camserve.v1 import errors_pb2
+from camserve_server.base.errors import ApiError, Entry, Reason
+
+DOMAIN = "camserve"
+# The edge carries a body as a trailer; gRPC clients refuse more than 16 KiB of metadata in all.
+_BODY_LIMIT_BYTES = 2048
+
+
+def error_object(error: ApiError, request_id: str) -> errors_pb2.ErrorObject:
+    """Returns the error as the message that callers see."""
+    message = errors_pb2.ErrorObject(
+        type=error.entry.type,
+        code=error.reason.value,
+        message=error.message,
+        status=error.entry.status,
+        request_id=request_id,
+    )
+    if error.details:
+        message.details.CopyFrom(json_format.ParseDict(error.details, struct_pb2.Struct()))
+    return message
+
+
+def grpc_code(entry: Entry) -> grpc.StatusCode:
+    """Returns the canonical code of a catalogue entry."""
+    return grpc.StatusCode[entry.grpc]
+
+
+def trailing_metadata(error: ApiError, request_id: str, *, rest: bool) -> tuple[tuple[str, str | bytes], ...]:
+    """Returns the trailers of a failed call: for the edge status and body, for a native caller the details."""
+    headers = tuple(_headers(error).items())
+    if rest:
+        return (
+            ("x-http-status", str(error.entry.status)),
+            ("x-error-json", _body(error, request_id).decode()),
+            *headers,
+        )
+    return (
+        ("request-id", request_id),
+        ("grpc-status-details-bin", _status(error, request_id).SerializeToString()),
+        *headers,
+    )
+
+
+def _headers(error: ApiError) -> dict[str, str]:
+    headers = {}
+    if error.entry.retry_after_s is not None and error.entry.status in (429, 503):
+        headers["retry-after"] = str(error.entry.retry_after_s)
+    if error.entry.status == 401:
+        known = "" if error.reason is Reason.AUTH_MISSING_TOKEN else f', error="{_oauth_word(error.reason)}"'
+        headers["www-authenticate"] = f'Bearer realm="{DOMAIN}"{known}'
+    return headers
+
+
+def _oauth_word(reason: Reason) -> str:
+    return "insufficient_scope" if reason is Reason.AUTH_SCOPE_INSUFFICIENT else "invalid_token"
+
+
+def _body(error: ApiError, request_id: str) -> bytes:
+    described: dict[str, Any] = {
+        "type": error.entry.type,
+        "code": error.reason.value,
+        "message": error.message,
+        "status": error.entry.status,
+        "request_id": request_id,
+    }
+    if error.details:
+        described["details"] = error.details
+    body = orjson.dumps({"error": described})
+    if len(body) > _BODY_LIMIT_BYTES or not body.isascii():
+        described.pop("details", None)
+        described["message"] = error.entry.message
+        body = orjson.dumps({"error": described})
+    return body
+
+
+def _status(error: ApiError, request_id: str) -> status_pb2.Status:
+    details = [
+        error_object(error, request_id),
+        error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN),
+    ]
+    if error.entry.retry_after_s is not None:
+        delay = duration_pb2.Duration(seconds=error.entry.retry_after_s)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=grpc_code(error.entry).value[0], message=error.message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status

@@ -1,0 +1,267 @@
+"""Receives a streamed image, raw or multipart, into shared memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import multipart
+
+from camserve.v1 import inference_pb2
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.infer import InferOptions
+from camserve_server.engine.buffers import ByteBudget, SharedBuffer
+from camserve_server.rpc.call import Call
+from camserve_server.rpc.form import request_from_fields, request_from_json
+from camserve_server.rpc.options import infer_options, parse_md5
+
+MULTIPART = "multipart/form-data"
+_FIELD_LIMIT_BYTES = 64 * 1024
+_PARTS_LIMIT = 64
+_OPTIONS = frozenset({"model", "model_version", "resize", "grad_cam", "classify", "response"})
+# Below this a copy is shorter than the way to a thread and back.
+_INLINE_COPY_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class Upload:
+    """A complete image and what is asked of it; the caller closes `image`."""
+
+    image: SharedBuffer
+    options: InferOptions
+
+
+class Receiver:
+    """Receives uploads within a byte limit and a memory budget."""
+
+    def __init__(self, *, limit_bytes: int, budget: ByteBudget) -> None:
+        self._limit_bytes = limit_bytes
+        self._budget = budget
+
+    async def receive(
+        self,
+        call: Call,
+        requests: AsyncIterator[inference_pb2.InferUploadRequest],
+        admit: Callable[[InferOptions], object],
+    ) -> Upload:
+        """Returns the image once it is whole. `admit` may refuse as soon as the options are known.
+
+        Raises ApiError: UPLOAD_LENGTH_REQUIRED, UPLOAD_TOO_LARGE, IMAGE_SOURCE_REQUIRED, MEDIA_UNSUPPORTED,
+        JSON_MALFORMED, PARAM_*, SERVICE_OVERLOADED when images in flight fill the memory set aside for them.
+        """
+        first = await anext(requests, None)
+        if first is None:
+            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+        media_type = first.body.content_type.partition(";")[0]
+        media_type = media_type.strip().lower()
+        image = SharedBuffer.create("upload", self._budget)
+        try:
+            if media_type == MULTIPART:
+                options = await self._multipart(call, first, requests, image)
+            else:
+                options = await self._raw(call, first, requests, image, media_type, admit)
+        except BaseException:
+            image.close()
+            raise
+        return Upload(image, options)
+
+    async def _raw(
+        self,
+        call: Call,
+        first: inference_pb2.InferUploadRequest,
+        requests: AsyncIterator[inference_pb2.InferUploadRequest],
+        image: SharedBuffer,
+        media_type: str,
+        admit: Callable[[InferOptions], object],
+    ) -> InferOptions:
+        declared = _declared_length(call, first)
+        md5 = (call.metadata.get("content-md5") if call.rest else None) or first.content_md5
+        if declared is None and not md5:
+            raise ApiError(Reason.UPLOAD_LENGTH_REQUIRED)
+        if declared is not None:
+            self._check_size(declared)
+        options = _options(_asked(first), media_type=media_type, content_md5=md5)
+        admit(options)
+        await self._append(image, first.body.data)
+        async for request in requests:
+            await self._append(image, request.body.data)
+        if declared is not None and image.size != declared:
+            raise ApiError(
+                Reason.PARAM_INVALID,
+                "The upload has other bytes than it declared.",
+                declared_bytes=declared,
+                received_bytes=image.size,
+            )
+        if image.size == 0:
+            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+        return options
+
+    async def _multipart(
+        self,
+        call: Call,
+        first: inference_pb2.InferUploadRequest,
+        requests: AsyncIterator[inference_pb2.InferUploadRequest],
+        image: SharedBuffer,
+    ) -> InferOptions:
+        form = _Form(first.body.content_type)
+        declared_md5 = parse_md5(call.metadata.get("content-md5"))
+        body_md5 = hashlib.md5(usedforsecurity=False) if declared_md5 else None
+        chunk = first.body.data
+        while True:
+            if body_md5:
+                await asyncio.to_thread(body_md5.update, chunk)
+            for data in form.feed(chunk):
+                await self._append(image, data)
+            request = await anext(requests, None)
+            if request is None:
+                break
+            chunk = request.body.data
+        form.finish()
+        asked = form.request or _asked(first)
+        # A client may mean the whole body or the file by the header; the file is checked when it is decoded.
+        whole_body = body_md5 is not None and body_md5.digest() == declared_md5
+        md5 = form.content_md5 or (None if whole_body else call.metadata.get("content-md5"))
+        return _options(asked, media_type=form.media_type, content_md5=md5, file_name=form.file_name)
+
+    async def _append(self, image: SharedBuffer, data: bytes | bytearray) -> None:
+        self._check_size(image.size + len(data))
+        if len(data) > _INLINE_COPY_BYTES:
+            await asyncio.to_thread(image.append, data)
+        else:
+            image.append(data)
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._limit_bytes:
+            raise ApiError(
+                Reason.UPLOAD_TOO_LARGE,
+                limit_mb=round(self._limit_bytes / 1e6, 3),
+                actual_mb=round(size_bytes / 1e6, 3),
+            )
+
+
+class _Form:
+    """A multipart body, read as it arrives: the file's bytes are handed on, fields are kept."""
+
+    def __init__(self, content_type: str) -> None:
+        _, parameters = multipart.parse_options_header(content_type)
+        boundary = parameters.get("boundary", "")
+        if not 1 <= len(boundary) <= 200:
+            raise ApiError(Reason.PARAM_INVALID, "The multipart body has no usable boundary.")
+        self._parser = multipart.PushMultipartParser(
+            boundary, max_segment_count=_PARTS_LIMIT, max_header_count=16, max_header_size=8192
+        )
+        self._part: multipart.MultipartSegment | None = None
+        self._text = bytearray()
+        self._fields: dict[str, str] = {}
+        self._json: str | None = None
+        self._seen_image = False
+        self.media_type: str | None = None
+        self.file_name: str | None = None
+        self.content_md5: str | None = None
+        self.request: inference_pb2.InferRequest | None = None
+
+    def feed(self, chunk: bytes) -> list[bytearray]:
+        """Returns the file's bytes in `chunk`."""
+        found = []
+        try:
+            # An empty chunk would close the parser.
+            for event in self._parser.parse(chunk) if chunk else ():
+                if isinstance(event, multipart.MultipartSegment):
+                    self._begin(event)
+                elif event is None:
+                    self._end()
+                elif self._part is not None and self._part.name == "image":
+                    found.append(event)
+                else:
+                    self._keep(event)
+        except multipart.MultipartError:
+            raise ApiError(Reason.PARAM_INVALID, "The multipart body is malformed.") from None
+        return found
+
+    def finish(self) -> None:
+        """Settles what is asked; raises ApiError when the body broke off or holds no image."""
+        try:
+            self._parser.close()
+        except multipart.MultipartError:
+            raise ApiError(Reason.PARAM_INVALID, "The multipart body ends before its closing boundary.") from None
+        if not self._seen_image:
+            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED, "The form has no file part named `image`.")
+        if self._json is not None and self._fields:
+            raise ApiError(Reason.PARAM_INVALID, "Options come in `request` or in fields, not in both.")
+        if self._json is not None:
+            self.request = request_from_json(self._json)
+        elif self._fields:
+            self.request = request_from_fields(self._fields)
+
+    def _begin(self, part: multipart.MultipartSegment) -> None:
+        self._part = part
+        self._text.clear()
+        if part.name == "image":
+            if self._seen_image:
+                raise ApiError(Reason.IMAGE_SOURCE_REQUIRED, "The form has several parts named `image`.")
+            self._seen_image = True
+            self.media_type = part.content_type
+            self.file_name = part.filename
+            self.content_md5 = part.header("Content-MD5")
+
+    def _keep(self, data: bytearray) -> None:
+        if len(self._text) + len(data) > _FIELD_LIMIT_BYTES:
+            raise ApiError(Reason.PARAM_INVALID, "A form field is too long.")
+        self._text += data
+
+    def _end(self) -> None:
+        part, self._part = self._part, None
+        if part is None or part.name == "image":
+            return
+        try:
+            text = self._text.decode()
+        except UnicodeDecodeError:
+            raise ApiError(Reason.PARAM_INVALID, "A form field is not UTF-8.") from None
+        if part.name in self._fields or (part.name == "request" and self._json is not None):
+            raise ApiError(Reason.PARAM_INVALID, "A form field is given twice.")
+        if part.name == "request":
+            self._json = text
+        else:
+            self._fields[part.name] = text
+
+
+def _declared_length(call: Call, first: inference_pb2.InferUploadRequest) -> int | None:
+    if call.rest:
+        length = call.metadata.get("x-camserve-content-length", "")
+        return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
+    return first.size_bytes if first.HasField("size_bytes") else None
+
+
+def _asked(first: inference_pb2.InferUploadRequest) -> inference_pb2.InferRequest:
+    """Returns the options of the first message as a request."""
+    fields = {field.name for field, _ in first.ListFields()} & _OPTIONS
+    if first.HasField("request"):
+        if fields:
+            raise ApiError(Reason.PARAM_INVALID, "Options come in `request` or in fields, not in both.")
+        return request_from_json(first.request)
+    request = inference_pb2.InferRequest(model=first.model, model_version=first.model_version)
+    for name in fields - {"model", "model_version"}:
+        getattr(request, name).CopyFrom(getattr(first, name))
+    return request
+
+
+def _options(
+    asked: inference_pb2.InferRequest,
+    *,
+    media_type: str | None,
+    content_md5: str | None,
+    file_name: str | None = None,
+) -> InferOptions:
+    if not asked.model:
+        raise ApiError(Reason.PARAM_INVALID, "A model is required.", field="model")
+    return infer_options(
+        asked,
+        model=asked.model,
+        model_version=asked.model_version,
+        response=asked.response,
+        media_type=media_type,
+        content_md5=content_md5,
+        file_name=file_name,
+    )

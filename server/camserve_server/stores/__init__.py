@@ -1,0 +1,1 @@
+"""Redis and object storage, one key family per file."""

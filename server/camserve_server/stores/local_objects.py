@@ -1,0 +1,287 @@
+"""The object store of one machine: encrypted files, one folder for each hour of expiry.
+
+An object lies at `<root>/<hour>/<tenant hash>/<object id>`, all of it known from the id and the tenant, so
+there is no index and the janitor drops whole folders of past hours. An object cannot be opened after the
+second at which it expires; its file goes at the first round of the janitor after that hour has ended.
+Drafts are written in `<root>/drafts` and renamed; a crash leaves nothing else behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from camserve_server.base.clock import Clock
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.stores.aead import DamagedError, RangeReader, StreamWriter
+from camserve_server.stores.keyring import KeyRing, MasterKey
+from camserve_server.stores.objects import HOUR_S, hour_of_id, new_object_id
+from camserve_server.stores.preamble import MAX_PREAMBLE_BYTES, Preamble
+
+_DRAFTS = "drafts"
+_DRAFT_LIFETIME_S = 3600.0
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK a FIFO in the place of an object would hold the thread.
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_Result = TypeVar("_Result")
+
+
+class LocalObjects:
+    """An ObjectStore on a folder that all processes of the stack share.
+
+    Disk and cipher work runs on `threads` threads of the store's own; a put, an open and each chunk of a
+    read cost one change of thread. Files have mode 0600 and folders 0700; below `root` no symbolic link is
+    followed.
+    """
+
+    def __init__(self, root: Path, ring: KeyRing, *, clock: Clock, threads: int = 4) -> None:
+        self._ring = ring
+        self._clock = clock
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The root itself may be a link, by which an operator puts the objects on another disk.
+        self._root = _File(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        _make_folder(self._root.number, _DRAFTS)
+        self._drafts = _File(os.open(_DRAFTS, _FOLDER_FLAGS, dir_fd=self._root.number))
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="objects")
+
+    async def put(
+        self, tenant: str, data: bytes, *, content_type: str, expires_at: float, durable: bool = False
+    ) -> str:
+        """Stores `data` as a file that appears whole or not at all and returns its new object id.
+
+        Without `durable` nothing is synced: a crash of the process loses nothing, but a loss of power may
+        lose the object, or leave a file that no longer opens. That is enough for what can be computed again,
+        such as heatmaps, and saves them the wait for the disk. With `durable` file and folders are synced
+        before the id is returned.
+        """
+        object_id = new_object_id(expires_at)
+        await self._in_thread(lambda: self._write(tenant, object_id, data, content_type, expires_at, durable))
+        return object_id
+
+    async def open(self, tenant: str, object_id: str) -> LocalObject:
+        """Opens an object once its preamble has proved to be authentic and not expired."""
+        return await self._in_thread(lambda: self._open(tenant, object_id))
+
+    async def delete(self, tenant: str, object_id: str) -> None:
+        """Unlinks the object's file."""
+        await self._in_thread(lambda: self._unlink(tenant, object_id))
+
+    async def remove_expired(self) -> int:
+        """Removes the folders of past hours, and drafts older than an hour."""
+        return await self._in_thread(self._remove_expired)
+
+    async def close(self) -> None:
+        """Waits for running work and ends the threads."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _upstream_failed, work)
+
+    def _keys(self, key: MasterKey) -> tuple[bytes, bytes]:
+        return self._ring.subkey(key, "object preamble"), self._ring.subkey(key, "object content")
+
+    def _write(
+        self, tenant: str, object_id: str, data: bytes, content_type: str, expires_at: float, durable: bool
+    ) -> None:
+        key = self._ring.primary()
+        preamble_key, content_key = self._keys(key)
+        preamble = Preamble(key.id_bytes, len(data), expires_at, content_type)
+        associated = preamble.associated(tenant, object_id)
+        draft = secrets.token_hex(16)
+        file = _File(os.open(draft, _CREATE_FLAGS, 0o600, dir_fd=self._drafts.number))
+        try:
+            file.write(preamble.sealed(preamble_key, associated))
+            writer = StreamWriter(file.write, content_key, associated)
+            writer.write(data)
+            writer.close()
+            if durable:
+                os.fsync(file.number)
+            self._publish(draft, tenant, object_id, durable)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(draft, dir_fd=self._drafts.number)
+            raise
+
+    def _publish(self, draft: str, tenant: str, object_id: str, durable: bool) -> None:
+        hour, owner = _path(tenant, object_id)
+        _make_folder(self._root.number, hour)
+        with _folder(self._root.number, hour) as hour_folder:
+            _make_folder(hour_folder, owner)
+            with _folder(hour_folder, owner) as folder:
+                os.rename(draft, object_id, src_dir_fd=self._drafts.number, dst_dir_fd=folder)
+                if durable:
+                    for changed in (folder, hour_folder, self._root.number):
+                        os.fsync(changed)
+
+    def _open(self, tenant: str, object_id: str) -> LocalObject:
+        with self._owner_folder(tenant, object_id) as folder:
+            file = _File(os.open(object_id, _READ_FLAGS, dir_fd=folder))
+        preamble, seal = Preamble.parse(file.read_at(0, MAX_PREAMBLE_BYTES))
+        key = self._ring.get(preamble.key_id)
+        if key is None:
+            raise DamagedError("the object's key is not in the ring")
+        preamble_key, content_key = self._keys(key)
+        associated = preamble.associated(tenant, object_id)
+        preamble.check(preamble_key, associated, seal)
+        if preamble.expires_at <= self._clock.now():
+            raise ApiError(Reason.OBJECT_NOT_FOUND)
+        begin = preamble.stored_bytes
+        reader = RangeReader(
+            lambda offset, length: file.read_at(begin + offset, length),
+            os.fstat(file.number).st_size - begin,
+            content_key,
+            associated,
+        )
+        if reader.size_bytes != preamble.size_bytes:
+            raise DamagedError("the object's file has another length")
+        return LocalObject(preamble, reader, self._in_thread)
+
+    def _unlink(self, tenant: str, object_id: str) -> None:
+        with contextlib.suppress(ApiError), self._owner_folder(tenant, object_id) as folder:
+            os.unlink(object_id, dir_fd=folder)
+
+    @contextlib.contextmanager
+    def _owner_folder(self, tenant: str, object_id: str) -> Iterator[int]:
+        hour, owner = _path(tenant, object_id)
+        try:
+            with _folder(self._root.number, hour) as hour_folder, _folder(hour_folder, owner) as folder:
+                yield folder
+        except FileNotFoundError as error:
+            raise ApiError(Reason.OBJECT_NOT_FOUND) from error
+
+    def _remove_expired(self) -> int:
+        removed = 0
+        now = self._clock.now()
+        with os.scandir(self._root.number) as entries:
+            past = [
+                entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False)
+                and entry.name.isdecimal()
+                and (int(entry.name) + 1) * HOUR_S <= now
+            ]
+        for name in past:
+            for _, folders, files, number in os.fwalk(name, topdown=False, dir_fd=self._root.number):
+                removed += sum(_remove(os.unlink, file, number) for file in files)
+                for folder in folders:
+                    _remove(os.rmdir, folder, number)
+            _remove(os.rmdir, name, self._root.number)
+        for name in os.listdir(self._drafts.number):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=self._drafts.number, follow_symlinks=False)
+                if status.st_mtime + _DRAFT_LIFETIME_S <= now:
+                    os.unlink(name, dir_fd=self._drafts.number)
+        return removed
+
+
+class LocalObject:
+    """A StoredObject on an open file: deletion and expiry do not disturb a reader that has begun."""
+
+    def __init__(
+        self,
+        preamble: Preamble,
+        reader: RangeReader,
+        in_thread: Callable[[Callable[[], bytes]], Coroutine[Any, Any, bytes]],
+    ) -> None:
+        self.size_bytes = preamble.size_bytes
+        self.content_type = preamble.content_type
+        self.expires_at = preamble.expires_at
+        self._reader: RangeReader | None = reader
+        self._in_thread = in_thread
+
+    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        """Yields the range as decrypted chunks of one segment or less, each read when it is asked for."""
+        reader = self._reader
+        if reader is None or not 0 <= start <= end <= self.size_bytes:
+            raise ValueError("the range is outside the object, or the object is closed")
+        while start < end:
+            chunk = await self._in_thread(partial(reader.chunk, start, end))
+            yield chunk
+            start += len(chunk)
+
+    async def close(self) -> None:
+        """Lets go of the file; its descriptor closes when no thread reads from it any more."""
+        self._reader = None
+
+    async def __aenter__(self) -> Self:
+        """Returns the object itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the object."""
+        await self.close()
+
+
+class _File:
+    """An open file that closes with the last reference to it.
+
+    A cancelled caller cannot know when the thread that works for it is done. The thread holds a reference,
+    so the number is never closed, and given to another file, under its hands.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self.number, rest) :]
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        data = os.pread(self.number, length, offset)
+        while len(data) < length and (more := os.pread(self.number, length - len(data), offset + len(data))):
+            data += more
+        return data
+
+
+def _path(tenant: str, object_id: str) -> tuple[str, str]:
+    hour = hour_of_id(object_id)
+    if hour is None:
+        raise ApiError(Reason.OBJECT_NOT_FOUND)
+    # Decimal, because two base62 hours can be one name on a file system that ignores case.
+    return str(hour), hashlib.sha256(tenant.encode()).hexdigest()[:32]
+
+
+def _make_folder(parent: int, name: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+
+
+@contextlib.contextmanager
+def _folder(parent: int, name: str) -> Iterator[int]:
+    number = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
+    try:
+        yield number
+    finally:
+        os.close(number)
+
+
+def _remove(remove: Callable[..., None], name: str, folder: int) -> bool:
+    # What is gone already, another process's janitor has removed at the same time.
+    try:
+        remove(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        os.unlink(name, dir_fd=folder)
+    return True
+
+
+def _upstream_failed(work: Callable[[], _Result]) -> _Result:
+    try:
+        return work()
+    except (OSError, DamagedError) as error:
+        raise ApiError(Reason.UPSTREAM_FAILED) from error

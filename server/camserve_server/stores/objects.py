@@ -1,0 +1,93 @@
+"""Objects: bytes that a tenant owns under an id until they expire."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Protocol, Self
+
+from camserve_server.base.ids import ALPHABET, base62, new_id
+
+_OBJECT_ID = re.compile(r"obj_[0-9A-Za-z]{22}([0-9A-Za-z]{5})")
+HOUR_S = 3600
+
+
+class StoredObject(Protocol):
+    """An object opened for reading; `close` (or `async with`) lets go of it."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The number of bytes that were put."""
+
+    @property
+    def content_type(self) -> str:
+        """The media type that was put."""
+
+    @property
+    def expires_at(self) -> float:
+        """When the object ceases to exist, in unix seconds."""
+
+    def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        """Yields the bytes [start, end) in chunks of at most 1 MiB.
+
+        Raises ValueError unless 0 <= start <= end <= size_bytes, and ApiError(UPSTREAM_FAILED) where the
+        stored bytes cannot be read or are not what was put; every chunk yielded before that is authentic.
+        """
+
+    async def close(self) -> None:
+        """Ends the use of the object; reads that are under way end first. May be called again."""
+
+    async def __aenter__(self) -> Self:
+        """Returns the object itself."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the object."""
+
+
+class ObjectStore(Protocol):
+    """Where objects are kept; failures of the disk or the service are ApiError(UPSTREAM_FAILED)."""
+
+    async def put(
+        self, tenant: str, data: bytes, *, content_type: str, expires_at: float, durable: bool = False
+    ) -> str:
+        """Stores `data` and returns its new object id.
+
+        `durable` waits until the object would survive a loss of power; without it the object is whole or
+        absent after one, which is right for what can be computed again, such as heatmaps.
+        """
+
+    async def open(self, tenant: str, object_id: str) -> StoredObject:
+        """Opens an object.
+
+        Raises ApiError(OBJECT_NOT_FOUND) alike for ids that are malformed, unknown, expired or another
+        tenant's.
+        """
+
+    async def delete(self, tenant: str, object_id: str) -> None:
+        """Deletes an object; an id that the tenant does not have is no error."""
+
+    async def remove_expired(self) -> int:
+        """Removes what has expired and what crashed writers left behind; returns the number of objects."""
+
+    async def close(self) -> None:
+        """Lets go of threads and connections."""
+
+
+def new_object_id(expires_at: float) -> str:
+    """Returns `obj_`, 128 random bits as 22 base62 digits, and the hour of expiry as 5 base62 digits.
+
+    The hour in the id lets a store keep all objects of one hour together and remove them without an index;
+    it says no more than the link's expiry does. `expires_at` is unix time in seconds.
+    """
+    return new_id("obj") + base62(int(expires_at // HOUR_S), 5)
+
+
+def hour_of_id(object_id: str) -> int | None:
+    """Returns the hour of expiry (since 1970) that an object id names, or None when it is no object id."""
+    match = _OBJECT_ID.fullmatch(object_id)
+    if match is None:
+        return None
+    hour = 0
+    for digit in match[1]:
+        hour = hour * 62 + ALPHABET.index(digit)
+    return hour

@@ -1,0 +1,61 @@
+"""The connection to Redis or Valkey, and what its failures become."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from camserve_server.base.errors import ApiError, Reason
+
+
+def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> Redis:
+    """Returns a client for a `redis://`, `rediss://` or `unix://` address; it connects when first used.
+
+    Replies are bytes, in RESP3. `timeout_s` bounds connecting, each reply and the wait for a free connection.
+    A lost connection is tried again once, so whatever is sent must be safe to repeat; a reply that is
+    late is not asked for again, because a slow server needs no second copy of its work.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        protocol=3,
+        max_connections=max_connections,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        health_check_interval=15,
+        retry=Retry(
+            ExponentialWithJitterBackoff(base=0.01, cap=0.1),
+            retries=1,
+            supported_errors=(RedisConnectionError,),
+        ),
+    )
+    return Redis.from_pool(pool)
+
+
+@contextlib.contextmanager
+def unavailable_on_error() -> Iterator[None]:
+    """Turns what goes wrong between us and the server into ApiError(STORE_UNAVAILABLE).
+
+    Every use of a client in the stores stands in one of these.
+    """
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise ApiError(Reason.STORE_UNAVAILABLE) from error
+
+
+def text(reply: bytes | str) -> str:
+    """Returns a reply as text."""
+    return reply.decode() if isinstance(reply, bytes) else reply
+
+
+async def ping(redis: Redis) -> None:
+    """Returns when the server answers; raises ApiError(STORE_UNAVAILABLE) when it does not."""
+    with unavailable_on_error():
+        await redis.ping()

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from camserve_server.base.config import ConfigError, load, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_flags_go_over_the_environment_over_the_file_over_defaults(monkeypatch, tmp_path):
+    (tmp_path / "camserve.toml").write_text("edge_port = 1001\ngrpc_port = 1002\nmax_batch = 3\n")
+    monkeypatch.setenv("CAMSERVE_EDGE_PORT", "2001")
+    monkeypatch.setenv("CAMSERVE_GRPC_PORT", "2002")
+    settings = load(edge_port=3001)
+    assert (settings.edge_port, settings.grpc_port, settings.max_batch, settings.metrics_port) == (3001, 2002, 3, 9464)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("EDGE_PORT", "http"), ("EDGE_PORT", "0"), ("DEVICE", "tpu"), ("MAX_BATCH", "0"), ("OBJECTS_URL", "ftp://x")],
+)
+def test_a_bad_value_names_the_setting_and_the_value(monkeypatch, name, value):
+    monkeypatch.setenv(f"CAMSERVE_{name}", value)
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert f"CAMSERVE_{name}={value!r}" in str(caught.value)
+
+
+def test_an_unknown_key_of_the_file_is_refused(tmp_path):
+    (tmp_path / "camserve.toml").write_text("edge_prot = 1\n")
+    with pytest.raises(ConfigError, match="EDGE_PROT"):
+        load()
+
+
+def test_ports_must_differ():
+    with pytest.raises(ConfigError, match="must differ"):
+        load(edge_port=5000, grpc_port=5000)
+
+
+def test_grpc_off_loopback_needs_a_certificate():
+    with pytest.raises(ConfigError, match="grpc_tls_cert"):
+        load(grpc_host="0.0.0.0")
+
+
+def test_an_unknown_variable_is_found(monkeypatch):
+    monkeypatch.setenv("CAMSERVE_EGDE_PORT", "1")
+    assert unknown_variables() == ["CAMSERVE_EGDE_PORT"]
+
+
+def test_a_child_process_loads_the_same_settings(monkeypatch):
+    settings = load(edge_port=4001, cors_origins="https://a.example,https://b.example")
+    for name, value in settings.environment().items():
+        if name.startswith("CAMSERVE_"):
+            monkeypatch.setenv(name, value)
+    assert load() == settings
+
+
+def test_secrets_are_masked(monkeypatch):
+    monkeypatch.setenv("CAMSERVE_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
+    assert "hunter2" not in repr(load())

@@ -1,0 +1,151 @@
+"""The running stack that tests share: real Valkey, server, imaging workers and Envoy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from camserve_server.base.config import load
+from camserve_server.cli.tokens import issuer
+from camserve_server.core.tokens import SCOPES
+
+START_WITHIN_S = 90.0
+STOP_WITHIN_S = 30.0
+
+
+@dataclass
+class Stack:
+    """A stack as `camserve up` runs it, and tokens for it."""
+
+    process: subprocess.Popen[str]
+    environment: dict[str, str]
+    data_dir: Path
+    edge_url: str
+    grpc_target: str
+    internal_target: str
+    ready: dict[str, object]
+    metrics_port: int
+
+    def token(self, *, tenant: str = "tests", scopes: tuple[str, ...] = SCOPES, ttl_s: int = 3600) -> str:
+        return issuer(load(data_dir=self.data_dir)).issue(tenant=tenant, subject="tests", scopes=scopes, ttl_s=ttl_s)
+
+    def headers(self, **options: object) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token(**options)}"}  # type: ignore[arg-type]
+
+    def camserve(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [camserve_program(), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+
+def camserve_program() -> str:
+    return str(Path(sys.executable).with_name("camserve"))
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def stack_environment(data_dir: Path, **settings: object) -> dict[str, str]:
+    edge, grpc, internal, metrics = free_ports(4)
+    own = {
+        "data_dir": data_dir,
+        "edge_port": edge,
+        "grpc_port": grpc,
+        "internal_port": internal,
+        "metrics_port": metrics,
+        "torch_threads": 2,
+        **settings,
+    }
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("CAMSERVE_")}
+    return inherited | {f"CAMSERVE_{name.upper()}": str(value) for name, value in own.items()}
+
+
+def start_stack(data_dir: Path, **settings: object) -> Stack:
+    environment = stack_environment(data_dir, **settings)
+    ready_file = data_dir / "ready.json"
+    process = subprocess.Popen(
+        [camserve_program(), "up", "--ready-file", str(ready_file)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + START_WITHIN_S
+    while not ready_file.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            output = process.communicate()[0]
+            log = data_dir / "logs" / "server.log"
+            pytest.fail(f"the stack did not start:\n{output}\n{log.read_text()[-4000:] if log.exists() else ''}")
+        time.sleep(0.05)
+    ready = json.loads(ready_file.read_text())
+    return Stack(
+        process,
+        environment,
+        data_dir,
+        ready["edge_url"],
+        ready["grpc_target"],
+        ready["internal_target"],
+        ready,
+        int(environment["CAMSERVE_METRICS_PORT"]),
+    )
+
+
+def stop_stack(stack: Stack) -> str:
+    """Stops with SIGTERM and returns what the command printed."""
+    with suppress(ProcessLookupError):
+        stack.process.send_signal(signal.SIGTERM)
+    return stack.process.communicate(timeout=STOP_WITHIN_S)[0]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One stack for every test that does not stop or break it; `broken` is a model that cannot load."""
+    data_dir = tmp_path_factory.mktemp("stack")
+    shutil.copytree(Path(__file__).parent / "models", data_dir / "models")
+    running = start_stack(data_dir)
+    yield running
+    stop_stack(running)
+
+
+@pytest.fixture
+def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Starts stacks of its own for tests that stop or break them."""
+    started: list[Stack] = []
+
+    def make(**settings: object) -> Stack:
+        running = start_stack(tmp_path / f"stack{len(started)}", **settings)
+        started.append(running)
+        return running
+
+    yield make
+    for running in started:
+        if running.process.poll() is None:
+            stop_stack(running)
+        elif running.process.stdout:
+            running.process.stdout.close()

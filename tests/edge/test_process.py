@@ -1,0 +1,171 @@
+"""Envoy's life: refused configurations, drain, TLS, the admin interface."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import socket
+import ssl
+import stat
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.message import Message
+
+from camserve.v1 import models_pb2
+from camserve_server.cli.envoy import EnvoyError, EnvoyProcess, ask_admin
+from camserve_server.edge.settings import EdgeSettings
+from tests.conftest import free_ports
+from tests.edge.conftest import AUDIENCE, ISSUER, Edge
+from tests.edge.replica import Call, Replica
+from tests.processes import wait_gone
+
+
+@pytest.fixture
+def replica() -> Iterator[Replica]:
+    replica = Replica()
+    yield replica
+    replica.stop()
+
+
+@pytest.fixture
+async def started(tmp_path: Path) -> AsyncIterator[list[EnvoyProcess]]:
+    """Processes to stop at the end."""
+    started: list[EnvoyProcess] = []
+    yield started
+    for envoy in started:
+        await envoy.stop()
+
+
+def _settings(folder: Path, replica: Replica, **changes: Any) -> EdgeSettings:
+    return EdgeSettings(
+        run_dir=folder / "run",
+        log_dir=folder / "logs",
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        listen_port=free_ports(1)[0],
+        replicas=(("127.0.0.1", replica.port),),
+        concurrency=1,
+        **changes,
+    )
+
+
+async def test_stop_lets_a_running_request_finish(
+    tmp_path: Path, replica: Replica, started: list[EnvoyProcess]
+) -> None:
+    settings = _settings(tmp_path, replica)
+    envoy = EnvoyProcess(settings, tmp_path / "out")
+    started.append(envoy)
+    await envoy.start()
+    running, finish = threading.Event(), threading.Event()
+
+    def answer(call: Call) -> Iterator[Message]:
+        running.set()
+        assert finish.wait(20)
+        yield models_pb2.ListModelsResponse()
+
+    replica.answer = answer
+    claims = Edge(0, settings, replica, None).claims()  # type: ignore[arg-type]
+    headers = {"authorization": f"Bearer {replica.sign(claims)}"}
+    async with httpx.AsyncClient(timeout=20) as client:
+        request = asyncio.create_task(client.get(f"http://127.0.0.1:{settings.listen_port}/v1/models", headers=headers))
+        assert await asyncio.to_thread(running.wait, 20)
+        stopping = asyncio.create_task(envoy.stop())
+        while "DRAINING" not in await _ready(envoy):
+            assert not stopping.done()
+        finish.set()
+        assert (await request).status_code == 200
+        await stopping
+    wait_gone(envoy.pid)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", settings.listen_port))
+
+
+async def _ready(envoy: EnvoyProcess) -> str:
+    try:
+        return await ask_admin(envoy.admin_socket, "GET", "/ready")
+    except ConnectionError as error:  # 503 while draining
+        return str(error).upper() and "DRAINING"
+
+
+async def test_the_sockets_move_when_their_path_would_be_too_long(
+    tmp_path: Path, replica: Replica, started: list[EnvoyProcess]
+) -> None:
+    folder = tmp_path / ("d" * 100)
+    envoy = EnvoyProcess(_settings(folder, replica), folder / "out")
+    started.append(envoy)
+    await envoy.start()
+    assert stat.S_IMODE(envoy.admin_socket.stat().st_mode) == 0o600
+    assert not envoy.admin_socket.is_relative_to(folder)
+    await envoy.stop()
+    assert not envoy.admin_socket.exists()
+
+
+async def test_a_port_that_is_taken_is_said_so(tmp_path: Path, replica: Replica) -> None:
+    settings = _settings(tmp_path, replica)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", settings.listen_port))
+        taken.listen()
+        with pytest.raises(EnvoyError, match="Address already in use"):
+            await EnvoyProcess(settings, tmp_path / "out").start()
+
+
+async def test_a_configuration_that_envoy_refuses_is_said_so(tmp_path: Path, replica: Replica) -> None:
+    settings = _settings(tmp_path, replica, tls_cert_file=tmp_path / "none.pem", tls_key_file=tmp_path / "none.key")
+    with pytest.raises(EnvoyError, match="Envoy refuses its configuration"):
+        await EnvoyProcess(settings, tmp_path / "out").start()
+
+
+async def test_without_a_replica_the_start_gives_up(tmp_path: Path, replica: Replica) -> None:
+    replica.stop()
+    with pytest.raises(EnvoyError, match="not ready within"):
+        await EnvoyProcess(_settings(tmp_path, replica), tmp_path / "out").start(within_s=1)
+
+
+async def test_tls_takes_1_2_and_newer_only(tmp_path: Path, replica: Replica, started: list[EnvoyProcess]) -> None:
+    cert, key = _certificate(tmp_path)
+    settings = _settings(tmp_path, replica, tls_cert_file=cert, tls_key_file=key)
+    envoy = EnvoyProcess(settings, tmp_path / "out")
+    started.append(envoy)
+    await envoy.start()
+    context = ssl.create_default_context(cafile=str(cert))
+    async with httpx.AsyncClient(verify=context, http2=True) as client:
+        response = await client.get(f"https://localhost:{settings.listen_port}/.well-known/jwks.json")
+    assert (response.status_code, response.http_version) == (200, "HTTP/2")
+    hello = bytes.fromhex("16030100310100002d0302" + "00" * 32 + "000004002f00350100" + "0000")
+    reader, writer = await asyncio.open_connection("127.0.0.1", settings.listen_port)
+    writer.write(hello)  # offers TLS 1.1
+    assert (await reader.read(1))[:1] in (b"\x15", b"")  # an alert
+    writer.close()
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return cert_file, key_file

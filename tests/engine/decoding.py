@@ -1,0 +1,45 @@
+"""Decoding in the test's own process, where a debugger and coverage see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.decode import Decoded, decode
+from camserve_server.engine.formats.raster import Limits
+from camserve_server.engine.formats.source import PictureFile
+from camserve_server.engine.imaging_requests import DecodeRequest, InputSpec
+from tests.engine.images import Pixels, shared
+
+LIMITS = Limits(
+    max_side_px=4096,
+    max_pixels=8_000_000,
+    max_aspect=200,
+    max_jpeg_scans=100,
+    max_jpeg_scan_pixels=400_000_000,
+    memory_bytes=256 << 20,
+)
+
+
+def decoded(data: bytes, spec: InputSpec, *, limits: Limits = LIMITS, **request: Any) -> Decoded:
+    """Decode bytes for a model's input."""
+    with shared(data) as buffer:
+        return decode(PictureFile(buffer.fd, buffer.size), DecodeRequest(spec, **request), limits)
+
+
+def pixels(data: bytes, width: int, height: int, **request: Any) -> Pixels:
+    """Decode bytes at this size; at the picture's own size nothing is resampled."""
+    return np.asarray(decoded(data, InputSpec(width, height, "squash"), **request).pixels)
+
+
+def refusal(data: bytes, limits: Limits = LIMITS, **request: Any) -> Reason:
+    """Decode bytes that must be refused, and return the reason that the worker gives for what was raised."""
+    try:
+        decoded(data, InputSpec(32, 32), limits=limits, **request)
+    except ApiError as error:
+        return error.reason
+    except Exception:
+        return Reason.IMAGE_DECODING_FAILED
+    raise AssertionError("the picture was accepted")

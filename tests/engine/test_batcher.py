@@ -1,0 +1,192 @@
+"""Batches are built fairly, bounded, and from those who still wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def batcher(
+    *, max_batch: int = 4, delay_s: float = 0.0, queue_limit: int = 100, clock: Callable[[], float] | None = None
+) -> Batcher:
+    made = Batcher(
+        max_batch=max_batch, delay_s=delay_s, queue_limit=queue_limit, monotonic=clock or HandClock()
+    )
+    made.open_queue("m")
+    return made
+
+
+def entry(
+    tenant: str = "t", lane: Lane = "unary", *, queue: str = "m", cost: float = 1.0, deadline: float | None = None
+) -> Entry:
+    return Entry(
+        queue=queue,
+        pixels=np.zeros((1, 1, 3), np.uint8),
+        explain=None,
+        tenant=tenant,
+        lane=lane,
+        deadline_monotonic=deadline,
+        enqueued_monotonic=100.0,
+        future=asyncio.get_running_loop().create_future(),
+        cost=cost,
+    )
+
+
+def put(made: Batcher, *entries: Entry) -> None:
+    for one in entries:
+        made.put(one)
+
+
+def take(made: Batcher) -> Batch:
+    work = made.take()
+    assert isinstance(work, Batch)
+    return work
+
+
+def tenants(batch: Batch) -> str:
+    return "".join(one.tenant for one in batch.entries)
+
+
+async def test_whatever_waits_makes_the_batch_up_to_its_largest_size() -> None:
+    made = batcher(max_batch=4)
+    put(made, *(entry() for _ in range(6)))
+    assert [len(take(made).entries), len(take(made).entries)] == [4, 2]
+
+
+async def test_a_model_may_take_smaller_batches_than_others() -> None:
+    made = batcher(max_batch=4)
+    made.open_queue("one", 1)
+    put(made, entry(queue="one"), entry(queue="one"))
+    assert [len(take(made).entries), len(take(made).entries)] == [1, 1]
+
+
+async def test_tenants_are_served_in_turn_whoever_came_first() -> None:
+    made = batcher(max_batch=6)
+    put(made, *(entry("a") for _ in range(20)), entry("b"), entry("b"), entry("c"))
+    assert sorted(tenants(take(made))) == list("aaabbc")
+
+
+async def test_a_tenant_with_dear_entries_gets_fewer_of_them() -> None:
+    made = batcher(max_batch=9)
+    put(made, *(entry("a", cost=2.0) for _ in range(20)), *(entry("b") for _ in range(20)))
+    assert sorted(tenants(take(made))) == list("aaabbbbbb")
+
+
+async def test_unary_goes_ahead_of_stream_and_does_not_starve_it() -> None:
+    made = batcher(max_batch=18)
+    put(made, *(entry("s", "stream") for _ in range(5)), *(entry("u") for _ in range(40)))
+    assert tenants(take(made)) == ("u" * 8 + "s") * 2
+    made = batcher(max_batch=4)
+    put(made, entry("s", "stream"), entry("u"))
+    assert tenants(take(made)) == "us"
+
+
+async def test_models_take_turns_under_a_flood_on_one() -> None:
+    made = batcher(max_batch=2)
+    made.open_queue("other")
+    put(made, *(entry() for _ in range(10)), entry(queue="other"))
+    assert [take(made).queue for _ in range(4)] == ["m", "other", "m", "m"]
+
+
+async def test_a_full_queue_refuses_unary_at_once_and_lets_streams_in() -> None:
+    made = batcher(queue_limit=2)
+    put(made, entry(), entry())
+    with pytest.raises(ApiError) as refused:
+        made.check_admission("m")
+    assert refused.value.reason is Reason.SERVICE_OVERLOADED
+    with pytest.raises(ApiError):
+        made.put(entry())
+    made.put(entry(lane="stream"))
+    assert made.depth("m") == 3
+    take(made)
+    made.check_admission("m")
+
+
+async def test_callers_who_left_are_not_in_the_batch() -> None:
+    made = batcher()
+    stays, leaves, cancelled = entry("a"), entry("b"), entry("c")
+    put(made, leaves, stays, cancelled)
+    made.discard(leaves)
+    cancelled.future.cancel()
+    assert take(made).entries == [stays]
+    assert made.depth("m") == 0
+
+
+async def test_discarding_twice_or_after_the_batch_changes_nothing() -> None:
+    made = batcher()
+    one = entry()
+    made.put(one)
+    take(made)
+    made.discard(one)
+    made.put(entry())
+    assert made.depth("m") == 1
+
+
+async def test_an_entry_past_its_deadline_is_set_apart() -> None:
+    clock = HandClock()
+    made = batcher(clock=clock)
+    late, early = entry(deadline=101.0), entry(deadline=103.0)
+    put(made, late, early)
+    clock.now = 102.0
+    batch = take(made)
+    assert (batch.entries, batch.expired) == ([early], [late])
+
+
+async def test_a_batch_waits_for_company_until_its_delay_or_until_full() -> None:
+    clock = HandClock()
+    made = batcher(max_batch=2, delay_s=5.0, clock=clock)
+    made.put(entry())
+    assert made.due_in_s() == 5.0
+    clock.now += 3.0
+    assert made.due_in_s() == 2.0
+    made.put(entry())
+    assert made.due_in_s() == 0.0
+    assert len(take(made).entries) == 2
+    assert made.due_in_s() is None
+
+
+async def test_errands_run_before_batches() -> None:
+    made = batcher()
+    made.put(entry())
+    made.call(print)
+    assert made.take() is print
+    assert isinstance(made.take(), Batch)
+
+
+async def test_taking_waits_until_something_comes() -> None:
+    made = batcher()
+    taken: list[object] = []
+    thread = threading.Thread(target=lambda: taken.append(made.take()))
+    thread.start()
+    one = entry()
+    made.put(one)
+    await asyncio.to_thread(thread.join)
+    assert isinstance(taken[0], Batch)
+    assert taken[0].entries == [one]
+
+
+async def test_closing_returns_who_waits_and_refuses_who_comes() -> None:
+    made = batcher()
+    waiting = [entry(), entry(lane="stream")]
+    put(made, *waiting)
+    assert made.close() == waiting
+    assert made.take() is None
+    for lane in ("unary", "stream"):
+        with pytest.raises(ApiError) as refused:
+            made.put(entry(lane=lane))
+        assert refused.value.reason is Reason.SERVICE_DRAINING

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import gc
+import os
+
+import pytest
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.buffers import ByteBudget, SharedBuffer, open_anonymous
+
+
+def test_buffer_holds_what_was_appended() -> None:
+    with SharedBuffer.create("test") as buffer:
+        buffer.append(b"one ")
+        buffer.append(memoryview(bytearray(b"two")))
+        assert (buffer.size, bytes(buffer.view())) == (7, b"one two")
+
+
+def test_empty_buffer_has_an_empty_view() -> None:
+    with SharedBuffer.create() as buffer:
+        assert bytes(buffer.view()) == b""
+
+
+def test_viewed_buffer_does_not_grow() -> None:
+    with SharedBuffer.create() as buffer:
+        buffer.append(b"x")
+        buffer.view()
+        with pytest.raises(ValueError, match="viewed"):
+            buffer.append(b"y")
+
+
+def test_closing_twice_is_harmless_and_views_survive() -> None:
+    buffer = SharedBuffer.create()
+    buffer.append(b"still here")
+    view = buffer.view()
+    fd = buffer.fd
+    buffer.close()
+    buffer.close()
+    assert bytes(view) == b"still here"
+    assert buffer.fd == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_budget_refuses_what_passes_its_limit() -> None:
+    budget = ByteBudget(10)
+    with SharedBuffer.create(budget=budget) as buffer:
+        buffer.append(b"12345678")
+        with pytest.raises(ApiError) as caught:
+            buffer.append(b"9ab")
+        assert caught.value.reason == Reason.SERVICE_OVERLOADED
+        assert (budget.taken_bytes, buffer.size) == (8, 8)
+    assert budget.taken_bytes == 0
+
+
+def test_forgotten_buffer_gives_everything_back() -> None:
+    budget = ByteBudget(10)
+    buffer = SharedBuffer.create(budget=budget)
+    buffer.append(b"123")
+    fd = buffer.fd
+    del buffer
+    gc.collect()
+    assert budget.taken_bytes == 0
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_adopted_descriptor_cannot_shrink_afterwards() -> None:
+    fd = open_anonymous("test")
+    os.write(fd, b"12345")
+    with SharedBuffer.adopt(fd, 5) as buffer:
+        with pytest.raises(PermissionError):
+            os.ftruncate(buffer.fd, 1)
+        assert bytes(buffer.view()) == b"12345"
+
+
+def test_adopting_another_size_is_refused_and_closes() -> None:
+    fd = open_anonymous("test")
+    os.write(fd, b"12345")
+    with pytest.raises(ValueError, match="declared number"):
+        SharedBuffer.adopt(fd, 6)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_adopting_beyond_the_budget_is_refused() -> None:
+    budget = ByteBudget(4)
+    fd = open_anonymous("test")
+    os.write(fd, b"12345")
+    with pytest.raises(ApiError):
+        SharedBuffer.adopt(fd, 5, budget)
+    assert budget.taken_bytes == 0

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from camserve_server.base.errors import ApiError, Reason
+from tests.engine.decoding import LIMITS, pixels, refusal
+from tests.engine.images import bmp, grey, insert_png_chunk, pillow, png, png_chunk, scene, tiff
+
+FORMATS = ["JPEG", "PNG", "TIFF", "BMP"]
+
+
+def test_empty_file_is_no_format() -> None:
+    assert refusal(b"") == Reason.IMAGE_INVALID_FORMAT
+
+
+def test_wrong_md5_is_found_before_the_format() -> None:
+    assert refusal(b"anything", expected_md5=bytes(16)) == Reason.IMAGE_MD5_MISMATCH
+
+
+def test_right_md5_passes() -> None:
+    data = pillow(scene(), "PNG")
+    assert pixels(data, 97, 61, expected_md5=hashlib.md5(data).digest()).shape == (61, 97, 3)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
+def test_truncated_file_cannot_be_decoded(kind: str, share: float) -> None:
+    data = pillow(scene(300, 200), kind)
+    assert refusal(data[: int(len(data) * share)]) == Reason.IMAGE_DECODING_FAILED
+
+
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits", "jpeg"])
+@pytest.mark.parametrize("layout", [{}, {"tile": (64, 64)}], ids=["strips", "tiles"])
+def test_truncated_tiff_cannot_be_decoded(compression: str, layout: dict[str, Any]) -> None:
+    data = tiff(scene(300, 200), photometric="rgb", compression=compression, **layout)
+    assert refusal(data[: len(data) * 2 // 3]) == Reason.IMAGE_DECODING_FAILED
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (64, 64)}], ids=["strips", "tiles"])
+def test_damaged_tiff_cannot_be_decoded(layout: dict[str, Any]) -> None:
+    data = bytearray(tiff(scene(300, 200), photometric="rgb", compression="deflate", **layout))
+    data[len(data) // 2] ^= 0x5A
+    assert refusal(bytes(data)) == Reason.IMAGE_DECODING_FAILED
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_large_truncated_file_cannot_be_decoded(kind: str) -> None:
+    limits = dataclasses.replace(LIMITS, max_side_px=8192, max_pixels=1 << 26)
+    data = pillow(np.zeros((4100, 4100), np.uint8), kind)
+    data = data[:-40] if kind == "PNG" else data[:1_000_000]
+    assert refusal(data, limits) == Reason.IMAGE_DECODING_FAILED
+
+
+def test_large_png_with_damaged_data_cannot_be_decoded() -> None:
+    limits = dataclasses.replace(LIMITS, max_side_px=8192, max_pixels=1 << 26)
+    data = bytearray(pillow(np.zeros((4100, 4100), np.uint8), "PNG"))
+    data[len(data) // 2] ^= 0x55
+    assert refusal(bytes(data), limits) == Reason.IMAGE_DECODING_FAILED
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_more_pixels_than_allowed_are_too_large(kind: str) -> None:
+    data = pillow(grey(60, 60), kind)
+    assert refusal(data, dataclasses.replace(LIMITS, max_pixels=3599)) == Reason.IMAGE_TOO_LARGE
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_side_beyond_the_limit_is_too_large_and_says_so(kind: str) -> None:
+    data = pillow(grey(60, 40), kind)
+    with pytest.raises(ApiError) as caught:
+        pixels(data, 60, 40, limits=dataclasses.replace(LIMITS, max_side_px=59))
+    assert caught.value.reason == Reason.IMAGE_TOO_LARGE
+    assert caught.value.details == {"width": 60, "height": 40, "max_side_px": 59, "max_pixels": LIMITS.max_pixels}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_sizes_are_checked_before_pixels_are_read(kind: str) -> None:
+    data = pillow(grey(60, 60), kind)
+    if kind in ("PNG", "BMP"):
+        data = data[:200] if kind == "BMP" else data[:41] + b"\0" * (len(data) - 57) + data[-16:]
+    limits = dataclasses.replace(LIMITS, max_pixels=3599)
+    assert refusal(data, limits) in (Reason.IMAGE_TOO_LARGE, Reason.IMAGE_DECODING_FAILED)
+    assert refusal(pillow(grey(60, 60), kind), limits) == Reason.IMAGE_TOO_LARGE
+
+
+@pytest.mark.parametrize(("width", "height"), [(201, 1), (1, 201), (4096, 20)])
+def test_longer_than_the_aspect_limit_is_refused(width: int, height: int) -> None:
+    assert refusal(pillow(grey(width, height), "PNG")) == Reason.IMAGE_ASPECT_RATIO
+
+
+def test_aspect_at_the_limit_passes() -> None:
+    assert pixels(pillow(grey(200, 1), "PNG"), 200, 1).shape == (1, 200, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+def test_zero_side_cannot_be_decoded(kind: str) -> None:
+    data = bytearray(pillow(grey(), kind))
+    if kind == "JPEG":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 2] = b"\0\0"
+    elif kind == "PNG":
+        data[16:20] = bytes(4)
+    else:
+        data[18:22] = bytes(4)
+    assert refusal(bytes(data)) == Reason.IMAGE_DECODING_FAILED
+
+
+def test_animated_png_is_refused() -> None:
+    frames = [Image.fromarray(scene()), Image.fromarray(255 - scene())]
+    data = pillow(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    assert refusal(data) == Reason.IMAGE_ANIMATED_NOT_SUPPORTED
+
+
+def test_animation_chunk_behind_the_data_means_nothing() -> None:
+    data = pillow(grey(), "PNG")
+    data = data[:-12] + png_chunk(b"acTL", struct.pack(">II", 2, 0)) + data[-12:]
+    assert pixels(data, 97, 61).shape == (61, 97, 3)
+
+
+def test_tiff_of_two_pages_is_refused() -> None:
+    data = pillow(Image.fromarray(scene()), "TIFF", save_all=True, append_images=[Image.fromarray(scene())])
+    assert refusal(data) == Reason.IMAGE_ANIMATED_NOT_SUPPORTED
+
+
+def test_tiff_of_two_pages_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "two.tif") as writer:
+        writer.write(scene(100, 80), photometric="rgb")
+        writer.write(scene(70, 80), photometric="rgb")
+    assert refusal((tmp_path / "two.tif").read_bytes()) == Reason.IMAGE_ANIMATED_NOT_SUPPORTED
+
+
+def patched_next_directory(data: bytes, value: int) -> bytes:
+    at = struct.unpack_from("<I", data, 4)[0]
+    count = struct.unpack_from("<H", data, at)[0]
+    place = at + 2 + 12 * count
+    return data[:place] + struct.pack("<I", value) + data[place + 4 :]
+
+
+def test_loop_of_tiff_directories_cannot_be_decoded() -> None:
+    data = tiff(scene(), photometric="rgb", subfiletype=1)
+    assert refusal(patched_next_directory(data, struct.unpack_from("<I", data, 4)[0])) == Reason.IMAGE_DECODING_FAILED
+
+
+def test_endless_chain_of_tiff_directories_is_refused() -> None:
+    data = bytearray(b"II*\0" + struct.pack("<I", 8))
+    for index in range(2000):
+        following = 8 + 18 * (index + 1)
+        data += struct.pack("<HHHIII", 1, 254, 4, 1, 1, following)
+    assert refusal(bytes(data)) == Reason.IMAGE_REJECTED
+
+
+def test_tiff_with_too_many_tags_cannot_be_decoded() -> None:
+    data = b"II*\0" + struct.pack("<IH", 8, 60_000) + bytes(60_000 * 12 + 4)
+    assert refusal(data) == Reason.IMAGE_DECODING_FAILED
+
+
+def test_tile_larger_than_memory_is_refused() -> None:
+    data = tiff(grey(64, 64), tile=(64, 64))
+    wide, tall = struct.pack("<HHI", 322, 4, 1), struct.pack("<HHI", 323, 4, 1)
+    for tag in (wide, tall):
+        short = tag[:2] + struct.pack("<HI", 3, 1)
+        at = data.index(tag) if tag in data else data.index(short)
+        data = data[:at] + tag + struct.pack("<I", 1 << 20) + data[at + 12 :]
+    assert refusal(data) == Reason.IMAGE_REJECTED
+
+
+def test_progressive_jpeg_larger_than_memory_is_refused() -> None:
+    data = pillow(scene(1000, 800), "JPEG", progressive=True, subsampling=0)
+    needed = 1000 * 800 * 3 * 2
+    assert refusal(data, dataclasses.replace(LIMITS, memory_bytes=needed - 1)) == Reason.IMAGE_REJECTED
+    enough = dataclasses.replace(LIMITS, memory_bytes=needed * 2)
+    assert pixels(data, 100, 80, limits=enough).shape == (80, 100, 3)
+
+
+def test_chroma_subsampling_lowers_the_price_of_progressive_jpeg() -> None:
+    data = pillow(scene(1600, 1600), "JPEG", progressive=True, subsampling=2)
+    limits = dataclasses.replace(LIMITS, memory_bytes=1600 * 1600 * 3)
+    assert pixels(data, 10, 10, limits=limits).shape == (10, 10, 3)
+
+
+def test_baseline_jpeg_of_one_scan_has_no_price() -> None:
+    limits = dataclasses.replace(LIMITS, memory_bytes=1000)
+    assert pixels(pillow(scene(400, 400), "JPEG"), 10, 10, limits=limits).shape == (10, 10, 3)
+
+
+def with_scans(data: bytes, scans: int) -> bytes:
+    """Repeat the last scan of a progressive JPEG."""
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * scans + data[-2:]
+
+
+def test_too_many_jpeg_scans_are_refused() -> None:
+    data = pillow(scene(64, 64), "JPEG", progressive=True)
+    assert refusal(with_scans(data, 100)) == Reason.IMAGE_REJECTED
+    assert pixels(with_scans(data, 20), 64, 64).shape == (64, 64, 3)
+
+
+def test_many_scans_of_many_pixels_are_refused() -> None:
+    data = with_scans(pillow(scene(1000, 1000), "JPEG", progressive=True), 20)
+    limits = dataclasses.replace(LIMITS, max_jpeg_scan_pixels=20_000_000)
+    assert refusal(data, limits) == Reason.IMAGE_REJECTED
+
+
+def test_scan_markers_behind_the_picture_do_not_count() -> None:
+    data = pillow(scene(64, 64), "JPEG", progressive=True) + b"\xff\xda" * 1000
+    assert pixels(data, 64, 64).shape == (64, 64, 3)
+
+
+def test_interlaced_png_larger_than_memory_is_refused() -> None:
+    data = bytearray(pillow(np.zeros((1000, 1000, 3), np.uint8), "PNG"))
+    data[28] = 1
+    limits = dataclasses.replace(LIMITS, memory_bytes=4_000_000)
+    assert refusal(bytes(data), limits) == Reason.IMAGE_REJECTED
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP", b"iTXt"])
+def test_compressed_text_bomb_is_refused(kind: bytes) -> None:
+    bomb = zlib.compress(bytes(64 << 20), 9)
+    body = b"k\0\1\0\0\0" + bomb if kind == b"iTXt" else b"k\0\0" + bomb
+    reason = refusal(insert_png_chunk(pillow(grey(), "PNG"), kind, body))
+    assert reason in (Reason.IMAGE_DECODING_FAILED, Reason.IMAGE_REJECTED)
+
+
+def test_png_without_its_end_cannot_be_decoded() -> None:
+    assert refusal(pillow(grey(), "PNG")[:-12]) == Reason.IMAGE_DECODING_FAILED
+
+
+def test_png_chunk_longer_than_the_file_cannot_be_decoded() -> None:
+    data = insert_png_chunk(pillow(grey(), "PNG"), b"tEXt", b"")
+    assert refusal(data[:33] + b"\x7f\xff\xff\xff" + data[37:]) == Reason.IMAGE_DECODING_FAILED
+
+
+def test_bmp_with_less_data_than_its_size_says_cannot_be_decoded() -> None:
+    assert refusal(bmp(scene(), 24)[:-100]) == Reason.IMAGE_DECODING_FAILED
+
+
+def test_mixed_sample_depths_of_a_tiff_cannot_be_decoded() -> None:
+    data = tiff(scene(), photometric="rgb")
+    at = data.index(struct.pack("<HHHH", 8, 8, 8, 0)[:6], 8)
+    assert refusal(data[:at] + struct.pack("<HHH", 8, 16, 8) + data[at + 6 :]) == Reason.IMAGE_DECODING_FAILED
+
+
+def test_file_name_and_media_type_are_both_checked() -> None:
+    data = png(grey(), 8, 0)
+    assert refusal(data, declared_media_type="image/jpeg") == Reason.MEDIA_MISMATCH
+    assert refusal(data, declared_media_type="image/png", file_name="a.jpg") == Reason.MEDIA_MISMATCH

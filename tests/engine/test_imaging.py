@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.buffers import ByteBudget, SharedBuffer
+from camserve_server.engine.imaging import (
+    DecodeRequest,
+    ImagingPool,
+    ImagingSettings,
+    InputSpec,
+    RenderRequest,
+)
+from tests.engine.decoding import pixels
+from tests.engine.images import pillow, scene, shared
+
+SETTINGS = ImagingSettings(workers=2, worker_memory_bytes=512 << 20)
+REQUEST = DecodeRequest(InputSpec(32, 24, "squash"))
+CAM = np.random.default_rng(3).random((7, 7), np.float32)
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[ImagingPool]:
+    async with running(SETTINGS) as pool:
+        yield pool
+
+
+class running:  # noqa: N801  it reads as a verb: `async with running(settings) as pool`
+    def __init__(self, settings: ImagingSettings, **options: Any) -> None:
+        self.pool = ImagingPool(settings, fault_injection=True, **options)
+
+    async def __aenter__(self) -> ImagingPool:
+        await self.pool.start()
+        return self.pool
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.pool.close()
+
+
+async def until(condition: Any) -> None:
+    """Let the loop run until something holds; the test's time limit ends a hopeless wait."""
+    while not condition():
+        await asyncio.sleep(0.002)
+
+
+async def reason(awaitable: Any) -> Reason:
+    with pytest.raises(ApiError) as caught:
+        await awaitable
+    return caught.value.reason
+
+
+def resident_bytes(pid: int, field: str = "VmRSS") -> int:
+    with open(f"/proc/{pid}/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith(field + ":"))
+
+
+def pids(pool: ImagingPool) -> set[int]:
+    return {worker.pid for worker in pool.workers if worker.alive}
+
+
+async def test_picture_is_decoded(pool: ImagingPool) -> None:
+    data = pillow(scene(120, 80), "PNG")
+    request = dataclasses.replace(REQUEST, base_side="input")
+    with shared(data) as image, await pool.decode(image, request) as picture:
+        np.testing.assert_array_equal(picture.pixels, pixels(data, 32, 24))
+        assert (picture.width, picture.height, picture.media_type) == (120, 80, "image/png")
+        assert (picture.draw_width, picture.draw_height, picture.view) == (120, 80, (0.0, 0.0, 1.0, 1.0))
+        assert picture.base is not None
+        assert bytes(picture.base.view()) == scene(120, 80).tobytes()
+        assert picture.decode_ms > 0
+
+
+async def test_pixels_survive_the_close_of_their_picture(pool: ImagingPool) -> None:
+    data = pillow(scene(120, 80), "PNG")
+    with shared(data) as image:
+        picture = await pool.decode(image, REQUEST)
+    kept = picture.pixels
+    picture.close()
+    picture.close()
+    np.testing.assert_array_equal(kept, pixels(data, 32, 24))
+
+
+async def test_one_buffer_is_decoded_twice_at_once(pool: ImagingPool) -> None:
+    with shared(pillow(scene(1200, 800), "PNG")) as image:
+        first, second = await asyncio.gather(pool.decode(image, REQUEST), pool.decode(image, REQUEST))
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+
+
+async def test_refusal_carries_its_reason_and_numbers() -> None:
+    async with running(dataclasses.replace(SETTINGS, max_side_px=50)) as pool:
+        with shared(pillow(scene(60, 40), "PNG")) as image, pytest.raises(ApiError) as caught:
+            await pool.decode(image, REQUEST)
+    assert caught.value.reason == Reason.IMAGE_TOO_LARGE
+    assert caught.value.details == {"width": 60, "height": 40, "max_side_px": 50, "max_pixels": 268_435_456}
+
+
+async def test_more_bytes_than_allowed_are_refused_with_both_numbers() -> None:
+    async with running(dataclasses.replace(SETTINGS, max_image_bytes=1_000_000)) as pool:
+        with shared(bytes(1_500_000)) as image, pytest.raises(ApiError) as caught:
+            await pool.decode(image, REQUEST)
+    assert caught.value.reason == Reason.UPLOAD_TOO_LARGE
+    assert caught.value.details == {"limit_mb": 1.0, "actual_mb": 1.5}
+
+
+async def test_heatmap_is_drawn(pool: ImagingPool) -> None:
+    with shared(scene(200, 100).tobytes()) as base:
+        request = RenderRequest(CAM, (0.0, 0.0, 1.0, 1.0), 200, 100, overlay=True, base=base)
+        heatmap = await pool.render(request)
+        array = await pool.render(dataclasses.replace(request, format="npy"))
+    assert Image.open(io.BytesIO(heatmap.data)).size == (200, 100)
+    assert np.load(io.BytesIO(array.data)).shape == (100, 200)
+    assert (heatmap.raw_min, heatmap.raw_max) == (pytest.approx(CAM.min()), pytest.approx(CAM.max()))
+    assert not heatmap.degenerate
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"width": 0}, {"height": 4097}, {"colormap": "beige"}, {"alpha": 1.5}, {"overlay": True},
+        {"cam": np.zeros(3, np.float32)}, {"format": "gif"},
+    ],
+)  # fmt: skip
+async def test_heatmap_request_outside_its_ranges_is_an_error(wrong: dict[str, Any]) -> None:
+    fields: dict[str, Any] = {"cam": CAM, "view": (0.0, 0.0, 1.0, 1.0), "width": 20, "height": 10}
+    with pytest.raises(ValueError, match=r"."):
+        await ImagingPool(SETTINGS).render(RenderRequest(**(fields | wrong)))
+
+
+@pytest.mark.parametrize("kind", ["crash", "memory"])
+async def test_broken_worker_costs_one_request(pool: ImagingPool, kind: Any) -> None:
+    with shared(pillow(scene(), "PNG")) as image:
+        broken = asyncio.create_task(pool.fault(kind))
+        for _ in range(4):
+            (await pool.decode(image, REQUEST)).close()
+        assert await reason(broken) == Reason.IMAGE_REJECTED
+        await until(lambda: pool.stats().alive == 2)
+        await asyncio.gather(*(pool.decode(image, REQUEST) for _ in range(4)))
+
+
+async def test_hanging_worker_is_killed_at_the_deadline_and_replaced() -> None:
+    async with running(dataclasses.replace(SETTINGS, deadline_s=0.5)) as pool:
+        before = pids(pool)
+        with shared(pillow(scene(), "PNG")) as image:
+            hanging = asyncio.create_task(pool.fault("hang"))
+            (await pool.decode(image, REQUEST)).close()
+            assert await reason(hanging) == Reason.IMAGE_REJECTED
+            await until(lambda: pool.stats().alive == 2)
+            (await pool.decode(image, REQUEST)).close()
+        assert pool.stats().restarts == 1
+        assert len(pids(pool) - before) == 1
+
+
+async def test_worker_killed_from_outside_is_replaced(pool: ImagingPool) -> None:
+    before = pids(pool)
+    os.kill(min(before), signal.SIGKILL)
+    await until(lambda: len(pids(pool) - before) == 1 and pool.stats().alive == 2)
+    assert pool.stats().restarts == 1
+
+
+async def test_full_queue_refuses_at_once() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1, queue_limit=1)) as pool:
+        running_call = asyncio.create_task(pool.fault("hang"))
+        await until(lambda: pool.stats().busy == 1)
+        waiting = asyncio.create_task(pool.fault("hang"))
+        await until(lambda: pool.stats().queued == 1)
+        assert await reason(pool.fault("hang")) == Reason.SERVICE_OVERLOADED
+        running_call.cancel()
+        waiting.cancel()
+        await asyncio.gather(running_call, waiting, return_exceptions=True)
+
+
+async def test_caller_that_leaves_the_queue_frees_its_place() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1, queue_limit=1)) as pool:
+        first = asyncio.create_task(pool.fault("hang"))
+        await until(lambda: pool.stats().busy == 1)
+        second = asyncio.create_task(pool.fault("hang"))
+        await until(lambda: pool.stats().queued == 1)
+        second.cancel()
+        await asyncio.wait([second])
+        assert pool.stats().queued == 0
+        with shared(pillow(scene(), "PNG")) as image:
+            third = asyncio.create_task(pool.decode(image, REQUEST))
+            await until(lambda: pool.stats().queued == 1)
+            first.cancel()
+            (await third).close()
+
+
+async def test_cancelled_call_frees_its_worker() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1, deadline_s=1000.0)) as pool:
+        call = asyncio.create_task(pool.fault("hang"))
+        await until(lambda: pool.stats().busy == 1)
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+        with shared(pillow(scene(), "PNG")) as image:
+            (await pool.decode(image, REQUEST)).close()
+
+
+async def test_answer_to_a_cancelled_call_is_dropped_and_leaks_nothing(pool: ImagingPool) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with shared(pillow(scene(1500, 1000), "PNG")) as image:
+        for _ in range(6):
+            call = asyncio.create_task(pool.decode(image, dataclasses.replace(REQUEST, base_side="input")))
+            await until(lambda: pool.stats().busy > 0)
+            call.cancel()
+            await asyncio.wait([call])
+        await until(lambda: pool.stats().busy == 0 and pool.stats().alive == 2)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_worker_is_replaced_after_its_share_of_requests() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1, recycle_requests=3)) as pool:
+        before = pids(pool)
+        with shared(pillow(scene(), "PNG")) as image:
+            for _ in range(4):
+                (await pool.decode(image, REQUEST)).close()
+        assert pids(pool) != before
+        assert pool.stats().restarts == 1
+
+
+async def test_worker_that_keeps_memory_is_replaced() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1, recycle_resident_bytes=1 << 20)) as pool:
+        before = pids(pool)
+        with shared(pillow(scene(), "PNG")) as image:
+            (await pool.decode(image, REQUEST)).close()
+        await until(lambda: pids(pool) and pids(pool) != before)
+
+
+async def test_base_beyond_the_budget_is_refused() -> None:
+    budget = ByteBudget(1000)
+    async with running(SETTINGS, budget=budget) as pool:
+        with shared(pillow(scene(), "PNG")) as image:
+            call = pool.decode(image, dataclasses.replace(REQUEST, base_side="input"))
+            assert await reason(call) == Reason.SERVICE_OVERLOADED
+    assert budget.taken_bytes == 0
+
+
+async def test_idle_workers_are_small_and_have_one_thread(pool: ImagingPool) -> None:
+    for pid in pids(pool):
+        assert resident_bytes(pid) < 60 << 20
+        assert len(os.listdir(f"/proc/{pid}/task")) == 1
+
+
+async def test_workers_are_confined_and_know_no_secrets(pool: ImagingPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMSERVE_TEST_SECRET", "s3cret")
+    before = pids(pool)
+    os.kill(min(before), signal.SIGKILL)
+    await until(lambda: len(pids(pool) - before) == 1 and pool.stats().alive == 2)
+    for pid in pids(pool):
+        with open(f"/proc/{pid}/status") as status, open(f"/proc/{pid}/limits") as limits:
+            assert "NoNewPrivs:\t1" in status.read()
+            rows = {line[:26].strip(): line[26:].split()[0] for line in limits}
+        assert rows["Max core file size"] == "0"
+        assert int(rows["Max address space"]) < 1 << 30
+        with open(f"/proc/{pid}/environ", "rb") as environ:
+            assert b"s3cret" not in environ.read()
+
+
+async def test_close_leaves_no_process_and_refuses_new_calls() -> None:
+    async with running(SETTINGS) as pool:
+        before = pids(pool)
+    assert not [pid for pid in before if os.path.exists(f"/proc/{pid}")]
+    assert await reason(pool.fault("hang")) == Reason.SERVICE_DRAINING
+
+
+async def test_workers_that_cannot_start_fail_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="imaging worker"):
+        await ImagingPool(SETTINGS).start()
+
+
+PARENT = """
+import asyncio
+from camserve_server.engine.imaging import ImagingPool, ImagingSettings
+
+async def main():
+    pool = ImagingPool(ImagingSettings(workers=2), fault_injection=True)
+    await pool.start()
+    busy = asyncio.create_task(pool.fault("hang"))
+    await asyncio.sleep(0)
+    print(*(worker.pid for worker in pool.workers), flush=True)
+    await busy
+
+asyncio.run(main())
+"""
+
+
+async def test_workers_die_with_a_killed_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        parent.kill()
+    await until(lambda: not [pid for pid in workers if is_running(pid)])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def tiled_jpeg(side: int) -> bytes:
+    """Return a baseline JPEG of side x side noise, quickly: one encoded band repeated between restart markers.
+
+    Each row of blocks ends with a restart marker, so rows are independent and may be copied.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (32, side // 32, 3), np.uint8)
+    band = Image.fromarray(noise).resize((side, 128), Image.Resampling.BILINEAR)
+    data = pillow(band, "JPEG", quality=85, subsampling=0, restart_marker_rows=1)
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    body = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")
+    rows = [_restart_row(data[body:-2], index) for index in range(16)]
+    head = data[: frame + 5] + side.to_bytes(2, "big") + data[frame + 7 : body]
+    count = side // 8
+    parts = [rows[i % 16] + (bytes([0xFF, 0xD0 + i % 8]) if i < count - 1 else b"") for i in range(count)]
+    return head + b"".join(parts) + b"\xff\xd9"
+
+
+def _restart_row(entropy: bytes, index: int) -> bytes:
+    """Return one row of blocks, without its restart marker."""
+    start = 0
+    for number in range(index):
+        start = entropy.index(bytes([0xFF, 0xD0 + number % 8]), start) + 2
+    end = entropy.find(bytes([0xFF, 0xD0 + index % 8]), start)
+    return entropy[start : end if end >= 0 else len(entropy)]
+
+
+async def test_huge_jpeg_is_decoded_in_little_memory() -> None:
+    data = tiled_jpeg(16384)
+    assert 60_000_000 < len(data) < 100_000_000
+    async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
+        (pid,) = pids(pool)
+        before = resident_bytes(pid)
+        with shared(data) as image:
+            for base_side, growth in ((None, 150), ("input", 400)):
+                request = DecodeRequest(InputSpec(224, 224, "crop", 256), base_side=base_side)  # type: ignore[arg-type]
+                with await pool.decode(image, request) as picture:
+                    assert (picture.width, picture.height) == (16384, 16384)
+                assert resident_bytes(pid, "VmHWM") - before < growth << 20
+
+
+async def test_huge_heatmap_is_drawn_in_little_memory() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
+        (pid,) = pids(pool)
+        with SharedBuffer.create() as base:
+            base.append(np.random.default_rng(0).integers(0, 256, 4096 * 4096 * 3, np.uint8).data)
+            heatmap = await pool.render(
+                RenderRequest(CAM, (0.0, 0.0, 1.0, 1.0), 4096, 4096, overlay=True, base=base)
+            )
+        assert len(heatmap.data) > 1 << 20
+        assert resident_bytes(pid, "VmHWM") < 400 << 20

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import base64
+
+import grpc
+import pytest
+
+from camserve.v1 import auth_pb2, auth_pb2_grpc, health_pb2, health_pb2_grpc
+from camserve_server.rpc.policy import policy_of
+from camserve_server.rpc.server import services
+
+GUARDED = [
+    (service.full_name, method)
+    for service in services().values()
+    for method in service.methods
+    if not policy_of(method).public
+]
+
+
+async def call(channel, service, method, token):
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    path = f"/{service}/{method.name}"
+    shape = {
+        (False, False): channel.unary_unary,
+        (True, False): channel.stream_unary,
+        (False, True): channel.unary_stream,
+    }[method.client_streaming, method.server_streaming]
+    made = shape(path)(iter([b""]) if method.client_streaming else b"", metadata=metadata)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        if method.server_streaming:
+            async for _ in made:
+                pass
+        else:
+            await made
+            raise AssertionError("the call passed")
+    return caught.value
+
+
+@pytest.mark.parametrize(("service", "method"), GUARDED, ids=lambda value: getattr(value, "name", value))
+async def test_every_guarded_rpc_asks_for_a_token_and_its_scope(stack, refusal, service, method):
+    async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
+        seen = refusal(await call(channel, service, method, None))
+        assert (seen.code, seen.reason) == (grpc.StatusCode.UNAUTHENTICATED, "auth.missing_token")
+        seen = refusal(await call(channel, service, method, stack.token(scopes=("nothing",))))
+        assert (seen.code, seen.reason) == (grpc.StatusCode.PERMISSION_DENIED, "auth.scope_insufficient")
+        assert seen.error.status == 401
+
+
+async def test_health_and_keys_are_public(stack):
+    async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
+        health = await health_pb2_grpc.HealthServiceStub(channel).GetHealth(health_pb2.GetHealthRequest())
+        keys = await auth_pb2_grpc.AuthServiceStub(channel).GetJwks(auth_pb2.GetJwksRequest())
+    # `broken` is a model that cannot load.
+    assert health.status == health_pb2.GetHealthResponse.degraded
+    assert {part.name for part in health.components} >= {"engine", "imaging", "store"}
+    assert keys.keys[0].alg == "ES256"
+
+
+async def test_client_credentials_become_a_token_that_works(stack, client):
+    made = dict(line.split("=", 1) for line in stack.camserve("client", "create", "--tenant", "acme").stdout.split())
+    async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
+        stub = auth_pb2_grpc.AuthServiceStub(channel)
+        issued = await stub.IssueToken(auth_pb2.IssueTokenRequest(grant_type="client_credentials", **made))
+        assert (issued.token_type, issued.expires_in) == ("Bearer", 3600)
+        basic = base64.b64encode(f"{made['client_id']}:{made['client_secret']}".encode()).decode()
+        issued = await stub.IssueToken(
+            auth_pb2.IssueTokenRequest(grant_type="client_credentials", scope="inference.read"),
+            metadata=(("authorization", f"Basic {basic}"),),
+        )
+        assert issued.scope == "inference.read"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.IssueToken(
+                auth_pb2.IssueTokenRequest(grant_type="client_credentials", **(made | {"client_secret": "wrong"}))
+            )
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert stack.camserve("client", "revoke", made["client_id"], "--tenant", "acme").returncode == 0
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.IssueToken(auth_pb2.IssueTokenRequest(grant_type="client_credentials", **made))

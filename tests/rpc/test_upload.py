@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import grpc
+import pytest
+from google.api import httpbody_pb2
+
+from camserve.v1 import inference_pb2 as pb
+from tests.images import star_png
+
+
+def messages(data, *, chunk=1000, content_type="image/png", **first):
+    body = httpbody_pb2.HttpBody(content_type=content_type, data=data[:chunk])
+    yield pb.InferUploadRequest(**({"model": "shapes"} | first), body=body)
+    for start in range(chunk, len(data), chunk):
+        yield pb.InferUploadRequest(body=httpbody_pb2.HttpBody(data=data[start : start + chunk]))
+
+
+async def upload(client, stream):
+    return await client.inference.InferUpload(stream, metadata=client.metadata)
+
+
+async def refused(client, refusal, stream):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await upload(client, stream)
+    return refusal(caught.value)
+
+
+async def test_a_streamed_image_is_classified(client):
+    answer = await upload(client, messages(star_png(), size_bytes=len(star_png())))
+    assert answer.classes[0].id == "star"
+    assert answer.image.sha256 == hashlib.sha256(star_png()).hexdigest()
+
+
+async def test_an_md5_stands_in_for_the_length(client):
+    digest = base64.b64encode(hashlib.md5(star_png()).digest()).decode()
+    answer = await upload(client, messages(star_png(), content_md5=digest))
+    assert answer.classes[0].id == "star"
+
+
+async def test_without_length_and_md5_an_upload_is_refused(client, refusal):
+    seen = await refused(client, refusal, messages(star_png()))
+    assert (seen.code, seen.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "upload.length_required")
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+async def test_other_bytes_than_declared_are_refused(client, refusal, difference):
+    seen = await refused(client, refusal, messages(star_png(), size_bytes=len(star_png()) + difference))
+    assert seen.reason == "param.invalid"
+
+
+async def test_a_declared_size_past_the_limit_is_refused_before_the_bytes(client, refusal):
+    seen = await refused(client, refusal, messages(star_png(), size_bytes=100_000_001))
+    assert (seen.code, seen.reason) == (grpc.StatusCode.OUT_OF_RANGE, "upload.too_large")
+    assert dict(seen.error.details)["limit_mb"] == 100
+
+
+async def test_an_unknown_model_is_refused_before_the_bytes(client, refusal):
+    seen = await refused(client, refusal, messages(star_png(), size_bytes=len(star_png()), model="nobody"))
+    assert seen.reason == "model.not_found"
+
+
+async def test_a_stream_without_a_message_is_refused(client, refusal):
+    seen = await refused(client, refusal, iter(()))
+    assert seen.reason == "image.source_required"
+
+
+async def test_a_declared_type_that_the_bytes_contradict_is_refused(client, refusal):
+    stream = messages(star_png(), size_bytes=len(star_png()), content_type="image/jpeg")
+    assert (await refused(client, refusal, stream)).reason == "media.mismatch"
+
+
+async def test_options_may_come_as_json(client):
+    stream = messages(
+        star_png(), size_bytes=len(star_png()), model="", request='{"model": "shapes", "classify": {"top_k": 1}}'
+    )
+    assert len((await upload(client, stream)).classes) == 1
+
+
+async def test_options_as_json_and_as_fields_are_refused(client, refusal):
+    stream = messages(star_png(), size_bytes=len(star_png()), request='{"model": "shapes"}')
+    assert (await refused(client, refusal, stream)).reason == "param.invalid"

@@ -1,0 +1,100 @@
+"""The Redis connection: fast, and every failure of it is one and the same answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.cli.valkey import EmbeddedValkey
+from camserve_server.stores.redis import connect, ping, text, unavailable_on_error
+
+
+async def reason_of_ping(client: Redis) -> Reason:
+    with pytest.raises(ApiError) as caught:
+        await ping(client)
+    return caught.value.reason
+
+
+async def test_server_that_answers_is_healthy(redis: Redis) -> None:
+    await ping(redis)
+
+
+async def test_connection_speaks_resp3(redis: Redis) -> None:
+    assert text(await redis.execute_command("CLIENT", "INFO")).split("resp=")[1].startswith("3")
+
+
+async def test_replies_are_bytes_and_text_decodes_them(redis: Redis) -> None:
+    await redis.set("key", "ü")
+    reply = await redis.get("key")
+    assert reply == "ü".encode()
+    assert text(reply) == text("ü") == "ü"
+
+
+@pytest.mark.parametrize("scheme", ["unix", "redis"])
+async def test_missing_server_is_store_unavailable(tmp_path: Path, scheme: str) -> None:
+    client = connect("redis://127.0.0.1:1" if scheme == "redis" else f"unix://{tmp_path}/none")
+    assert await reason_of_ping(client) is Reason.STORE_UNAVAILABLE
+    await client.aclose()
+
+
+async def test_server_that_never_answers_is_store_unavailable(tmp_path: Path) -> None:
+    left = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1024):
+            pass
+        writer.close()
+        left.set()
+
+    server = await asyncio.start_unix_server(listen, tmp_path / "s")
+    client = connect(f"unix://{tmp_path}/s", timeout_s=0.05)
+    assert await reason_of_ping(client) is Reason.STORE_UNAVAILABLE
+    await client.aclose()
+    await left.wait()
+    server.close()
+
+
+async def test_client_outlives_a_restart_of_the_server(tmp_path: Path) -> None:
+    valkey = EmbeddedValkey(tmp_path)
+    client = connect(await valkey.start())
+    await asyncio.gather(*(ping(client) for _ in range(8)))
+    os.kill(valkey.pid, signal.SIGKILL)
+    await valkey.exited()
+    assert await reason_of_ping(client) is Reason.STORE_UNAVAILABLE
+    await valkey.start()
+    await asyncio.gather(*(ping(client) for _ in range(8)))
+    await client.aclose()
+    await valkey.stop()
+
+
+async def test_waiting_for_a_connection_ends_in_store_unavailable(redis_url: str) -> None:
+    client = connect(redis_url, timeout_s=0.2, max_connections=1)
+    taken = await client.connection_pool.get_connection()
+    assert await reason_of_ping(client) is Reason.STORE_UNAVAILABLE
+    await client.connection_pool.release(taken)
+    await ping(client)
+    await client.aclose()
+
+
+async def test_refusals_of_the_server_are_store_unavailable_and_keep_their_cause(redis: Redis) -> None:
+    await redis.set("text", "x")
+    with pytest.raises(ApiError) as caught, unavailable_on_error():
+        await redis.lpush("text", "y")
+    assert caught.value.reason is Reason.STORE_UNAVAILABLE
+    assert isinstance(caught.value.__cause__, ResponseError)
+
+
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError(), ValueError("ours"), ApiError(Reason.OBJECT_NOT_FOUND)], ids=repr
+)
+def test_what_is_not_the_stores_failure_passes_through(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, unavailable_on_error():
+        raise error
+    assert caught.value is error

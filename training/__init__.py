@@ -1,0 +1,1 @@
+"""How the bundled model is made: procedural scenes, training, and the figures written beside the weights."""
