@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint proto test-protos test-grpcurl bench train-shapes clean
+.PHONY: run test lint docs proto test-protos test-grpcurl bench train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up
@@ -20,6 +20,9 @@ lint: $(DEV_STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(DEV_STAMP)
+	$(BIN)/python docs/generate.py
+
 proto: $(DEV_STAMP)
 	$(BIN)/python protos/generate.py
 
@@ -32,8 +35,8 @@ test-protos:
 
 # Needs Go: calls everything with the real grpcurl.
 test-grpcurl: $(DEV_STAMP)
-	GOBIN=$(CURDIR)/tools/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
-	$(BIN)/python -m pytest tests/grpcurl -p no:randomly
+	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
+	$(BIN)/python -m pytest toolchains/grpcurl
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks
@@ -52,4 +55,4 @@ $(DEV_STAMP): $(RUN_STAMP)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .camserve tools/bin
+	rm -rf $(VENV) .camserve toolchains/bin

@@ -16,8 +16,8 @@ import grpc
 import numpy as np
 import torch
 from PIL import Image
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from pytorch_grad_cam import GradCAM  # type: ignore[import-untyped]
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # type: ignore[import-untyped]
 from torchvision import models, transforms
 
 from benchmarks.driver import obey
@@ -72,7 +72,7 @@ class Handwritten(inference_pb2_grpc.InferenceServiceServicer):
 
 
 def _draw(cam: Any, size: tuple[int, int]) -> bytes:
-    levels = np.uint8(255 * cv2.resize(cam, size))
+    levels = (255 * cv2.resize(cam, size)).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
     file = io.BytesIO()
     Image.fromarray(colours).save(file, "PNG")
@@ -82,7 +82,7 @@ def _draw(cam: Any, size: tuple[int, int]) -> bytes:
 async def _start() -> tuple[grpc.aio.Server, int]:
     limits = (("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", -1))
     server = grpc.aio.server(options=limits)
-    inference_pb2_grpc.add_InferenceServiceServicer_to_server(Handwritten(), server)
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(Handwritten(), server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     return server, port

@@ -116,13 +116,14 @@ def test_killed_parent_and_guard_leave_no_orphan() -> None:
 async def test_what_the_program_leaves_behind_ends_with_it(start: Start) -> None:
     child, output = await start(
         "import os, signal\n"
-        "if os.fork() == 0: signal.pause()\n"
+        "left = os.fork()\n"
+        "if left == 0: signal.pause()\n"
         "signal.signal(signal.SIGTERM, lambda *_: os._exit(3))\n"
-        "os.write(1, b'ready\\n'); signal.pause()"
+        "os.write(1, b'ready\\n%d\\n' % left); signal.pause()"
     )
+    left = int(await asyncio.to_thread(output.readline))
     assert await child.stop() == 3
-    # The pipe ends when nobody holds it: neither the program nor what it had started.
-    assert await asyncio.to_thread(output.read) == b""
+    await asyncio.to_thread(wait_gone, left)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import filecmp
+import re
 import runpy
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from google.protobuf import json_format
 
 from camserve.v1 import errors_pb2, health_pb2, models_pb2
 from camserve_server.base.errors import CATALOGUE, Reason
+from camserve_server.cli.app import app
 from camserve_server.rpc.policy import PolicyError, policy_of
 from camserve_server.rpc.server import services
 
@@ -36,7 +38,7 @@ def test_a_method_without_a_policy_stops_the_server():
 
 
 def test_reasons_catalogue_and_contract_agree():
-    in_proto = {name.replace("_", ".", 1) for name in errors_pb2.ErrorObject.Reason.keys()} - {"reason.unspecified"}
+    in_proto = {name.replace("_", ".", 1) for name in errors_pb2.ErrorObject.DESCRIPTOR.enum_types_by_name["Reason"].values_by_name} - {"reason.unspecified"}
     assert {reason.value for reason in Reason} == in_proto
     assert set(CATALOGUE) == set(Reason)
 
@@ -44,7 +46,9 @@ def test_reasons_catalogue_and_contract_agree():
 def test_comments_of_the_contract_tell_the_status_of_every_reason():
     text = (ROOT / "protos/camserve/v1/errors.proto").read_text().splitlines()
     for reason, entry in CATALOGUE.items():
-        value = next(i for i, line in enumerate(text) if line.strip().startswith(reason.value.replace(".", "_", 1) + " ="))
+        value = next(
+            i for i, line in enumerate(text) if line.strip().startswith(reason.value.replace(".", "_", 1) + " =")
+        )
         assert f"{entry.status} {entry.type}, {entry.grpc}." in text[value - 1]
 
 
@@ -57,7 +61,9 @@ def test_every_message_of_the_catalogue_is_short_ascii():
 def test_regenerating_the_protos_changes_nothing(tmp_path):
     generate = runpy.run_path(str(ROOT / "protos/generate.py"))["generate"]
     generate(tmp_path / "python")
-    fresh = sorted(path.relative_to(tmp_path / "python") for path in (tmp_path / "python").rglob("*.py*") if path.is_file())
+    fresh = sorted(
+        path.relative_to(tmp_path / "python") for path in (tmp_path / "python").rglob("*.py*") if path.is_file()
+    )
     committed = ROOT / "gen/python"
     kept = sorted(
         path.relative_to(committed)
@@ -65,7 +71,9 @@ def test_regenerating_the_protos_changes_nothing(tmp_path):
         if path.is_file() and path.suffix in (".py", ".pyi")
     )
     assert fresh == kept
-    _, differing, missing = filecmp.cmpfiles(committed, tmp_path / "python", [str(path) for path in kept], shallow=False)
+    _, differing, missing = filecmp.cmpfiles(
+        committed, tmp_path / "python", [str(path) for path in kept], shallow=False
+    )
     assert not differing
     assert not missing
 
@@ -94,3 +102,23 @@ def test_cancellation_is_never_swallowed():
             if isinstance(node, ast.ExceptHandler) and node.type and "CancelledError" in ast.unparse(node.type):
                 raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
                 assert raises, f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("page", ["settings.md", "errors.md"])
+def test_generated_pages_of_the_docs_are_current(page):
+    pages = runpy.run_path(str(ROOT / "docs/generate.py"))["PAGES"]
+    assert (ROOT / "docs" / page).read_text() == pages[page]()
+
+
+def test_links_of_the_docs_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_commands_of_the_readme_are_targets_and_commands():
+    text = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", text)) <= targets
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert set(re.findall(r"bin/camserve ([a-z]+)", text)) <= commands

@@ -6,12 +6,12 @@ import json
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from tests.clock import FakeClock
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.token_keys import PUBLISH_AHEAD_S, IssuerKeys, JwksFile
 from camserve_server.core.tokens import TokenIssuer, TokenVerifier
 from camserve_server.stores.keyring import KeyRing
-from tests.clock import FakeClock
 
 ISSUER, AUDIENCE = "https://issuer.test", "camserve"
 
@@ -59,7 +59,9 @@ def signed(keys, clock, header=None, key=None, algorithm="ES256", **claims):
     document = {name: value for name, value in document.items() if value is not None}
     # Below jwt.encode, which refuses to make some of the tokens that are tried here.
     payload = json.dumps(document).encode()
-    return jwt.api_jws.encode(payload, primary.private_key if key is None else key, algorithm, {"kid": primary.kid} | (header or {}))
+    return jwt.api_jws.encode(
+        payload, primary.private_key if key is None else key, algorithm, {"kid": primary.kid} | (header or {})
+    )
 
 
 def refusal(verifier, token, scheme="Bearer"):

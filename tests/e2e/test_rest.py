@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-
 from tests.images import encoded, opened, star_png
 
 
@@ -39,7 +38,12 @@ def test_json_answers_as_the_contract_says(api):
     assert body["image"] | {"sha256": ""} == {"width": 128, "height": 128, "media_type": "image/png", "sha256": ""}
     assert [set(entry) for entry in body["classes"]] == [{"id", "label", "prob"}] * 2
     heatmap = body["heatmap"]
-    assert (heatmap["type"], heatmap["format"], heatmap["overlay"], heatmap["degenerate"]) == ("url", "png", False, False)
+    assert (heatmap["type"], heatmap["format"], heatmap["overlay"], heatmap["degenerate"]) == (
+        "url",
+        "png",
+        False,
+        False,
+    )
     assert "data_b64" not in heatmap
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", heatmap["expires_at"])
 

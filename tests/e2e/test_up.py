@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-
 from tests.conftest import Stack, camserve_program, free_ports, stack_environment, stop_stack
 from tests.images import opened
 from tests.processes import wait_gone
@@ -46,7 +45,7 @@ def test_every_listener_is_loopback(stack):
         if connection.status == psutil.CONN_LISTEN
     ]
     assert len(listening) >= 4
-    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
 
 
 def test_keys_and_state_are_private(stack):
@@ -62,7 +61,9 @@ def test_the_token_command_prints_a_token_and_nothing_else(stack):
     assert httpx.get(f"{stack.edge_url}/v1/models", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("arguments", [("--tenant", ""), ("--tenant", "a", "--ttl", "25h"), ("--tenant", "a", "--ttl", "x")])
+@pytest.mark.parametrize(
+    "arguments", [("--tenant", ""), ("--tenant", "a", "--ttl", "25h"), ("--tenant", "a", "--ttl", "x")]
+)
 def test_the_token_command_refuses_what_the_service_would(stack, arguments):
     printed = stack.camserve("token", *arguments)
     assert printed.returncode == 1
@@ -78,7 +79,9 @@ def test_the_models_command_lists_states(stack):
 
 def test_the_config_command_masks_secrets(stack):
     environment = stack.environment | {"CAMSERVE_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}
-    printed = subprocess.run([camserve_program(), "config"], env=environment, capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        [camserve_program(), "config"], env=environment, capture_output=True, text=True, check=True
+    )
     assert "CAMSERVE_EDGE_PORT=" in printed.stdout
     assert "hunter2" not in printed.stdout
 
@@ -100,7 +103,8 @@ def test_a_port_that_is_taken_stops_the_start_and_leaves_nothing(stack, tmp_path
 
 def test_a_second_stack_on_the_same_data_is_refused(stack):
     environment = stack.environment | {
-        f"CAMSERVE_{name}_PORT": str(port) for name, port in zip(("EDGE", "GRPC", "INTERNAL", "METRICS"), free_ports(4), strict=True)
+        f"CAMSERVE_{name}_PORT": str(port)
+        for name, port in zip(("EDGE", "GRPC", "INTERNAL", "METRICS"), free_ports(4), strict=True)
     }
     printed = subprocess.run([camserve_program(), "up"], env=environment, capture_output=True, text=True, check=False)
     assert printed.returncode == 1

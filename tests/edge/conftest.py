@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -14,11 +13,11 @@ import jwt
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from tests.conftest import free_ports
+from tests.edge.replica import Replica
 
 from camserve_server.cli.envoy import EnvoyProcess
 from camserve_server.edge.settings import EdgeSettings, ExternalIssuer
-from tests.conftest import free_ports
-from tests.edge.replica import Replica
 
 ISSUER = "https://camserve.test"
 AUDIENCE = "camserve"
@@ -31,10 +30,13 @@ UPLOAD_LIMIT_BYTES = 256 * 1024
 class Edge:
     """A running Envoy, its replica and its callers."""
 
-    port: int
     settings: EdgeSettings
     replica: Replica
-    external_key: ed25519.Ed25519PrivateKey
+    external_key: ed25519.Ed25519PrivateKey = field(default_factory=ed25519.Ed25519PrivateKey.generate)
+
+    @property
+    def port(self) -> int:
+        return self.settings.listen_port
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         now = int(time.time())
@@ -50,10 +52,10 @@ class Edge:
 
     def client(self, **options: Any) -> httpx.Client:
         """A caller with a valid token; `headers=None` for one without."""
-        headers = {"authorization": f"Bearer {self.token()}"} if "headers" not in options else options.pop("headers")
-        return httpx.Client(
-            base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=20, trust_env=False, verify=False, **options
-        )
+        bearer = {"authorization": f"Bearer {self.token()}"}
+        url = f"http://127.0.0.1:{self.port}"
+        own: dict[str, Any] = {"headers": bearer, "timeout": 20, "trust_env": False, "verify": False}
+        return httpx.Client(base_url=url, **{**own, **options})
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -83,17 +85,17 @@ async def running_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
     )
     envoy = EnvoyProcess(settings, folder / "envoy")
     await envoy.start()
-    yield Edge(settings.listen_port, settings, replica, external_key)
+    yield Edge(settings, replica, external_key)
     await envoy.stop()
     replica.stop()
 
 
 @pytest.fixture
-def edge(running_edge: Edge) -> Iterator[Edge]:
+def edge(running_edge: Edge) -> Edge:
     """The edge, with a replica that answers every call with an empty message."""
     running_edge.replica.received.clear()
     running_edge.replica.answer = None
-    yield running_edge
+    return running_edge
 
 
 @pytest.fixture
@@ -118,7 +120,6 @@ def access_log(edge: Edge) -> Callable[[str], dict[str, Any]]:
             for line in edge.settings.access_log.read_text().splitlines():
                 if request_id in line:
                     return dict(json.loads(line))
-            Path(edge.settings.access_log).stat()
             time.sleep(0.05)
         raise AssertionError("the request is not in the access log")
 

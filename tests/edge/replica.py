@@ -60,6 +60,7 @@ class Replica(grpc.GenericRpcHandler):
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.received: list[Call] = []
         self.answer: Answer | None = None
+        self.has_keys = True
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", 1 << 20)])
         self.health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
@@ -85,6 +86,8 @@ class Replica(grpc.GenericRpcHandler):
 
         def serve(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             if path == KEYS_PATH:
+                if not self.has_keys:
+                    context.abort(grpc.StatusCode.UNAVAILABLE, "no keys")
                 yield self._keys().SerializeToString()
                 return
             call = Call(path, metadata, context)

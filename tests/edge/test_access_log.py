@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-
 from tests.edge.conftest import Edge
 
 Find = Callable[[str], dict[str, Any]]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import httpx
 import pytest
-
-from camserve_server.base.errors import Reason
 from tests.conftest import Stack
 from tests.edge.conftest import ORIGIN
 from tests.edge.wire import check_error
+
+from camserve_server.base.errors import Reason
 
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import httpx
 import pytest
-
-from camserve_server.base.errors import Reason
 from tests.conftest import Stack
 from tests.edge.conftest import Edge
 from tests.edge.wire import check_error, exchange
+
+from camserve_server.base.errors import Reason
 
 SPOOFED = [
     "x-envoy-original-path",

@@ -9,12 +9,12 @@ import grpc
 import httpx
 import pytest
 from google.protobuf.message import Message
-
-from camserve.v1 import inference_pb2, inference_pb2_grpc
-from camserve_server.base.errors import Reason
 from tests.edge.conftest import JSON_LIMIT_BYTES, UPLOAD_LIMIT_BYTES, Edge
 from tests.edge.replica import Call
 from tests.edge.wire import check_error, exchange
+
+from camserve.v1 import inference_pb2, inference_pb2_grpc
+from camserve_server.base.errors import Reason
 
 JSON = {"content-type": "application/json"}
 IMAGE = {"content-type": "image/png"}
@@ -87,14 +87,16 @@ def test_a_client_that_leaves_ends_the_call_at_the_replica(edge: Edge, caller: h
     assert given_up.wait(20)
 
 
-def test_only_reads_are_retried(edge: Edge, caller: httpx.Client) -> None:
+def test_a_refusal_is_not_retried(edge: Edge, caller: httpx.Client) -> None:
+    # Asking an overloaded replica again would overload it more.
     def answer(call: Call) -> Iterator[Message]:
         call.context.abort(grpc.StatusCode.UNAVAILABLE, "")
         yield from ()
 
     edge.replica.answer = answer
     check_error(caller.post("/v1/infer", content=b"{}", headers=JSON), Reason.SERVICE_OVERLOADED)
-    assert len(edge.replica.received) == 1
+    check_error(caller.get("/v1/models"), Reason.SERVICE_OVERLOADED)
+    assert len(edge.replica.received) == 2
 
 
 def test_without_a_healthy_replica_callers_are_told_at_once(edge: Edge, caller: httpx.Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import socket
 import ssl
@@ -18,14 +19,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import Message
-
-from camserve.v1 import models_pb2
-from camserve_server.cli.envoy import EnvoyError, EnvoyProcess, ask_admin
-from camserve_server.edge.settings import EdgeSettings
 from tests.conftest import free_ports
 from tests.edge.conftest import AUDIENCE, ISSUER, Edge
 from tests.edge.replica import Call, Replica
+from tests.edge.wire import check_error
 from tests.processes import wait_gone
+
+from camserve.v1 import models_pb2
+from camserve_server.base.errors import Reason
+from camserve_server.cli.envoy import EnvoyError, EnvoyProcess, ask_admin
+from camserve_server.edge.settings import EdgeSettings
 
 
 @pytest.fixture
@@ -72,13 +75,12 @@ async def test_stop_lets_a_running_request_finish(
         yield models_pb2.ListModelsResponse()
 
     replica.answer = answer
-    claims = Edge(0, settings, replica, None).claims()  # type: ignore[arg-type]
-    headers = {"authorization": f"Bearer {replica.sign(claims)}"}
+    headers = _headers(settings, replica)
     async with httpx.AsyncClient(timeout=20) as client:
         request = asyncio.create_task(client.get(f"http://127.0.0.1:{settings.listen_port}/v1/models", headers=headers))
         assert await asyncio.to_thread(running.wait, 20)
         stopping = asyncio.create_task(envoy.stop())
-        while "DRAINING" not in await _ready(envoy):
+        while not await _drains(envoy):
             assert not stopping.done()
         finish.set()
         assert (await request).status_code == 200
@@ -88,11 +90,15 @@ async def test_stop_lets_a_running_request_finish(
         socket.create_connection(("127.0.0.1", settings.listen_port))
 
 
-async def _ready(envoy: EnvoyProcess) -> str:
+def _headers(settings: EdgeSettings, replica: Replica) -> dict[str, str]:
+    return {"authorization": f"Bearer {Edge(settings, replica).token()}"}
+
+
+async def _drains(envoy: EnvoyProcess) -> bool:
     try:
-        return await ask_admin(envoy.admin_socket, "GET", "/ready")
-    except ConnectionError as error:  # 503 while draining
-        return str(error).upper() and "DRAINING"
+        return "LIVE" not in await ask_admin(envoy.admin_socket, "GET", "/ready")
+    except ConnectionError as error:  # 503 from then on
+        return " 503 " in str(error)
 
 
 async def test_the_sockets_move_when_their_path_would_be_too_long(
@@ -108,13 +114,15 @@ async def test_the_sockets_move_when_their_path_would_be_too_long(
     assert not envoy.admin_socket.exists()
 
 
-async def test_a_port_that_is_taken_is_said_so(tmp_path: Path, replica: Replica) -> None:
-    settings = _settings(tmp_path, replica)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", settings.listen_port))
-        taken.listen()
-        with pytest.raises(EnvoyError, match="Address already in use"):
-            await EnvoyProcess(settings, tmp_path / "out").start()
+async def test_a_port_that_another_envoy_has_is_said_so(
+    tmp_path: Path, replica: Replica, started: list[EnvoyProcess]
+) -> None:
+    first = EnvoyProcess(_settings(tmp_path / "a", replica), tmp_path / "a")
+    started.append(first)
+    await first.start()
+    settings = dataclasses.replace(_settings(tmp_path / "b", replica), listen_port=first.port)
+    with pytest.raises(EnvoyError, match="Address already in use"):
+        await EnvoyProcess(settings, tmp_path / "b").start()
 
 
 async def test_a_configuration_that_envoy_refuses_is_said_so(tmp_path: Path, replica: Replica) -> None:
@@ -127,6 +135,41 @@ async def test_without_a_replica_the_start_gives_up(tmp_path: Path, replica: Rep
     replica.stop()
     with pytest.raises(EnvoyError, match="not ready within"):
         await EnvoyProcess(_settings(tmp_path, replica), tmp_path / "out").start(within_s=1)
+
+
+async def test_connections_past_the_limit_are_closed(
+    tmp_path: Path, replica: Replica, started: list[EnvoyProcess]
+) -> None:
+    envoy = EnvoyProcess(_settings(tmp_path, replica, max_connections=2), tmp_path / "out")
+    started.append(envoy)
+    await envoy.start()
+    request = b"GET /.well-known/jwks.json HTTP/1.1\r\nhost: x\r\n\r\n"
+    writers = []
+    for answered in (True, True, False):
+        reader, writer = await asyncio.open_connection("127.0.0.1", envoy.port)
+        writers.append(writer)
+        writer.write(request)
+        try:
+            assert bool(await reader.read(1)) is answered
+        except ConnectionResetError:
+            assert not answered
+    for writer in writers:
+        writer.close()
+
+
+async def test_while_the_keys_cannot_be_fetched_tokens_are_not_called_invalid(
+    tmp_path: Path, replica: Replica, started: list[EnvoyProcess]
+) -> None:
+    replica.has_keys = False
+    settings = _settings(tmp_path, replica)
+    envoy = EnvoyProcess(settings, tmp_path / "out")
+    started.append(envoy)
+    await envoy.start()
+    async with httpx.AsyncClient(headers=_headers(settings, replica), timeout=20) as client:
+        url = f"http://127.0.0.1:{envoy.port}/v1/models"
+        check_error(await client.get(url), Reason.STORE_UNAVAILABLE)
+        replica.has_keys = True
+        assert (await client.get(url)).status_code == 200
 
 
 async def test_tls_takes_1_2_and_newer_only(tmp_path: Path, replica: Replica, started: list[EnvoyProcess]) -> None:
@@ -164,8 +207,6 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     cert_file, key_file = folder / "cert.pem", folder / "key.pem"
     cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return cert_file, key_file

@@ -12,9 +12,9 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
 from camserve_server.base.errors import CATALOGUE
-from camserve_server.edge import replies
 from camserve_server.edge.descriptors import Binding, methods
 from camserve_server.edge.render import fill, render
+from camserve_server.edge.routes import routes
 from camserve_server.edge.settings import EdgeSettings
 
 
@@ -85,11 +85,30 @@ def test_settings_that_cannot_work_are_refused(settings: EdgeSettings, tmp_path:
         dataclasses.replace(settings, run_dir=tmp_path / ("d" * 100)),
         dataclasses.replace(settings, tls_cert_file=tmp_path / "cert.pem"),
     ):
-        with pytest.raises(ValueError, match="socket|certificate"):
+        with pytest.raises(ValueError, match=r"socket|certificate"):
             render(wrong, tmp_path / "out")
 
 
-def test_every_reply_of_the_edge_has_a_grpc_code_and_text_that_envoy_does_not_interpret() -> None:
-    assert replies.local_replies()["mappers"]
+def test_no_message_of_the_catalogue_is_a_command_to_envoy() -> None:
+    # Envoy replaces %NAME% in the bodies it sends.
     for entry in CATALOGUE.values():
         assert "%" not in entry.message
+        assert entry.message.isascii()
+
+
+def test_only_reads_are_retried(settings: EdgeSettings) -> None:
+    for route in routes(methods(), settings):
+        reads = any(
+            header["string_match"]["safe_regex"]["regex"] in ("GET", "HEAD")
+            for header in route["match"].get("headers", ())
+            if header["name"] == ":method"
+        )
+        assert reads is ("retry_policy" in route.get("route", {})), route["name"]
+
+
+def test_reflection_has_no_route_unless_configured(settings: EdgeSettings) -> None:
+    def names(reflection: bool) -> list[str]:
+        return [route["name"] for route in routes(methods(), dataclasses.replace(settings, reflection=reflection))]
+
+    assert not [name for name in names(False) if name.startswith("grpc.")]
+    assert [name for name in names(True) if name.startswith("grpc.")]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from tests.edge.conftest import Edge
+from tests.edge.wire import check_error
 
 from camserve.v1 import inference_pb2, models_pb2, objects_pb2
 from camserve_server.base.errors import Reason
-from tests.edge.conftest import Edge
-from tests.edge.wire import check_error
 
 OBJECT = "/v1/objects/obj_0123456789abcdefghij"
 JSON = {"content-type": "application/json"}
@@ -45,9 +45,7 @@ def test_an_unknown_path_or_a_malformed_id_is_404(caller: httpx.Client, path: st
         ("GET", "/oauth2/token", "POST"),
     ],
 )
-def test_another_verb_is_405_and_told_which_are_allowed(
-    caller: httpx.Client, verb: str, path: str, allow: str
-) -> None:
+def test_another_verb_is_405_and_told_which_are_allowed(caller: httpx.Client, verb: str, path: str, allow: str) -> None:
     response = caller.request(verb, path)
     check_error(response, Reason.METHOD_NOT_ALLOWED)
     assert response.headers["allow"] == allow

@@ -6,12 +6,15 @@ import base64
 import json
 import time
 
+import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests.conftest import Stack
+from tests.edge.conftest import AUDIENCE, Edge
+from tests.edge.wire import check_error, exchange
 
 from camserve_server.base.errors import Reason
-from tests.edge.conftest import Edge
-from tests.edge.wire import check_error, exchange
 
 # Every one of these would be open if rules stood on prefixes, or if some filter read the path otherwise.
 BYPASSES = [
@@ -124,16 +127,40 @@ def test_tokens_of_another_issuer_count_by_its_key_file(edge: Edge) -> None:
     with edge.client(headers={"authorization": f"Bearer {edge.external_token()}"}) as client:
         assert client.get("/v1/models").status_code == 200
     for changes, reason in (
-        ({"aud": AUDIENCE_OF_THE_BUILT_IN}, Reason.AUTH_INVALID_TOKEN),
+        ({"aud": AUDIENCE}, Reason.AUTH_INVALID_TOKEN),
         ({"exp": 1_600_000_000}, Reason.AUTH_TOKEN_EXPIRED),
     ):
         with edge.client(headers={"authorization": f"Bearer {edge.external_token(**changes)}"}) as client:
             check_error(client.get("/v1/models"), reason)
 
 
-AUDIENCE_OF_THE_BUILT_IN = "camserve"
-
-
 def test_the_refusal_never_names_the_url(edge: Edge, stranger: httpx.Client) -> None:
     response = stranger.get("/v1/models/secret-name")
     assert "secret" not in str(response.headers) + response.text
+
+
+def test_health_and_reflection_go_through_with_a_token_when_configured(edge: Edge) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{edge.port}") as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        answer = check(health_pb2.HealthCheckRequest(), metadata=(("authorization", f"Bearer {edge.token()}"),))
+        with pytest.raises(grpc.RpcError) as refused:
+            check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_health_and_reflection_are_off_by_default(stack: Stack) -> None:
+    port = stack.edge_url.rpartition(":")[2]
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for path in (
+            "/grpc.health.v1.Health/Check",
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        ):
+            for metadata, code in (
+                ((), grpc.StatusCode.UNAUTHENTICATED),
+                ((("authorization", f"Bearer {stack.token()}"),), grpc.StatusCode.UNIMPLEMENTED),
+            ):
+                with pytest.raises(grpc.RpcError) as refused:
+                    channel.unary_unary(path)(b"", metadata=metadata)
+                assert refused.value.code() is code

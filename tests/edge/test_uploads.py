@@ -8,12 +8,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-
 from tests.conftest import Stack
 
-MULTIPART = (
-    b'--b\r\ncontent-disposition: form-data; name="image"; filename="a.png"\r\n\r\nstart of the image'
-)
+MULTIPART = b'--b\r\ncontent-disposition: form-data; name="image"; filename="a.png"\r\n\r\nstart of the image'
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from tests.engine.images import Pixels, shared
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.decode import Decoded, decode
 from camserve_server.engine.formats.raster import Limits
 from camserve_server.engine.formats.source import PictureFile
 from camserve_server.engine.imaging_requests import DecodeRequest, InputSpec
-from tests.engine.images import Pixels, shared
 
 LIMITS = Limits(
     max_side_px=4096,

@@ -73,7 +73,9 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(rows: np.ndarray[Any, Any], depth: int, colour_type: int, *before_data: bytes, width: int | None = None) -> bytes:
+def png(
+    rows: np.ndarray[Any, Any], depth: int, colour_type: int, *before_data: bytes, width: int | None = None
+) -> bytes:
     """Write a PNG from its packed rows, unfiltered; `before_data` are chunks to put before IDAT."""
     rows = rows.reshape(rows.shape[0], -1)
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type]
@@ -100,7 +102,9 @@ def pack_bits(values: np.ndarray[Any, Any], bits: int) -> Pixels:
     return np.packbits(spread.reshape(values.shape[0], -1).astype(np.uint8), axis=1)
 
 
-def bmp(array: Pixels, bits: int, *, top_down: bool = False, palette: Pixels | None = None, masks: bytes = b"") -> bytes:
+def bmp(
+    array: Pixels, bits: int, *, top_down: bool = False, palette: Pixels | None = None, masks: bytes = b""
+) -> bytes:
     """Write an uncompressed BMP; `array` is (h, w, 3) RGB for 24 and 32 bits, else (h, w) numbers."""
     height, width = array.shape[:2]
     if bits == 24:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
-
 from tests.engine.decoding import pixels
 from tests.engine.images import bmp, grey, insert_png_chunk, pack_bits, pillow, png, png_chunk, scene, tiff
 
@@ -146,9 +145,7 @@ def test_interlaced_png_gives_the_picture() -> None:
     rgb = scene(W, H)
     data = imagecodecs.png_encode(rgb, level=1)
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
-    packed = b"".join(
-        b"\0" + row.tobytes() for x, y, dx, dy in passes for row in rgb[y::dy, x::dx] if row.size
-    )
+    packed = b"".join(b"\0" + row.tobytes() for x, y, dx, dy in passes for row in rgb[y::dy, x::dx] if row.size)
     header = data[16:28] + b"\x01"
     interlaced = (
         data[:8] + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(packed)) + png_chunk(b"IEND", b"")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-
-from camserve_server.base.errors import ApiError, Reason
 from tests.engine.decoding import LIMITS, pixels, refusal
 from tests.engine.images import bmp, grey, insert_png_chunk, pillow, png, png_chunk, scene, tiff
+
+from camserve_server.base.errors import ApiError, Reason
 
 FORMATS = ["JPEG", "PNG", "TIFF", "BMP"]
 

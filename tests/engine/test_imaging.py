@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.engine.decoding import pixels
+from tests.engine.images import pillow, scene, shared
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
@@ -23,8 +25,6 @@ from camserve_server.engine.imaging import (
     InputSpec,
     RenderRequest,
 )
-from tests.engine.decoding import pixels
-from tests.engine.images import pillow, scene, shared
 
 SETTINGS = ImagingSettings(workers=2, worker_memory_bytes=512 << 20)
 REQUEST = DecodeRequest(InputSpec(32, 24, "squash"))
@@ -359,8 +359,6 @@ async def test_huge_heatmap_is_drawn_in_little_memory() -> None:
         (pid,) = pids(pool)
         with SharedBuffer.create() as base:
             base.append(np.random.default_rng(0).integers(0, 256, 4096 * 4096 * 3, np.uint8).data)
-            heatmap = await pool.render(
-                RenderRequest(CAM, (0.0, 0.0, 1.0, 1.0), 4096, 4096, overlay=True, base=base)
-            )
+            heatmap = await pool.render(RenderRequest(CAM, (0.0, 0.0, 1.0, 1.0), 4096, 4096, overlay=True, base=base))
         assert len(heatmap.data) > 1 << 20
         assert resident_bytes(pid, "VmHWM") < 400 << 20

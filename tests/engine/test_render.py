@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from pytorch_grad_cam.utils.image import scale_cam_image
+from tests.engine.images import scene, shared
 
 from camserve_server.engine.colormap import COLORMAPS, colours
 from camserve_server.engine.png_writer import PngWriter
 from camserve_server.engine.render import Drawing, Drawn, draw
-from tests.engine.images import scene, shared
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 

@@ -5,11 +5,11 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
+from tests.engine.images import pillow, scene, shared, tiff
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.formats.source import PictureFile
 from camserve_server.engine.sniff import Sniffed, check_declaration, sniff
-from tests.engine.images import pillow, scene, shared, tiff
 
 
 def kind_of(data: bytes) -> Sniffed:
@@ -73,7 +73,9 @@ def test_gif_cut_inside_its_first_frame_is_a_still() -> None:
         assert kind_of(data[:end]) == Sniffed("gif")
 
 
-@pytest.mark.parametrize("data", [b"hello", b"\0" * 64, b"BM and more text that is no bitmap", b"<html></html>", b"\xff"])
+@pytest.mark.parametrize(
+    "data", [b"hello", b"\0" * 64, b"BM and more text that is no bitmap", b"<html></html>", b"\xff"]
+)
 def test_unknown_bytes_are_no_format(data: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         kind_of(data)
@@ -107,7 +109,14 @@ def test_declared_type_that_contradicts_is_a_mismatch(kind: str, declared: str) 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("jpeg", "a.JPG"), ("jpeg", "b.tar.jpeg"), ("png", "noextension"), ("png", "odd.xyz"), ("tiff", "a.tif"), ("bmp", ".")],
+    [
+        ("jpeg", "a.JPG"),
+        ("jpeg", "b.tar.jpeg"),
+        ("png", "noextension"),
+        ("png", "odd.xyz"),
+        ("tiff", "a.tif"),
+        ("bmp", "."),
+    ],
 )
 def test_file_name_that_agrees_or_says_nothing_passes(kind: str, name: str) -> None:
     assert reason(Sniffed(kind), None, name) is None

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from tests.images import encoded, star_png
 
 from camserve.v1 import inference_pb2 as pb
-from tests.images import encoded, star_png
 
 KIND = pb.StreamEvent
 

@@ -8,9 +8,9 @@ import io
 import grpc
 import numpy as np
 import pytest
+from tests.images import encoded, opened, star_png
 
 from camserve.v1 import inference_pb2 as pb
-from tests.images import encoded, opened, star_png
 
 
 def request(**changes):

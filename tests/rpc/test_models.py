@@ -32,7 +32,10 @@ async def test_the_full_view_has_the_labels(client):
     assert [label.id for label in model.versions[0].labels][:3] == ["circle", "ring", "crescent"]
 
 
-@pytest.mark.parametrize(("message", "reason"), [({"model": "nobody"}, "model.not_found"), ({"model": "shapes", "view": "huge"}, "param.invalid")])
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [({"model": "nobody"}, "model.not_found"), ({"model": "shapes", "view": "huge"}, "param.invalid")],
+)
 async def test_other_requests_are_refused(client, refusal, message, reason):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await client.models.GetModel(pb.GetModelRequest(**message), metadata=client.metadata)

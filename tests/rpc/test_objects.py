@@ -4,9 +4,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import grpc
 import pytest
+from tests.images import opened, star_png
 
 from camserve.v1 import inference_pb2, objects_pb2
-from tests.images import opened, star_png
 
 
 @pytest.fixture

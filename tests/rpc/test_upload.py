@@ -6,9 +6,9 @@ import hashlib
 import grpc
 import pytest
 from google.api import httpbody_pb2
+from tests.images import star_png
 
 from camserve.v1 import inference_pb2 as pb
-from tests.images import star_png
 
 
 def messages(data, *, chunk=1000, content_type="image/png", **first):

@@ -170,7 +170,7 @@ async def test_flipping_any_byte_of_a_file_is_noticed(objects: LocalObjects, clo
         assert await reason_of(content(objects, "acme", object_id)) is Reason.UPSTREAM_FAILED, index
     for damaged_file in (stored[:-1], stored + b"\0", b"", stored[:20]):
         path.write_bytes(damaged_file)
-        assert await reason_of(content(objects, "acme", object_id)) is Reason.UPSTREAM_FAILED
+        assert await reason_of(objects.open("acme", object_id)) is Reason.UPSTREAM_FAILED
 
 
 async def test_file_moved_to_another_tenant_or_id_does_not_open(

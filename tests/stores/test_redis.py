@@ -74,6 +74,32 @@ async def test_client_outlives_a_restart_of_the_server(tmp_path: Path) -> None:
     await valkey.stop()
 
 
+async def test_connection_that_breaks_under_a_command_is_replaced_once(redis_url: str, tmp_path: Path) -> None:
+    breaks = 1
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal breaks
+        from_server, to_server = await asyncio.open_unix_connection(redis_url.removeprefix("unix://"))
+        while request := await reader.read(65536):
+            if b"PING" in request and breaks:
+                breaks -= 1
+                break
+            to_server.write(request)
+            writer.write(await from_server.read(65536))
+        for end in (writer, to_server):
+            end.close()
+            await end.wait_closed()
+
+    server = await asyncio.start_unix_server(pass_on, tmp_path / "s")
+    client = connect(f"unix://{tmp_path}/s")
+    await ping(client)
+    breaks = 2
+    assert await reason_of_ping(client) is Reason.STORE_UNAVAILABLE
+    assert breaks == 0
+    await client.aclose()
+    server.close()
+
+
 async def test_waiting_for_a_connection_ends_in_store_unavailable(redis_url: str) -> None:
     client = connect(redis_url, timeout_s=0.2, max_connections=1)
     taken = await client.connection_pool.get_connection()

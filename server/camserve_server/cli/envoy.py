@@ -61,6 +61,11 @@ class EnvoyProcess:
         return self._child.pid if self._child is not None else 0
 
     @property
+    def port(self) -> int:
+        """The port of the edge."""
+        return self._settings.listen_port
+
+    @property
     def admin_socket(self) -> Path:
         """Where the admin interface of the running Envoy listens."""
         return self._settings.admin_socket
@@ -176,6 +181,8 @@ def arguments(settings: EdgeSettings, config: Path) -> list[str]:
         "--config-path": str(config),
         "--concurrency": str(workers),
         "--log-level": "warning",
+        # The first fetch of keys always fails, since the listener that serves them comes later; it is repeated.
+        "--component-log-level": "jwt:error",
         "--file-flush-interval-msec": "1000",
         "--drain-time-s": str(_DRAIN_LISTENER_S),
         "--drain-strategy": "immediate",

@@ -75,6 +75,8 @@ def _post(url: str, token: str, document: dict[str, Any]) -> dict[str, Any]:
             answer: dict[str, Any] = json.load(response)
             return answer
     except urllib.error.HTTPError as error:
-        raise SelfCheckError(f"the self-check through {url} was refused: {error.read().decode(errors='replace')}") from None
+        raise SelfCheckError(
+            f"the self-check through {url} was refused: {error.read().decode(errors='replace')}"
+        ) from None
     except OSError as error:
         raise SelfCheckError(f"the self-check through {url} failed: {error}") from None

@@ -9,6 +9,7 @@ import uvloop
 
 from camserve_server.base.config import Settings
 from camserve_server.base.telemetry import configure_logs
+from camserve_server.cli.ready import ready_state, write_state
 
 
 def serve(settings: Settings, redis_url: str) -> None:
@@ -28,6 +29,8 @@ async def _serve(settings: Settings, redis_url: str) -> None:
     replica = Replica(settings, redis_url)
     try:
         await replica.start()
+        if settings.ready_file:
+            write_state(settings.ready_file, ready_state(settings))
         await stopping.wait()
     finally:
         await replica.stop()

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import fcntl
 import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import grpc
-import orjson
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from camserve_server.base.child import Child, start_child
 from camserve_server.base.config import PREFIX, Settings
 from camserve_server.base.errors import OperatorError
 from camserve_server.cli.envoy import EnvoyProcess
+from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.cli.valkey import EmbeddedValkey
 from camserve_server.edge.settings import MIB, EdgeSettings, ExternalIssuer, ReplicaTls
 
@@ -43,11 +41,13 @@ class Stack:
         self._envoy = EnvoyProcess(edge_settings(settings, self._run_dir, self._logs_dir), self._run_dir / "envoy")
         self._replica: Child | None = None
         self._watches: list[asyncio.Task[None]] = []
+        self._lock: int | None = None
 
     async def start(self) -> None:
         """Returns once every part is healthy; raises StackError, or what a part raises."""
         for folder in (self._run_dir, self._logs_dir):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _locked(self._run_dir / "lock")
         if self._valkey:
             self._redis_url = await self._valkey.start()
             self._watch("valkey", self._valkey.exited, self._restart_valkey)
@@ -67,12 +67,17 @@ class Stack:
             await self._replica.stop()
         if self._valkey:
             await self._valkey.stop()
-        with contextlib.suppress(FileNotFoundError):
-            state_file(self._settings).unlink()
+        if self._lock is not None:
+            state_file(self._settings).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
 
     async def _start_replica(self) -> None:
         settings = self._settings
-        environment = settings.environment() | {f"{PREFIX}REDIS_URL": self._redis_url}
+        # Its own word, not a look at the port: another server may be listening there.
+        ready_file = self._run_dir / "replica.json"
+        ready_file.unlink(missing_ok=True)
+        own = {f"{PREFIX}REDIS_URL": self._redis_url, f"{PREFIX}READY_FILE": str(ready_file)}
         log = self._logs_dir / "server.log"
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         seen_bytes = os.fstat(output).st_size
@@ -81,11 +86,11 @@ class Stack:
                 [sys.executable, "-m", "camserve_server.cli.app", "serve"],
                 grace_s=settings.drain_s + 5,
                 output=output,
-                environment=environment,
+                environment=settings.environment() | own,
             )
         finally:
             os.close(output)
-        healthy = asyncio.create_task(_healthy(settings))
+        healthy = asyncio.create_task(_exists(ready_file))
         ended = asyncio.create_task(self._replica.wait())
         try:
             await asyncio.wait([healthy, ended], timeout=_HEALTHY_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
@@ -128,28 +133,12 @@ class Stack:
                     _log.error("a process could not be started again", process=name, error=str(error))
 
     def _write_state(self) -> None:
-        state = {**ready_state(self._settings), "redis_url": self._redis_url}
-        path = state_file(self._settings)
-        draft = path.with_suffix(".draft")
-        with open(draft, "wb", opener=_private) as file:
-            file.write(orjson.dumps(state))
-        draft.replace(path)
+        write_state(state_file(self._settings), {**ready_state(self._settings), "redis_url": self._redis_url})
 
 
 def state_file(settings: Settings) -> Path:
     """Returns where a running stack says how it is reached."""
     return settings.data_dir / "run" / "stack.json"
-
-
-def ready_state(settings: Settings) -> dict[str, object]:
-    """Returns what `--ready-file` receives."""
-    return {
-        "edge_url": settings.edge_url,
-        "grpc_target": f"{settings.grpc_host}:{settings.grpc_port}",
-        "internal_target": f"127.0.0.1:{settings.internal_port}",
-        "pid": os.getpid(),
-        "data_dir": str(settings.data_dir),
-    }
 
 
 def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSettings:
@@ -181,26 +170,20 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
     )
 
 
-async def _healthy(settings: Settings) -> None:
-    target = f"{settings.grpc_host}:{settings.grpc_port}"
-    credentials = None
-    if settings.grpc_tls_cert:
-        credentials = grpc.ssl_channel_credentials(settings.grpc_tls_cert.read_bytes())
-    make = grpc.aio.secure_channel(target, credentials) if credentials else grpc.aio.insecure_channel(target)
-    async with make as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        while True:
-            try:
-                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    return
-            except grpc.aio.AioRpcError:
-                pass
-            await asyncio.sleep(0.05)
+async def _exists(path: Path) -> None:
+    while not path.exists():
+        await asyncio.sleep(0.02)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+def _locked(path: Path) -> int:
+    """Returns the descriptor that holds the lock until it is closed or the process ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StackError(f"another camserve uses this data directory: {path} is locked") from None
+    return descriptor
 
 
 def _last_line(log: Path, seen_bytes: int) -> str:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from pathlib import Path
 
-import orjson
 import typer
 
 from camserve_server.base.config import Settings
 from camserve_server.base.telemetry import configure_logs
+from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.cli.self_check import Checked, sample_image, self_check
-from camserve_server.cli.stack import Stack, ready_state
+from camserve_server.cli.stack import Stack
 from camserve_server.cli.tokens import issuer
 from camserve_server.core.tokens import SCOPES
 
@@ -56,10 +55,7 @@ async def _start(stack: Stack, settings: Settings) -> Checked:
     token = issuer(settings).issue(tenant="self-check", subject="self-check", scopes=SCOPES, ttl_s=60)
     checked = await asyncio.to_thread(self_check, settings, token)
     if settings.ready_file:
-        settings.ready_file.parent.mkdir(parents=True, exist_ok=True)
-        draft = settings.ready_file.with_name(f".{settings.ready_file.name}.{os.getpid()}")
-        draft.write_bytes(orjson.dumps(ready_state(settings)) + b"\n")
-        draft.replace(settings.ready_file)
+        write_state(settings.ready_file, ready_state(settings))
     return checked
 
 

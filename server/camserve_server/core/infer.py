@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
 from typing import Literal
 
 import numpy as np
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.telemetry import STAGE_SECONDS
-from camserve_server.core.links import Link, Links
+from camserve_server.core.infer_options import BatchInput, HeatmapOptions, InferOptions
+from camserve_server.core.infer_result import BatchOutcome, ClassScore, Heatmap, InferResult, Timings
+from camserve_server.core.links import Links
 from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.engine import Engine, Explain, Prediction
 from camserve_server.engine.imaging import DecodedImage, DecodeRequest, ImagingPool, RenderedHeatmap, RenderRequest
@@ -23,105 +24,6 @@ BATCH_LIMIT = 256
 CONTENT_TYPES = {"png": "image/png", "npy": "application/x-npy"}
 
 Lane = Literal["unary", "stream"]
-
-
-@dataclass(frozen=True, slots=True)
-class HeatmapOptions:
-    """How a heatmap is wanted; `size` None means the picture's own size, `target` None the top class."""
-
-    layer: str = "auto"
-    colormap: str = "jet"
-    overlay: bool = False
-    format: Literal["png", "npy"] = "png"
-    size: tuple[int, int] | None = None
-    method: str = "gradcam"
-    target: str | None = None
-    alpha: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class InferOptions:
-    """What is asked of one image."""
-
-    model: str
-    model_version: str = "stable"
-    longest_side_px: int | None = None
-    heatmap: HeatmapOptions | None = None
-    top_k: int = 5
-    prob_threshold: float = 0.0
-    inline: bool = False
-    media_type: str | None = None
-    file_name: str | None = None
-    md5: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ClassScore:
-    """A class and its probability, 0 to 1."""
-
-    id: str
-    label: str
-    prob: float
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Where the time of a prediction went, in milliseconds."""
-
-    queue: float
-    inference: float
-    total: float
-    decode: float
-    cam: float
-    render: float
-
-
-@dataclass(frozen=True, slots=True)
-class Heatmap:
-    """A drawn heatmap; exactly one of `data` and `link` is there."""
-
-    options: HeatmapOptions
-    data: bytes | None
-    link: Link | None
-    width: int
-    height: int
-    layer: str
-    target: str
-    raw_min: float
-    raw_max: float
-    degenerate: bool
-
-
-@dataclass(frozen=True, slots=True)
-class InferResult:
-    """The answer for one image."""
-
-    version: ModelVersion
-    width: int
-    height: int
-    media_type: str
-    sha256: str
-    classes: list[ClassScore]
-    heatmap: Heatmap | None
-    timings: Timings
-
-
-@dataclass(frozen=True, slots=True)
-class BatchInput:
-    """One image of a batch; `open` copies its bytes to shared memory when its turn comes."""
-
-    id: str
-    open: Callable[[], SharedBuffer]
-    options: InferOptions
-
-
-@dataclass(frozen=True, slots=True)
-class BatchOutcome:
-    """How one image of a batch ended: one of `result` and `error` is there."""
-
-    id: str
-    result: InferResult | None = None
-    error: ApiError | None = field(default=None)
 
 
 class InferService:

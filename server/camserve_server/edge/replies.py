@@ -115,7 +115,9 @@ def _mapper(when: Node, reason: Reason, *, request_id: str = _REQUEST_ID, native
     entry = CATALOGUE[reason]
     headers = {**_headers(reason), "request-id": request_id}
     if native:
-        headers["grpc-status"] = str(_GRPC_CODES[entry.grpc])
+        # An unknown method is UNIMPLEMENTED to every gRPC client, as at the replica's own port.
+        code = "UNIMPLEMENTED" if reason is Reason.ROUTE_NOT_FOUND else entry.grpc
+        headers["grpc-status"] = str(_GRPC_CODES[code])
         body: Node = {"text_format_source": {"inline_string": entry.message}}
     else:
         body = {

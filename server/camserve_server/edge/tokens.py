@@ -49,4 +49,6 @@ def _common(settings: EdgeSettings, issuer: str, audience: str) -> Node:
         "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
         "forward": True,
         "payload_in_metadata": "token",
+        # Saves the signature of a token seen before; its times are checked again, new keys empty the cache.
+        "jwt_cache_config": {"jwt_cache_size": 1000, "jwt_max_token_size": 4096},
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.manifest import InnerPath
@@ -56,7 +56,8 @@ def check_golden(folder: Path, file: str, model: ModelVersion) -> tuple[GoldenSt
             fault = _fault(folder, case, golden.tolerances, model)
             if fault is not None:
                 return "failed", f"case {number}: {fault}"
-    except (OSError, ValueError, ValidationError) as error:
+    # Decoders raise what they like, and a fault in the golden inputs is no fault of the model.
+    except Exception as error:
         return "failed", f"the golden inputs cannot be read ({type(error).__name__})"
     return ("passed", None) if golden.cases else ("none", None)
 

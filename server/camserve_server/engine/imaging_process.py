@@ -187,6 +187,6 @@ def _environment() -> dict[str, str]:
         "VIPS_CONCURRENCY": "1",
         "MALLOC_ARENA_MAX": "2",
         # A fixed threshold: by default it grows with the first big picture, whose memory then stays.
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
+        "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(4 << 20),
     }

@@ -45,7 +45,7 @@ class ModelVersion:
     `state` "loading" and "unavailable" have no module; `reason` says in plain words why a version
     is unavailable. `input` is 0 x 0 as long as it is not known. `layers` can be named for a
     heatmap, `default_layer` is what "auto" means, None where the module cannot be explained (a
-    TorchScript or exported program). `content_hash` is the SHA-256 over manifest, labels and
+    TorchScript program does not let its layers be watched). `content_hash` is the SHA-256 over manifest, labels and
     weights. `max_batch` is set where the module takes no larger batch.
     """
 
@@ -139,9 +139,10 @@ def _load(
     if not is_program:
         module = module.to(memory_format=torch.channels_last)
     preprocess = Preprocess(seen.mean, seen.std, device, channels_last=not is_program)
-    blank = np.zeros((seen.height, seen.width, 3), np.uint8)
-    largest = _largest_batch(module, preprocess, blank, len(labels), max_batch)
-    layers = find_layers(module, preprocess([blank]))
+    shape = (max_batch, seen.height, seen.width, 3)
+    noise = list(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    largest = _largest_batch(module, preprocess, noise, len(labels))
+    layers = find_layers(module, preprocess(noise[:1]))
     default = layers.default if manifest.cam.layer == _AUTO else manifest.cam.layer
     if default is not None and default not in layers.names:
         raise UnloadableError("model.toml: cam.layer is no layer usable for a heatmap")
@@ -173,7 +174,7 @@ def _load(
         device=device,
     )
     if default is not None:
-        outcomes = ready.run([blank] * largest, [Explain(default, "gradcam", None)] * largest)
+        outcomes = ready.run(noise[:largest], [Explain(default, "gradcam", None)] * largest)
         if any(outcome.disconnected for outcome in outcomes):
             raise UnloadableError("the default layer does not lead to the model's scores")
     if manifest.golden is None:
@@ -196,31 +197,31 @@ def _input_of(manifest: Manifest) -> Input:
 
 
 def _largest_batch(
-    module: nn.Module, preprocess: Preprocess, blank: NDArray[np.uint8], classes: int, max_batch: int
+    module: nn.Module, preprocess: Preprocess, pictures: list[NDArray[np.uint8]], classes: int
 ) -> int:
-    """Returns how many pictures the module takes at once, up to `max_batch`, and checks its output.
+    """Returns how many pictures the module takes at once, all of them or one, and checks its output.
 
-    An exported program may have been fixed to one picture. Raises UnloadableError.
+    An exported program may be fixed to one picture, and a module may mix the pictures of a batch.
+    Raises UnloadableError.
     """
-    _check_scores(_scores(module, preprocess([blank])), 1, classes)
+    alone = _scores(module, preprocess(pictures[:1]))
+    if not isinstance(alone, Tensor) or alone.ndim != 2 or len(alone) != 1:
+        raise UnloadableError("the model's output is not one row of scores per picture")
+    if alone.shape[1] != classes:
+        raise UnloadableError(f"the model has {alone.shape[1]} outputs and {classes} labels")
     try:
-        scores = _scores(module, preprocess([blank] * max_batch))
+        together = _scores(module, preprocess(pictures))
     except Exception:
         return 1
-    _check_scores(scores, max_batch, classes)
-    return max_batch
+    if not isinstance(together, Tensor) or together.shape != (len(pictures), classes):
+        return 1
+    off_by = (together[0] - alone[0]).abs().max()
+    return len(pictures) if off_by <= 1e-3 * alone.abs().max().clamp(min=1) else 1
 
 
 def _scores(module: nn.Module, inputs: Tensor) -> object:
     with torch.inference_mode():
         return module(inputs)
-
-
-def _check_scores(scores: object, pictures: int, classes: int) -> None:
-    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != pictures:
-        raise UnloadableError("the model's output is not one row of scores per picture")
-    if scores.shape[1] != classes:
-        raise UnloadableError(f"the model has {scores.shape[1]} outputs and {classes} labels")
 
 
 def _content_hash(folder: Path, manifest: Manifest, weights_dir: Path | None) -> str:

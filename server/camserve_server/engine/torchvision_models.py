@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -72,7 +73,7 @@ def load_weights(weights: WeightsEnum, folder: Path | None) -> dict[str, Any]:
     keywords = {} if folder is None else {"model_dir": str(folder)}
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True, **keywords)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UnloadableError(f"the weights cannot be loaded ({type(error).__name__})") from error
     return dict(state)
 

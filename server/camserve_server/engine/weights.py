@@ -102,15 +102,17 @@ def _load_program(file: Path, weights: Weights) -> nn.Module:
         try:
             if weights.format == "torchscript":
                 return _frozen(torch.jit.load(str(file), map_location="cpu"))  # type: ignore[no-untyped-call]
-            # The parts behind torch.export cost 100 MB, so they are loaded with the first user.
-            program = torch.export.load(str(file))
-            return program.module().requires_grad_(False)
+            # Unflattened, the program has its modules back, and with them the layers of heatmaps.
+            return _frozen(torch.export.unflatten(torch.export.load(str(file))))
         except (RuntimeError, ValueError, OSError, AssertionError) as error:
             raise UnloadableError(f"the program cannot be loaded ({type(error).__name__})") from error
 
 
 def _frozen(module: nn.Module) -> nn.Module:
-    return module.eval().requires_grad_(False)
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+    return module
 
 
 def _checked(file: Path, sha256: str | None) -> Path:

@@ -16,9 +16,12 @@ from camserve_server.rpc.call import Call, Interceptor
 from camserve_server.rpc.policy import policy_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.GenericRpcHandler[Any, Any]
 
 
-def bind(service: ServiceDescriptor, servicer: object, chain: Sequence[Interceptor]) -> grpc.GenericRpcHandler[Any, Any]:
+def bind(
+    service: ServiceDescriptor, servicer: object, chain: Sequence[Interceptor]
+) -> grpc.GenericRpcHandler[Any, Any]:
     """Returns the handler of a service whose method `GetModel` is `servicer.get_model(call, request)`.
 
     A method that streams to the caller is an async generator; one that is streamed to receives an async

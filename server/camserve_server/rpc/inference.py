@@ -9,15 +9,9 @@ from functools import partial
 
 from camserve.v1 import inference_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.core.infer import (
-    BATCH_LIMIT,
-    BatchInput,
-    BatchOutcome,
-    Heatmap,
-    InferResult,
-    InferService,
-    Timings,
-)
+from camserve_server.core.infer import BATCH_LIMIT, InferService
+from camserve_server.core.infer_options import BatchInput
+from camserve_server.core.infer_result import BatchOutcome, Heatmap, InferResult, Timings
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.options import infer_options

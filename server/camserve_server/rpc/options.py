@@ -10,7 +10,7 @@ from google.protobuf import struct_pb2
 
 from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.core.infer import HeatmapOptions, InferOptions
+from camserve_server.core.infer_options import HeatmapOptions, InferOptions
 
 MAX_HEATMAP_SIDE_PX = 4096
 MIN_LONGEST_SIDE_PX = 16

@@ -11,7 +11,7 @@ import multipart
 
 from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.core.infer import InferOptions
+from camserve_server.core.infer_options import InferOptions
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.form import request_from_fields, request_from_json

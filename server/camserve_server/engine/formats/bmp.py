@@ -9,6 +9,7 @@ from typing import Final
 from PIL import BmpImagePlugin, Image
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.formats.colour import paste_on_white
 from camserve_server.engine.formats.raster import BandShrinker, Raster, Want, shrink_factor
 from camserve_server.engine.formats.source import PictureFile
 
@@ -44,7 +45,7 @@ def load(file: PictureFile, header: BmpHeader, wants: list[Want]) -> Raster:
         # Many writers leave the fourth byte zero and do not mean an invisible picture.
         image = image.convert("RGB")
     if header.width * header.height <= _WHOLE_PIXELS:
-        return Raster(_flatten(image), header.width, header.height, 1)
+        return Raster(_flatten(image).convert("RGB"), header.width, header.height, 1)
     shrinker = BandShrinker(header.width, header.height, shrink_factor(header.width, header.height, wants), 1)
     for top, rows in shrinker.bands(header.width * 4):
         shrinker.add(_flatten(image.crop((0, top, header.width, top + rows))))
@@ -52,9 +53,6 @@ def load(file: PictureFile, header: BmpHeader, wants: list[Want]) -> Raster:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    if image.mode != "RGBA":
-        return image.convert("RGB")
-    alpha = image.getchannel("A")
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image.convert("RGB"), mask=alpha)
-    return white
+    if image.mode == "RGBA":
+        return paste_on_white(image.convert("RGB"), image.getchannel("A"))
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")

@@ -21,7 +21,8 @@ _MAX_SEGMENTS: Final = 10_000
 _CHUNK_BYTES: Final = 1 << 20
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
+# Without a length: stuffing, TEM, RST0 to RST7, SOI.
+_STANDALONE: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 
 
 @dataclass(slots=True)

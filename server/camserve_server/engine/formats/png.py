@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.formats import exif
-from camserve_server.engine.formats.colour import on_white, to_srgb
+from camserve_server.engine.formats.colour import eight_bits, on_white, paste_on_white, picture, to_srgb
 from camserve_server.engine.formats.raster import BandShrinker, Limits, Raster, Want, shrink_factor
 from camserve_server.engine.formats.source import PictureFile
 from camserve_server.engine.formats.vips import VipsPicture
@@ -109,7 +109,7 @@ def _flatten(image: Image.Image, header: PngHeader) -> Image.Image:
     """Return the picture in mode L or RGB, 8 bits, composited on white."""
     if image.mode == "I;16":
         grey = np.asarray(image)
-        levels = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        levels = eight_bits(grey.astype(np.uint16, copy=False))
         if header.transparency is not None:
             levels[grey == int.from_bytes(header.transparency[:2], "big")] = 255
         return Image.fromarray(levels)
@@ -127,9 +127,7 @@ def _flatten(image: Image.Image, header: PngHeader) -> Image.Image:
     if image.mode in ("P", "RGB"):
         image = image.convert("RGBA")
     mode = {"LA": "L", "RGBA": "RGB"}[image.mode]
-    white = Image.new(mode, image.size, "white")
-    white.paste(image.convert(mode), mask=image.getchannel("A"))
-    return white
+    return paste_on_white(image.convert(mode), image.getchannel("A"))
 
 
 def _load_in_bands(file: PictureFile, header: PngHeader, wants: list[Want]) -> Raster:
@@ -138,17 +136,17 @@ def _load_in_bands(file: PictureFile, header: PngHeader, wants: list[Want]) -> R
     width, height = header.width, header.height
     upright = (height, width) if exif.swaps_sides(header.orientation) else (width, height)
     shrinker = BandShrinker(width, height, shrink_factor(*upright, wants), header.orientation)
-    picture = VipsPicture(mmap.mmap(file.fd, file.size, prot=mmap.PROT_READ), "png")
-    if (picture.width, picture.height) != (width, height):
+    source = VipsPicture(mmap.mmap(file.fd, file.size, prot=mmap.PROT_READ), "png")
+    if (source.width, source.height) != (width, height):
         raise ApiError(Reason.IMAGE_DECODING_FAILED)
-    for rows in picture.rows(shrinker.bands(picture.bytes_per_row * 3)):
-        shrinker.add(Image.fromarray(_flat_rows(rows)))
+    for rows in source.rows(shrinker.bands(source.bytes_per_row * 3)):
+        shrinker.add(_flat_rows(rows))
     return shrinker.raster(icc)
 
 
-def _flat_rows(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _flat_rows(rows: np.ndarray[Any, Any]) -> Image.Image:
     if rows.dtype == np.uint16:
-        rows = ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        rows = eight_bits(rows)
     if rows.shape[2] in (2, 4):
-        rows = on_white(rows[..., :-1], rows[..., -1])
-    return rows[..., 0] if rows.shape[2] == 1 else np.ascontiguousarray(rows)
+        return on_white(rows[..., :-1], rows[..., -1])
+    return picture(rows)

@@ -11,8 +11,9 @@ from PIL import Image
 from camserve_server.engine.formats import exif
 from camserve_server.engine.formats.colour import to_srgb
 
-# A band is what a streaming reader holds of the picture at full size.
-BAND_BYTES: Final = 8 << 20
+# A band is what a streaming reader holds of the picture at full size; larger ones leave the processor's cache, and
+# their memory comes fresh from the system each time.
+BAND_BYTES: Final = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.formats import exif, tiff_tags
-from camserve_server.engine.formats.colour import on_white
+from camserve_server.engine.formats.colour import eight_bits, on_white, picture
 from camserve_server.engine.formats.raster import BandShrinker, Limits, Raster, Want, shrink_factor
 from camserve_server.engine.formats.source import PictureFile
 from camserve_server.engine.formats.tiff_raw import RawTiff
@@ -104,10 +104,10 @@ def _samples(data: mmap.mmap, header: TiffHeader, shrinker: BandShrinker) -> Ite
         raw = RawTiff(data, header.page, header.bits, header.samples, header.sample_format)
         bands = shrinker.bands(raw.bytes_per_row)
         return (_resolved(rows, header) for rows in raw.rows(bands))
-    picture = VipsPicture(data, "tiff", page=header.page.index, tiled=tiff_tags.TILE_WIDTH in header.page.entries)
-    if (picture.width, picture.height) != (header.width, header.height):
+    source = VipsPicture(data, "tiff", page=header.page.index, tiled=tiff_tags.TILE_WIDTH in header.page.entries)
+    if (source.width, source.height) != (header.width, header.height):
         raise ApiError(Reason.IMAGE_DECODING_FAILED)
-    return picture.rows(shrinker.bands(picture.bytes_per_row * 4))
+    return source.rows(shrinker.bands(source.bytes_per_row * 4))
 
 
 def _resolved(rows: np.ndarray[Any, Any], header: TiffHeader) -> np.ndarray[Any, Any]:
@@ -164,7 +164,7 @@ def _scaled(rows: np.ndarray[Any, Any], white: float) -> np.ndarray[Any, Any]:
 
 def _unsigned_levels(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if rows.dtype == np.uint16:
-        return ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return eight_bits(rows)
     return rows if rows.dtype == np.uint8 else _scaled(rows, 255.0)
 
 
@@ -186,5 +186,5 @@ def _picture(
             samples = np.minimum(samples + (255 - alpha), 255).astype(np.uint8)
         elif kind in (_ASSOCIATED, _UNASSOCIATED):
             # libvips has divided by an associated alpha already.
-            samples = on_white(samples, levels(rows[..., colours]))
-    return Image.fromarray(samples[..., 0] if colours == 1 else np.ascontiguousarray(samples))
+            return on_white(samples, levels(rows[..., colours]))
+    return picture(samples)

@@ -1,0 +1,173 @@
+"""The sections of the benchmark: each measures, prints its table and returns its figures and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import picture
+from benchmarks.driver import Driver
+from benchmarks.edge import measure_added
+from benchmarks.footprint import measure_footprint
+from benchmarks.huge import measure_huge
+from benchmarks.report import Verdict, number, table
+from benchmarks.service import RESNET, SHAPES, Service, environment_for
+from benchmarks.throughput import BARE, GRPC, HANDWRITTEN, JSON, UPLOAD, Cell, Measured, Throughput, cells
+
+RATIO = "engine with / without CAM"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long to measure."""
+
+    rounds: int
+    quick: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to measure: a folder of the run's own, the models in it, the bundled model, and who hears of progress."""
+
+    folder: Path
+    models_dir: Path
+    shapes: Path
+    progress: Callable[[str], None]
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Returns the environment of a child that uses the server's parts."""
+        return environment_for(self.folder / name, self.models_dir)
+
+    def photo(self) -> Path:
+        """Returns the picture that is sent."""
+        path = self.folder / "photo.jpg"
+        if not path.exists():
+            path.write_bytes(picture.photo())
+        return path
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a section found: figures for machines, verdicts for the end of the report."""
+
+    figures: Any
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
+def footprint(place: Place, plan: Plan) -> Findings:
+    """Start-up and idle memory."""
+    place.progress("starting the stack with the bundled model")
+    found = measure_footprint(place.folder / "footprint", place.shapes, starts=1 if plan.quick else 3)
+    rows = [(role, number(rss), number(pss)) for role, (rss, pss) in found.memory_mb.items()]
+    rss, pss = found.replica_mb()
+    rows.append(("replica and its workers", number(rss), number(pss)))
+    print(table("Idle memory with shapes, MB", ("process", "RSS", "PSS"), rows))
+    return Findings(
+        asdict(found),
+        [
+            Verdict("idle RSS of a replica with its workers", rss, 700, " MB"),
+            Verdict("start of the stack until healthy", found.startup_s, 15, " s"),
+        ],
+    )
+
+
+def stages(place: Place, plan: Plan) -> Findings:
+    """Every stage alone."""
+    figures: dict[str, dict[str, float]] = {}
+    with Driver("stages", place.folder, place.environment("stages")) as driver:
+        for model, seconds in ((SHAPES, 4.0), (RESNET, 8.0)):
+            place.progress(f"stages alone, {model}")
+            figures[model] = driver.ask(
+                picture=str(place.photo()), model=model, seconds=seconds / 2 if plan.quick else seconds
+            )
+    rows = [(stage, *(number(figures[model][stage]) for model in figures)) for stage in figures[RESNET]]
+    print(table("Each stage alone, ms per image", ("stage", *figures), rows))
+    verdicts = [
+        Verdict(f"{RATIO}, {model}, batch {count}", figures[model][f"{RATIO}, batch {count}"], 1.10)
+        for model, count in ((RESNET, 1), (RESNET, 8))
+    ]
+    return Findings(figures, verdicts)
+
+
+def throughput(place: Place, plan: Plan, service: Service) -> Findings:
+    """Bare pipeline, service and hand-written service."""
+    place.progress("starting the bare pipeline and the hand-written service")
+    with (
+        Driver("pipeline", place.folder, place.environment("pipeline")) as bare,
+        Driver("handwritten", place.folder) as handwritten,
+        Driver("load", place.folder) as load,
+    ):
+        comparison = Throughput(service, bare, handwritten, load, place.photo())
+        measured = comparison.run(list(cells(plan.rounds, quick=plan.quick)), plan.rounds, place.progress)
+    ways = (BARE, GRPC, JSON, UPLOAD, HANDWRITTEN)
+    rows = [(cell.title, *(number(found.median_ms(way)) for way in ways)) for cell, found in measured.items()]
+    print(table("Throughput, ms per image", ("load", *ways), rows))
+    rows = [
+        (cell.title, *(f"{found.throughput_ratio(way, BARE):.2f}" for way in ways[1:4]))
+        for cell, found in measured.items()
+    ]
+    print(table("Throughput, share of the bare pipeline's", ("load", *ways[1:4]), rows))
+    rows = [
+        (cell.title, way, *_processor_row(found, way))
+        for cell, found in measured.items()
+        for way in cell.ways
+        if cell.concurrency == 8
+    ]
+    print(table("Processor time, ms per image", ("load", "way", "server", "workers", "Envoy", "callers"), rows))
+    for cell, found in measured.items():
+        for way, errors in found.errors.items():
+            print(f"\n{cell.title}, {way}: failed calls: {errors}")
+    figures = [{**_named(cell), **asdict(found)} for cell, found in measured.items()]
+    return Findings(figures, list(_throughput_verdicts(measured)))
+
+
+def edge(place: Place, plan: Plan, service: Service) -> Findings:
+    """What Envoy adds."""
+    place.progress("calls through Envoy and around it")
+    added = measure_added(service, picture.small_picture(), calls=100 if plan.quick else 300)
+    rows = [
+        (one.name, f"{one.direct_ms:.2f}", f"{one.proxied_ms:.2f}", f"{one.json_ms:.2f}", f"{one.json_adds_ms:+.2f}")
+        for one in added
+    ]
+    header = ("call", "gRPC, direct", "gRPC through Envoy", "JSON through Envoy", "Envoy adds to JSON")
+    print(table("One call at a time, p50 in ms", header, rows))
+    verdicts = [Verdict(f"Envoy adds to {one.name}, p50", one.json_adds_ms, 1.0, " ms") for one in added]
+    return Findings([asdict(one) for one in added], verdicts)
+
+
+def huge(place: Place, plan: Plan, service: Service) -> Findings:
+    """A picture of 16k x 16k pixels."""
+    place.progress("a picture of 16k x 16k pixels")
+    found = measure_huge(service, place.folder)
+    rows = [(role, number(growth)) for role, growth in found.growth_mb]
+    title = f"{found.file_mb:.0f} MB of JPEG by multipart: {found.status} after {found.seconds:.1f} s; peak growth, MB"
+    print(table(title, ("process", "growth"), rows))
+    print(f"\n{found.detail}")
+    answered = Verdict("16k x 16k JPEG answered (1 = status 200)", float(found.status == 200), 1, at_least=True)
+    return Findings(asdict(found), [answered, Verdict("greatest growth of a process", found.greatest_mb(), 400, " MB")])
+
+
+def _processor_row(found: Measured, way: str) -> tuple[str, str, str, str]:
+    server = found.median_cpu_ms(way, "replica", "server", "pipeline")
+    others = (found.median_cpu_ms(way, role) for role in ("imaging worker", "Envoy", "callers"))
+    return (number(server), *(number(ms) if ms else "" for ms in others))  # type: ignore[return-value]
+
+
+def _named(cell: Cell) -> dict[str, Any]:
+    return {"model": cell.model, "cam": cell.cam, "concurrency": cell.concurrency}
+
+
+def _throughput_verdicts(measured: dict[Cell, Measured]) -> list[Verdict]:
+    verdicts = []
+    for cell, found in measured.items():
+        if cell.model != RESNET or cell.concurrency != 8:
+            continue
+        kind = "with CAM" if cell.cam else "no CAM"
+        name = f"service / bare pipeline, gRPC, resnet50, {kind}, 8 at once"
+        verdicts.append(Verdict(name, found.throughput_ratio(GRPC, BARE), 0.90, at_least=True))
+        if HANDWRITTEN in cell.ways:
+            name = f"service / hand-written, resnet50, {kind}, 8 at once"
+            verdicts.append(Verdict(name, found.throughput_ratio(GRPC, HANDWRITTEN), 4.0, at_least=True))
+    return verdicts

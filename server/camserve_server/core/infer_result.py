@@ -1,0 +1,70 @@
+"""What is answered for an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from camserve_server.base.errors import ApiError
+from camserve_server.core.infer_options import HeatmapOptions
+from camserve_server.core.links import Link
+from camserve_server.engine.model import ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """A class and its probability, 0 to 1."""
+
+    id: str
+    label: str
+    prob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of a prediction went, in milliseconds."""
+
+    queue: float
+    inference: float
+    total: float
+    decode: float
+    cam: float
+    render: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """A drawn heatmap; exactly one of `data` and `link` is there."""
+
+    options: HeatmapOptions
+    data: bytes | None
+    link: Link | None
+    width: int
+    height: int
+    layer: str
+    target: str
+    raw_min: float
+    raw_max: float
+    degenerate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InferResult:
+    """The answer for one image."""
+
+    version: ModelVersion
+    width: int
+    height: int
+    media_type: str
+    sha256: str
+    classes: list[ClassScore]
+    heatmap: Heatmap | None
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """How one image of a batch ended: one of `result` and `error` is there."""
+
+    id: str
+    result: InferResult | None = None
+    error: ApiError | None = None

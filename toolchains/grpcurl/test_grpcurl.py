@@ -1,0 +1,118 @@
+"""Everything on the gRPC port, listed, described and called with the real grpcurl."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from camserve_server.rpc.server import services
+from tests.images import star_png
+
+GRPCURL = Path(__file__).parents[2] / "toolchains" / "bin" / "grpcurl"
+
+
+@pytest.fixture
+def grpcurl(stack):
+    def run(*arguments: str, data: object = None, token: str | None = stack.token()) -> str:
+        messages = data if isinstance(data, list) else [data]
+        options = ["-plaintext"]
+        if token:
+            options += ["-H", f"authorization: Bearer {token}"]
+        if data is not None:
+            options += ["-d", "@"]
+        done = subprocess.run(
+            [GRPCURL, *options, stack.grpc_target, *arguments],
+            input="".join(map(json.dumps, messages)) if data is not None else None,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    return run
+
+
+def image() -> dict[str, str]:
+    return {"bytes": base64.b64encode(star_png()).decode()}
+
+
+def test_list_shows_every_service(grpcurl):
+    listed = grpcurl("list").split()
+    assert {service.full_name for service in services().values()} <= set(listed)
+    assert {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= set(listed)
+
+
+@pytest.mark.parametrize("service", services().values(), ids=lambda service: service.name)
+def test_describe_shows_every_rpc_and_message(grpcurl, service):
+    described = grpcurl("describe", service.full_name)
+    for method in service.methods:
+        assert f"rpc {method.name} (" in described
+        assert "message" in grpcurl("describe", method.input_type.full_name)
+
+
+def test_infer(grpcurl):
+    answer = json.loads(grpcurl("camserve.v1.InferenceService/Infer", data={"model": "shapes", "image": image()}))
+    assert answer["classes"][0]["id"] == "star"
+
+
+def test_infer_upload(grpcurl):
+    data, half = star_png(), len(star_png()) // 2
+    parts = [base64.b64encode(part).decode() for part in (data[:half], data[half:])]
+    first = {"model": "shapes", "size_bytes": len(data), "body": {"content_type": "image/png", "data": parts[0]}}
+    answer = json.loads(
+        grpcurl("camserve.v1.InferenceService/InferUpload", data=[first, {"body": {"data": parts[1]}}])
+    )
+    assert answer["classes"][0]["id"] == "star"
+
+
+def test_infer_batch(grpcurl):
+    inputs = [{"id": "a", "image": image()}, {"id": "b", "image": image()}]
+    printed = grpcurl("camserve.v1.InferenceService/InferBatch", data={"model": "shapes", "inputs": inputs})
+    decoder, events = json.JSONDecoder(), []
+    while printed.strip():
+        event, end = decoder.raw_decode(printed.lstrip())
+        events.append(event)
+        printed = printed.lstrip()[end:]
+    assert [event["event"] for event in events] == ["item", "item", "done"]
+
+
+def test_models(grpcurl):
+    listed = json.loads(grpcurl("camserve.v1.ModelService/ListModels"))
+    assert "shapes" in {model["model"] for model in listed["models"]}
+    model = json.loads(grpcurl("camserve.v1.ModelService/GetModel", data={"model": "shapes", "view": "full"}))
+    assert len(model["versions"][0]["labels"]) == 10
+
+
+def test_health_and_keys(grpcurl):
+    assert json.loads(grpcurl("camserve.v1.HealthService/GetHealth", token=None))["version"]
+    assert json.loads(grpcurl("camserve.v1.AuthService/GetJwks", token=None))["keys"]
+    assert json.loads(grpcurl("grpc.health.v1.Health/Check", token=None)) == {"status": "SERVING"}
+
+
+def test_issue_token(grpcurl, stack):
+    made = dict(line.split("=", 1) for line in stack.camserve("client", "create", "--tenant", "acme").stdout.split())
+    request = {"grant_type": "client_credentials", **made}
+    issued = json.loads(grpcurl("camserve.v1.AuthService/IssueToken", data=request, token=None))
+    assert "classes" in grpcurl(
+        "camserve.v1.InferenceService/Infer", data={"model": "shapes", "image": image()}, token=issued["access_token"]
+    )
+
+
+def test_download(grpcurl):
+    asked = {"model": "shapes", "image": image(), "grad_cam": {"enabled": True}}
+    url = urlsplit(json.loads(grpcurl("camserve.v1.InferenceService/Infer", data=asked))["heatmap"]["url"])
+    request = {"object_id": url.path.rpartition("/")[2], "token": parse_qs(url.query)["token"][0]}
+    body = json.loads(grpcurl("camserve.v1.ObjectService/Download", data=request, token=None))
+    assert base64.b64decode(body["data"]).startswith(b"\x89PNG")
+
+
+def test_an_error_shows_its_details(grpcurl):
+    printed = grpcurl("camserve.v1.ModelService/GetModel", data={"model": "nobody"})
+    assert "Code: NotFound" in printed
+    assert "model.not_found" in printed
