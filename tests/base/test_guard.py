@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -256,6 +258,22 @@ def test_input_that_is_no_pipe_is_refused() -> None:
     script = run_script("--", "program", stdin=subprocess.DEVNULL)
     assert "must be a pipe" in script.communicate()[1]
     assert script.returncode == guard.USAGE_STATUS
+
+
+def test_parent_that_never_read_a_word_is_missed_like_any_other() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        script = run_script("--", *PYTHON, SLEEPER, stdin=theirs)
+        assert script.stdout is not None
+        assert script.stdout.readline() == "ready\n"
+        select.select([ours], [], [])
+    assert script.wait() == 128 + signal.SIGTERM
+    script.communicate()
+
+
+async def test_missing_folder_is_an_os_error_and_leaves_nothing_open(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await start_child(["unused"], folder=tmp_path / "none")
 
 
 def test_end_of_the_thread_that_started_the_guard_is_not_the_end_of_the_parent() -> None:

@@ -38,7 +38,8 @@ def test_a_method_without_a_policy_stops_the_server():
 
 
 def test_reasons_catalogue_and_contract_agree():
-    in_proto = {name.replace("_", ".", 1) for name in errors_pb2.ErrorObject.DESCRIPTOR.enum_types_by_name["Reason"].values_by_name} - {"reason.unspecified"}
+    values = errors_pb2.ErrorObject.DESCRIPTOR.enum_types_by_name["Reason"].values_by_name
+    in_proto = {name.replace("_", ".", 1) for name in values} - {"reason.unspecified"}
     assert {reason.value for reason in Reason} == in_proto
     assert set(CATALOGUE) == set(Reason)
 

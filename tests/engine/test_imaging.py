@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 from tests.engine.decoding import pixels
 from tests.engine.images import pillow, scene, shared
+from tests.processes import wait_gone
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
@@ -37,21 +40,19 @@ async def pool() -> AsyncIterator[ImagingPool]:
         yield pool
 
 
-class running:  # noqa: N801  it reads as a verb: `async with running(settings) as pool`
-    def __init__(self, settings: ImagingSettings, **options: Any) -> None:
-        self.pool = ImagingPool(settings, fault_injection=True, **options)
-
-    async def __aenter__(self) -> ImagingPool:
-        await self.pool.start()
-        return self.pool
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.pool.close()
+@asynccontextmanager
+async def running(settings: ImagingSettings, **options: Any) -> AsyncIterator[ImagingPool]:
+    pool = ImagingPool(settings, fault_injection=True, **options)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
 
 
 async def until(condition: Any) -> None:
     """Let the loop run until something holds; the test's time limit ends a hopeless wait."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110  processes end and start outside this loop and set no event
         await asyncio.sleep(0.002)
 
 
@@ -62,8 +63,24 @@ async def reason(awaitable: Any) -> Reason:
 
 
 def resident_bytes(pid: int, field: str = "VmRSS") -> int:
-    with open(f"/proc/{pid}/status") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith(field + ":"))
+    return int(status(pid)[field].split()[0]) << 10
+
+
+def status(pid: int) -> dict[str, str]:
+    return dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+
+
+def limits(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return {line[:26].strip(): line[26:].split()[0] for line in lines}
+
+
+def environment(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def pids(pool: ImagingPool) -> set[int]:
@@ -259,19 +276,16 @@ async def test_workers_are_confined_and_know_no_secrets(pool: ImagingPool, monke
     os.kill(min(before), signal.SIGKILL)
     await until(lambda: len(pids(pool) - before) == 1 and pool.stats().alive == 2)
     for pid in pids(pool):
-        with open(f"/proc/{pid}/status") as status, open(f"/proc/{pid}/limits") as limits:
-            assert "NoNewPrivs:\t1" in status.read()
-            rows = {line[:26].strip(): line[26:].split()[0] for line in limits}
-        assert rows["Max core file size"] == "0"
-        assert int(rows["Max address space"]) < 1 << 30
-        with open(f"/proc/{pid}/environ", "rb") as environ:
-            assert b"s3cret" not in environ.read()
+        assert status(pid)["NoNewPrivs"] == "1"
+        assert limits(pid)["Max core file size"] == "0"
+        assert int(limits(pid)["Max address space"]) < 1 << 30
+        assert b"s3cret" not in environment(pid)
 
 
 async def test_close_leaves_no_process_and_refuses_new_calls() -> None:
     async with running(SETTINGS) as pool:
         before = pids(pool)
-    assert not [pid for pid in before if os.path.exists(f"/proc/{pid}")]
+    assert not [pid for pid in before if exists(pid)]
     assert await reason(pool.fault("hang")) == Reason.SERVICE_DRAINING
 
 
@@ -297,21 +311,14 @@ asyncio.run(main())
 """
 
 
-async def test_workers_die_with_a_killed_parent() -> None:
+def test_workers_die_with_a_killed_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         workers = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(workers) == 2
         parent.kill()
-    await until(lambda: not [pid for pid in workers if is_running(pid)])
-
-
-def is_running(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    assert len(workers) == 2
+    for pid in workers:
+        wait_gone(pid)
 
 
 def tiled_jpeg(side: int) -> bytes:

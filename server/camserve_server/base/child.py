@@ -86,30 +86,32 @@ async def start_child(
     Returns once the program runs. `output` receives standard output and error, the guard's own messages
     included (default: ours). `lock` is a file that only one guard at a time may hold. Raises ChildError with
     `guard.LOCKED_STATUS` when another one holds it (and, for `lock_wait_s`, its parent lives or it does not
-    end), and with `guard.NOT_STARTED_STATUS` when the program cannot be executed.
+    end), and with `guard.NOT_STARTED_STATUS` when the program cannot be executed, and OSError when there can
+    be no new process at all.
     """
     options = ["--grace-s", str(grace_s)]
     if lock is not None:
         options += ["--lock", str(lock), "--lock-wait-s", str(lock_wait_s)]
     lifeline, theirs = socket.socketpair()
     lifeline.setblocking(False)
-    with theirs:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", guard.__file__, *options, "--", *map(str, program)),
-            stdin=theirs.fileno(),
-            stdout=output,
-            stderr=output,
-            env=environment,
-            cwd=folder,
-            start_new_session=True,
-        )
+    process = None
     try:
-        pid = await _started(lifeline)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", guard.__file__, *options, "--", *map(str, program)),
+                stdin=theirs.fileno(),
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,
+            )
+        return Child(await _started(lifeline), process, lifeline, grace_s)
     except BaseException:
         lifeline.close()
-        await process.wait()
+        if process is not None:
+            await process.wait()
         raise
-    return Child(pid, process, lifeline, grace_s)
 
 
 async def _started(lifeline: socket.socket) -> int:

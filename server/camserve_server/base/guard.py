@@ -83,7 +83,7 @@ class _Lock:
                 message = f"{self._path} is in use by process {holder}, run by process {parent}"
                 raise _GuardError(LOCKED_STATUS, message)
             # Standard input tells meanwhile whether anybody still waits for the lock.
-            if select.select([0], [], [], 0.02)[0] and not os.read(0, 1024):
+            if select.select([0], [], [], 0.02)[0] and _parent_left():
                 raise _GuardError(LOCKED_STATUS, "the parent left while the lock was taken")
 
     def name_holder(self, pid: int) -> None:
@@ -180,7 +180,7 @@ class _Guard:
             ready = select.select([self._wakeup, 0] if pipe_open else [self._wakeup], [], [], wait_s)[0]
             if self._wakeup in ready:
                 os.read(self._wakeup, 4096)
-            if 0 in ready and not os.read(0, 4096):
+            if 0 in ready and _parent_left():
                 pipe_open = False
             while self._signals:
                 number = self._signals.pop(0)
@@ -209,6 +209,13 @@ class _Guard:
             os.killpg(self._pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(raw)
         return code if code >= 0 else 128 - code
+
+
+def _parent_left() -> bool:
+    try:
+        return not os.read(0, 4096)
+    except OSError:
+        return True  # A parent that never read our line leaves a reset instead of an end of file.
 
 
 def _tell_parent(line: str) -> None:

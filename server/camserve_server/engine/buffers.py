@@ -94,7 +94,7 @@ class SharedBuffer:
         """Own a descriptor from another process that must hold exactly `size` bytes.
 
         It is sealed where the system can, so that the other side cannot shrink it below a mapping of ours.
-        Raises ValueError when the size differs and SERVICE_OVERLOADED when the budget is exhausted; it closes `fd` then.
+        Raises ValueError when the size differs and SERVICE_OVERLOADED when the budget is exhausted; `fd` is then closed.
         """
         buffer = cls(fd, size, budget)
         try:

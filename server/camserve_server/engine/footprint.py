@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import re
 import sys
 from pathlib import Path
 
+_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) .*?(/.*)?$")
+
 
 def release_library_pages() -> None:
-    """Hands the read-only pages of shared libraries back to the kernel's page cache.
+    """Hands the clean pages of shared libraries back to the kernel's page cache.
 
     Importing torch touches about 240 MB of its libraries, most of it GPU code that a CPU replica
     never runs. The mappings stay: a page that is needed again is mapped again from the cache.
-    Does nothing where /proc or madvise is missing.
+    Does nothing where there is no /proc.
     """
     if not sys.platform.startswith("linux"):
         return
     madvise = ctypes.CDLL(None, use_errno=True).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        span, permissions, _, _, _, *path = line.split(maxsplit=5)
-        # Only what can never have been written to: dropping a private page that was would undo it.
-        if path and ".so" in path[0] and "w" not in permissions:
-            first, last = (int(address, 16) for address in span.split("-"))
-            madvise(first, last - first, mmap.MADV_DONTNEED)
+    for first, last in _clean_mappings(Path("/proc/self/smaps").read_text()):
+        madvise(first, last - first, mmap.MADV_DONTNEED)
+
+
+def _clean_mappings(smaps: str) -> list[tuple[int, int]]:
+    """Returns the address ranges of libraries that are read-only and were never written to.
+
+    The linker writes its relocations before it makes a segment read-only; those pages count as
+    anonymous, and dropping one would undo them.
+    """
+    found: list[tuple[int, int]] = []
+    candidate: tuple[int, int] | None = None
+    for line in smaps.splitlines():
+        if mapping := _MAPPING.match(line):
+            first, last, permissions, path = mapping.groups()
+            is_library = "w" not in permissions and ".so" in Path(path or "").name
+            candidate = (int(first, 16), int(last, 16)) if is_library else None
+        elif candidate and line.startswith("Anonymous:") and line.split()[1] == "0":
+            found.append(candidate)
+    return found

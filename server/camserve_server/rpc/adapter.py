@@ -16,7 +16,6 @@ from camserve_server.rpc.call import Call, Interceptor
 from camserve_server.rpc.policy import policy_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.GenericRpcHandler[Any, Any]
 
 
 def bind(

@@ -42,7 +42,7 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 def eight_bits(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return uint16 samples divided by 257 and rounded, as uint8."""
-    # Equal to (v + 128) // 257 for every v, and needs no wider type.
+    # Without a wider type: a multiple of 257 gives exactly its factor, a half may be rounded to either side.
     scaled: np.ndarray[Any, Any] = ((samples - (samples >> 8) + np.uint16(128)) >> 8).astype(np.uint8)
     return scaled
 

@@ -115,7 +115,8 @@ def _resolved(rows: np.ndarray[Any, Any], header: TiffHeader) -> np.ndarray[Any,
         table = np.array(header.page.integers(tiff_tags.COLOR_MAP), np.uint16)
         if table.size != 3 << header.bits:
             raise ApiError(Reason.IMAGE_DECODING_FAILED)
-        return table.reshape(3, -1).T[rows[..., 0]]
+        colours: np.ndarray[Any, Any] = table.reshape(3, -1).T[rows[..., 0]]
+        return colours
     if header.bits in (10, 12, 14) or (header.bits < 16 and rows.dtype == np.uint16):
         full = (1 << header.bits) - 1
         rows = (rows.astype(np.uint32) * 65535 // full).astype(np.uint16)
