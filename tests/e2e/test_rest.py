@@ -272,3 +272,10 @@ def test_metrics_count_calls(stack, api):
     text = httpx.get(f"http://127.0.0.1:{stack.metrics_port}/metrics").text
     assert 'camserve_calls_total{code="OK",method="camserve.v1.ModelService.ListModels"}' in text
     assert "camserve_stage_seconds_bucket" in text
+
+
+def test_links_and_objects_outlive_the_rotation_of_their_keys(stack, link):
+    before = httpx.get(link).content
+    for ring in ("objects", "urls"):
+        assert stack.camserve("keys", "rotate", ring).returncode == 0
+    assert httpx.get(link).content == before

@@ -56,7 +56,7 @@ _DEFAULTS: dict[str, Message] = {
 class Replica(grpc.GenericRpcHandler):
     """Serves every method with `answer`, keeps what it received, and publishes the keys of `sign`."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.received: list[Call] = []
         self.answer: Answer | None = None
@@ -65,7 +65,11 @@ class Replica(grpc.GenericRpcHandler):
         self.health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         self._server.add_generic_rpc_handlers((self,))
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        address = "127.0.0.1:0"
+        if credentials is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, credentials)
         self._server.start()
 
     def stop(self) -> None:

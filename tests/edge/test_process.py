@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from cryptography import x509
@@ -28,7 +29,7 @@ from tests.processes import wait_gone
 from camserve.v1 import models_pb2
 from camserve_server.base.errors import Reason
 from camserve_server.cli.envoy import EnvoyError, EnvoyProcess, ask_admin
-from camserve_server.edge.settings import EdgeSettings
+from camserve_server.edge.settings import EdgeSettings, ReplicaTls
 
 
 @pytest.fixture
@@ -187,6 +188,28 @@ async def test_tls_takes_1_2_and_newer_only(tmp_path: Path, replica: Replica, st
     writer.write(hello)  # offers TLS 1.1
     assert (await reader.read(1))[:1] in (b"\x15", b"")  # an alert
     writer.close()
+
+
+async def test_replicas_may_ask_for_mutual_tls(tmp_path: Path, started: list[EnvoyProcess]) -> None:
+    cert, key = _certificate(tmp_path)
+    pair = (key.read_bytes(), cert.read_bytes())
+    credentials = grpc.ssl_server_credentials([pair], root_certificates=pair[1], require_client_auth=True)
+    replica = Replica(credentials)
+    try:
+        known = ReplicaTls(ca_file=cert, server_name="localhost", cert_file=cert, key_file=key)
+        envoy = EnvoyProcess(_settings(tmp_path / "a", replica, replica_tls=known), tmp_path / "a")
+        started.append(envoy)
+        await envoy.start()
+        for wrong in (
+            dataclasses.replace(known, server_name="other"),
+            ReplicaTls(ca_file=cert, server_name="localhost"),
+        ):
+            with pytest.raises(EnvoyError, match="not ready within"):
+                await EnvoyProcess(_settings(tmp_path / "b", replica, replica_tls=wrong), tmp_path / "b").start(
+                    within_s=1
+                )
+    finally:
+        replica.stop()
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:

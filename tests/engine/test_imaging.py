@@ -52,7 +52,7 @@ async def running(settings: ImagingSettings, **options: Any) -> AsyncIterator[Im
 
 async def until(condition: Any) -> None:
     """Let the loop run until something holds; the test's time limit ends a hopeless wait."""
-    while not condition():  # noqa: ASYNC110  processes end and start outside this loop and set no event
+    while not condition():
         await asyncio.sleep(0.002)
 
 

@@ -21,6 +21,7 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
 from camserve_server.engine.catalog import Catalog, find_folders
 from camserve_server.engine.device import choose_device, prepare_thread
+from camserve_server.engine.footprint import release_library_pages
 from camserve_server.engine.inference import Explain, Outcome
 from camserve_server.engine.model import ModelVersion, load_version
 from camserve_server.engine.slots import FairSlots
@@ -120,6 +121,8 @@ class Engine:
         await self.on_device(lambda: prepare_thread(self._device, threads))
         for folder in folders:
             await self._load(folder)
+        if self._device.type == "cpu":
+            await asyncio.to_thread(release_library_pages)
 
     async def close(self) -> None:
         """Lets the batch that runs finish and refuses those that wait with SERVICE_DRAINING."""

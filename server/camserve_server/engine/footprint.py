@@ -22,11 +22,11 @@ def release_library_pages() -> None:
         return
     madvise = ctypes.CDLL(None, use_errno=True).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for first, last in _clean_mappings(Path("/proc/self/smaps").read_text()):
+    for first, last in clean_mappings(Path("/proc/self/smaps").read_text()):
         madvise(first, last - first, mmap.MADV_DONTNEED)
 
 
-def _clean_mappings(smaps: str) -> list[tuple[int, int]]:
+def clean_mappings(smaps: str) -> list[tuple[int, int]]:
     """Returns the address ranges of libraries that are read-only and were never written to.
 
     The linker writes its relocations before it makes a segment read-only; those pages count as

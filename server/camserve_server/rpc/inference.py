@@ -16,7 +16,7 @@ from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.options import infer_options
 from camserve_server.rpc.status import error_object
-from camserve_server.rpc.upload import Receiver
+from camserve_server.rpc.upload import Receiver, check_size
 
 HEARTBEAT_S = 15.0
 
@@ -101,17 +101,13 @@ class InferenceServicer:
         ]
 
     def _open(self, image: pb.ImageInput) -> SharedBuffer:
-        if image.WhichOneof("source") is None or not image.bytes:
+        data = image.bytes  # once: every access makes a copy
+        if not data:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
-        if len(image.bytes) > self._max_image_bytes:
-            raise ApiError(
-                Reason.UPLOAD_TOO_LARGE,
-                limit_mb=round(self._max_image_bytes / 1e6, 3),
-                actual_mb=round(len(image.bytes) / 1e6, 3),
-            )
+        check_size(len(data), self._max_image_bytes)
         buffer = SharedBuffer.create("image", self._budget)
         try:
-            buffer.append(image.bytes)
+            buffer.append(data)
         except BaseException:
             buffer.close()
             raise

@@ -81,7 +81,7 @@ class Receiver:
         if declared is None and not md5:
             raise ApiError(Reason.UPLOAD_LENGTH_REQUIRED)
         if declared is not None:
-            self._check_size(declared)
+            check_size(declared, self._limit_bytes)
         options = _options(_asked(first), media_type=media_type, content_md5=md5)
         admit(options)
         await self._append(image, first.body.data)
@@ -126,19 +126,18 @@ class Receiver:
         return _options(asked, media_type=form.media_type, content_md5=md5, file_name=form.file_name)
 
     async def _append(self, image: SharedBuffer, data: bytes | bytearray) -> None:
-        self._check_size(image.size + len(data))
+        check_size(image.size + len(data), self._limit_bytes)
         if len(data) > _INLINE_COPY_BYTES:
             await asyncio.to_thread(image.append, data)
         else:
             image.append(data)
 
-    def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._limit_bytes:
-            raise ApiError(
-                Reason.UPLOAD_TOO_LARGE,
-                limit_mb=round(self._limit_bytes / 1e6, 3),
-                actual_mb=round(size_bytes / 1e6, 3),
-            )
+
+def check_size(size_bytes: int, limit_bytes: int) -> None:
+    """Raises ApiError(UPLOAD_TOO_LARGE) for more bytes than the limit."""
+    if size_bytes > limit_bytes:
+        limit_mb, actual_mb = round(limit_bytes / 1e6, 3), round(size_bytes / 1e6, 3)
+        raise ApiError(Reason.UPLOAD_TOO_LARGE, limit_mb=limit_mb, actual_mb=actual_mb)
 
 
 class _Form:

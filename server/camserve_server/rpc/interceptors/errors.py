@@ -22,6 +22,9 @@ async def errors(call: Call, proceed: Proceed) -> None:
     try:
         await proceed()
     except ApiError as error:
+        if error.__cause__ is not None and error.entry.status >= 500:
+            # The caller is told the reason only; what lies behind it is for the operator.
+            _log.error("a part failed", code=error.reason, cause=repr(error.__cause__))
         await _abort(call, error)
     except OAuthError as error:
         call.code = error.code
