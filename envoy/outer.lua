@@ -2,7 +2,7 @@
 -- way out it gives a response the status and body that the replica asked for. Native gRPC passes untouched.
 
 local EDGE, UPSTREAM = "camserve.edge", "camserve.upstream"
-local LARGE_DOWNLOAD_BYTES = 1048576
+local ONE_MESSAGE_BYTES = 1000000 -- an encrypted segment of 1 MiB holds a little less than that of the object
 
 function envoy_on_request(handle)
   local headers = handle:headers()
@@ -76,9 +76,9 @@ function envoy_on_response(handle)
   if length ~= nil then
     headers:replace("content-length", length)
     -- A replica that fails midway ends the body early. Without the close, a client of HTTP/1.1 would wait for the
-    -- rest; up to this size an object is one message, which comes whole or not at all.
+    -- rest; up to this size an object is one message, which comes whole or not at all. A range may cross two.
     local info = handle:streamInfo()
-    if tonumber(length) > LARGE_DOWNLOAD_BYTES and info:protocol() == "HTTP/1.1" then
+    if (tonumber(length) > ONE_MESSAGE_BYTES or code == "206") and info:protocol() == "HTTP/1.1" then
       info:drainConnectionUponCompletion()
     end
   end

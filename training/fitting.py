@@ -26,18 +26,25 @@ _REPORT_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """One cosine schedule: steps on windows around the objects, then steps on whole pictures."""
+
+    close_steps: int
+    full_steps: int
+    peak_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides one version: the network, its data and the schedule."""
+    """Everything that decides one version: the network, its data and the schedules."""
 
     version: str
     side: int
     network: dict[str, Any]
     train_count: int
-    close_steps: int
-    full_steps: int
+    rounds: tuple[Round, ...]
     close_batch: int = 128
     full_batch: int = 64
-    peak_rate: float = 3e-3
     weight_decay: float = 0.02
     label_smoothing: float = 0.02
     focus_weight: float = 0.2
@@ -118,27 +125,27 @@ def _focus_loss(scores: Tensor, cells: Tensor) -> Tensor:
     return -(target * scores.float().flatten(1).log_softmax(dim=1)).sum(dim=1).mean()
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, peak_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     decayed = [weight for weight in network.parameters() if weight.ndim > 1]
     plain = [weight for weight in network.parameters() if weight.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.peak_rate, fused=True)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=peak_rate, fused=True)
 
 
 def fit(
-    recipe: Recipe, dataset: Dataset, seed: int, start: ShapesNet | None = None, keep: Path | None = None
+    recipe: Recipe, plan: Round, dataset: Dataset, seed: int, start: ShapesNet | None = None, keep: Path | None = None
 ) -> ShapesNet:
-    """Trains in bfloat16 autocast and returns the averaged weights in evaluation mode.
+    """Trains one round in bfloat16 autocast and returns the averaged weights in evaluation mode.
 
-    The first `close_steps` see windows of half the side around the objects, which cost a quarter; the rest see
-    whole pictures. One cosine schedule spans both. `start` continues from its weights; `keep` names a file
+    The first steps see windows of half the side around the objects, which cost a quarter; the rest see whole
+    pictures. `start` continues from its weights; `keep` names a file
     that receives the averaged weights as they become.
     """
     torch.manual_seed(seed)
     network = (start or ShapesNet(**recipe.network)).to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval()
-    optimizer = _optimizer(network, recipe)
-    steps = recipe.close_steps + recipe.full_steps
+    optimizer = _optimizer(network, plan.peak_rate, recipe.weight_decay)
+    steps = plan.close_steps + plan.full_steps
     warmup = min(300, steps // 10)
 
     def rate(step: int) -> float:
@@ -148,8 +155,8 @@ def fit(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     batches = chain(
-        islice(_batches(dataset, recipe.side // 2, recipe.close_batch, seed), recipe.close_steps),
-        islice(_batches(dataset, recipe.side, recipe.full_batch, seed), recipe.full_steps),
+        islice(_batches(dataset, recipe.side // 2, recipe.close_batch, seed), plan.close_steps),
+        islice(_batches(dataset, recipe.side, recipe.full_batch, seed), plan.full_steps),
     )
     kept: list[Tensor] = []
     handle = network.focus.score.register_forward_hook(lambda _module, _inputs, output: kept.append(output))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from camserve_server.engine.architectures.shapes import ShapesNet
 from training.dataset import Dataset, build
-from training.fitting import Recipe, fit
+from training.fitting import Recipe, Round, fit
 from training.foreign_scenes import draw_foreign_scene
 from training.publishing import publish
 from training.report import measure
@@ -25,16 +25,14 @@ RECIPES = {
         side=128,
         network={"widths": [16, 24, 48, 64], "blocks": [1, 1, 1], "features": 48},
         train_count=64_000,
-        close_steps=3_500,
-        full_steps=2_500,
+        rounds=(Round(4_500, 1_800, 3e-3), Round(0, 2_500, 1.5e-3)),
     ),
     "2": Recipe(
         version="2",
         side=128,
         network={"widths": [16, 32, 64, 96], "blocks": [1, 1, 2], "features": 64},
         train_count=64_000,
-        close_steps=4_000,
-        full_steps=4_000,
+        rounds=(Round(4_000, 1_400, 3e-3), Round(0, 3_000, 1.5e-3)),
     ),
 }
 
@@ -60,12 +58,15 @@ def _arguments() -> argparse.Namespace:
 def _trained(options: argparse.Namespace, recipe: Recipe, out: Path) -> tuple[ShapesNet, int]:
     """Returns the network and the seconds it took; 0 where the weights were there already."""
     if options.measure_only:
-        network = ShapesNet(**recipe.network)
-        network.load_state_dict(load_file(out / "weights.safetensors"))
-        return network.eval(), 0
+        kept = ShapesNet(**recipe.network)
+        kept.load_state_dict(load_file(out / "weights.safetensors"))
+        return kept.eval(), 0
     scenes = build(options.cache, options.train_seed, recipe.train_count, recipe.side, processes=options.threads)
     started = time.monotonic()
-    network = fit(recipe, scenes, options.seed)
+    network: ShapesNet | None = None
+    for number, plan in enumerate(recipe.rounds):
+        network = fit(recipe, plan, scenes, options.seed + number, start=network)
+    assert network is not None
     return network, round(time.monotonic() - started)
 
 
@@ -78,8 +79,10 @@ def main() -> None:
         recipe = replace(
             recipe,
             train_count=round(recipe.train_count * options.scale),
-            close_steps=round(recipe.close_steps * options.scale),
-            full_steps=round(recipe.full_steps * options.scale),
+            rounds=tuple(
+                Round(round(plan.close_steps * options.scale), round(plan.full_steps * options.scale), plan.peak_rate)
+                for plan in recipe.rounds
+            ),
         )
     out = options.out or ROOT / "models" / "shapes" / options.version
     network, seconds = _trained(options, recipe, out)
@@ -106,8 +109,8 @@ def main() -> None:
             "foreign": options.foreign_seed,
         },
         "scenes": recipe.train_count,
-        "close_steps": recipe.close_steps,
-        "full_steps": recipe.full_steps,
+        "close_steps": sum(plan.close_steps for plan in recipe.rounds),
+        "full_steps": sum(plan.full_steps for plan in recipe.rounds),
         "fit_s": seconds,
     }
     publish(out, recipe, network, figures, scenes(options.held_out_seed, 4_000))

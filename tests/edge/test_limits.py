@@ -15,7 +15,6 @@ from tests.edge.wire import check_error, exchange
 
 from camserve.v1 import inference_pb2, inference_pb2_grpc
 from camserve_server.base.errors import Reason
-from camserve_server.cli.envoy import ask_admin
 
 JSON = {"content-type": "application/json"}
 IMAGE = {"content-type": "image/png"}
@@ -110,20 +109,3 @@ def test_without_a_healthy_replica_callers_are_told_at_once(edge: Edge, caller: 
         edge.replica.set_serving(True)
     while caller.get("/v1/models").status_code != 200:
         pass
-
-
-@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL])
-async def test_callers_cannot_get_a_replica_ejected(edge: Edge, caller: httpx.Client, code: grpc.StatusCode) -> None:
-    # Anybody may ask again and again for a model that is not available.
-    def answer(call: Call) -> Iterator[Message]:
-        call.context.abort(code, "")
-        yield from ()
-
-    edge.replica.answer = answer
-    for _ in range(30):
-        caller.post("/v1/infer", content=b"{}", headers=JSON)
-    assert len(edge.replica.received) == 30
-    # The overflow counts what is spared only because it is the last replica.
-    target = "/stats?filter=^cluster.replicas.outlier_detection.ejections_(enforced_total|overflow)$"
-    stats = await ask_admin(edge.settings.admin_socket, "GET", target)
-    assert [line.rpartition(": ")[2] for line in stats.splitlines()] == ["0", "0"]

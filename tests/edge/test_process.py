@@ -158,6 +158,19 @@ async def test_connections_past_the_limit_are_closed(
         writer.close()
 
 
+async def test_past_its_memory_the_edge_refuses_new_requests(
+    tmp_path: Path, replica: Replica, started: list[EnvoyProcess]
+) -> None:
+    envoy = EnvoyProcess(_settings(tmp_path, replica, max_heap_bytes=1 << 20), tmp_path / "out")
+    started.append(envoy)
+    await envoy.start()
+    async with httpx.AsyncClient(timeout=20) as client:
+        url = f"http://127.0.0.1:{envoy.port}/.well-known/jwks.json"
+        while (response := await client.get(url)).status_code == 200:
+            pass
+    check_error(response, Reason.SERVICE_OVERLOADED)
+
+
 async def test_while_the_keys_cannot_be_fetched_tokens_are_not_called_invalid(
     tmp_path: Path, replica: Replica, started: list[EnvoyProcess]
 ) -> None:
@@ -188,6 +201,33 @@ async def test_tls_takes_1_2_and_newer_only(tmp_path: Path, replica: Replica, st
     writer.write(hello)  # offers TLS 1.1
     assert (await reader.read(1))[:1] in (b"\x15", b"")  # an alert
     writer.close()
+
+
+async def test_callers_cannot_get_a_replica_ejected(
+    tmp_path: Path, replica: Replica, started: list[EnvoyProcess]
+) -> None:
+    # Anybody may ask again and again for a model that is not available.
+    def answer(call: Call) -> Iterator[Message]:
+        call.context.abort(grpc.StatusCode.UNAVAILABLE, "")
+        yield from ()
+
+    second = Replica()
+    second.key = replica.key
+    replica.answer = second.answer = answer
+    ports = (("127.0.0.1", replica.port), ("127.0.0.1", second.port))
+    settings = dataclasses.replace(_settings(tmp_path, replica), replicas=ports)
+    envoy = EnvoyProcess(settings, tmp_path / "out")
+    started.append(envoy)
+    try:
+        await envoy.start()
+        async with httpx.AsyncClient(headers=_headers(settings, replica), timeout=20) as client:
+            for _ in range(40):
+                check_error(await client.get(f"http://127.0.0.1:{envoy.port}/v1/models"), Reason.SERVICE_OVERLOADED)
+    finally:
+        second.stop()
+    assert len(replica.received) + len(second.received) == 40
+    name = "cluster.replicas.outlier_detection.ejections_enforced_total"
+    assert await ask_admin(envoy.admin_socket, "GET", f"/stats?filter=^{name}$") == f"{name}: 0\n"
 
 
 async def test_replicas_may_ask_for_mutual_tls(tmp_path: Path, started: list[EnvoyProcess]) -> None:

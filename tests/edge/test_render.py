@@ -60,6 +60,21 @@ def test_every_public_method_and_no_other_is_exempt_from_tokens(settings: EdgeSe
         assert all((each in matches) is method.public for each in expected), method.label
 
 
+def test_the_listener_is_hardened(settings: EdgeSettings, tmp_path: Path) -> None:
+    # What a request can show is tested with requests; these bound what a flood of them can do.
+    config = yaml.safe_load(render(settings, tmp_path / "out").read_text())
+    assert "pipe" in config["admin"]["address"]
+    assert config["layered_runtime"]["layers"][0]["static_layer"]["http.max_requests_per_io_cycle"] == 1
+    listener, keys = config["static_resources"]["listeners"]
+    assert "pipe" in keys["address"]
+    assert listener["address"]["socket_address"]["address"] == "127.0.0.1"
+    assert listener["per_connection_buffer_limit_bytes"] <= 1 << 20
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["request_headers_timeout"] == "10s"
+    assert manager["http2_protocol_options"]["max_concurrent_streams"] <= 128
+    assert "%LOCAL_REPLY_BODY%" not in str(config)
+
+
 def test_a_template_is_filled_node_by_node() -> None:
     template = {"a": "${x}", "b": ["${x}", "${nothing}"], "c": "${nothing}", "d": "in ${x} text"}
     assert fill(template, {"x": {"y": 1}, "nothing": None}) == {

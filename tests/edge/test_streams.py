@@ -59,6 +59,18 @@ def test_a_download_that_breaks_off_is_an_error_for_the_client(edge: Edge, stran
         stranger.get(OBJECT)
 
 
+def test_a_range_that_breaks_off_is_an_error_for_the_client(edge: Edge, stranger: httpx.Client) -> None:
+    def answer(call: Call) -> Iterator[Message]:
+        headers = (("x-content-length", "1000"), ("x-http-code", "206"), ("content-range", "bytes 0-999/5000"))
+        call.context.send_initial_metadata(headers)
+        yield httpbody_pb2.HttpBody(content_type="image/png", data=b"x" * 10)
+        call.context.abort(grpc.StatusCode.INTERNAL, "the disk is gone")
+
+    edge.replica.answer = answer
+    with pytest.raises(httpx.RemoteProtocolError):
+        stranger.get(OBJECT, headers={"range": "bytes=0-999"})
+
+
 def test_over_http2_a_download_that_breaks_off_is_shorter_than_declared(edge: Edge) -> None:
     edge.replica.answer = lambda call: _object(call, 3 * MIB, MIB)
     with edge.client(headers=None, http1=False, http2=True) as client:

@@ -37,6 +37,8 @@ BYPASSES = [
     "/.well-known/jwks.json.",
     "/oauth2/token/..",
     "/v1\\models",
+    "/v1%252fmodels",
+    "http://x/v1/models",
     "/",
     "/unknown",
     "/camserve.v1.ModelService/ListModels",
@@ -116,6 +118,11 @@ def test_a_token_is_read_from_the_header_only(edge: Edge, stranger: httpx.Client
     check_error(stranger.get(f"/v1/models?access_token={token}"), Reason.AUTH_MISSING_TOKEN)
     check_error(stranger.get("/v1/models", headers={"cookie": f"access_token={token}"}), Reason.AUTH_MISSING_TOKEN)
     check_error(stranger.get("/v1/models", headers={"authorization": f"Basic {token}"}), Reason.AUTH_MISSING_TOKEN)
+
+
+def test_the_name_of_the_scheme_may_be_small(edge: Edge, stranger: httpx.Client) -> None:
+    assert stranger.get("/v1/models", headers={"authorization": f"bearer {edge.token()}"}).status_code == 200
+    check_error(stranger.get("/v1/models", headers={"authorization": "bearer x"}), Reason.AUTH_INVALID_TOKEN)
 
 
 def test_the_token_goes_on_to_the_replica_which_verifies_it_too(edge: Edge, caller: httpx.Client) -> None:

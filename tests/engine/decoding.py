@@ -11,7 +11,8 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.decode import Decoded, decode
 from camserve_server.engine.formats.raster import Limits
 from camserve_server.engine.formats.source import PictureFile
-from camserve_server.engine.imaging_requests import DecodeRequest, InputSpec
+from camserve_server.engine.imaging_requests import DecodeRequest
+from camserve_server.engine.input_spec import InputSpec
 
 LIMITS = Limits(
     max_side_px=4096,

@@ -24,9 +24,7 @@ class HandClock:
 def batcher(
     *, max_batch: int = 4, delay_s: float = 0.0, queue_limit: int = 100, clock: Callable[[], float] | None = None
 ) -> Batcher:
-    made = Batcher(
-        max_batch=max_batch, delay_s=delay_s, queue_limit=queue_limit, monotonic=clock or HandClock()
-    )
+    made = Batcher(max_batch=max_batch, delay_s=delay_s, queue_limit=queue_limit, monotonic=clock or HandClock())
     made.open_queue("m")
     return made
 

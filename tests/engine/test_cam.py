@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,9 @@ from torchvision import models
 from camserve_server.engine.cam import METHODS
 from camserve_server.engine.inference import Explain, Outcome, infer
 from camserve_server.engine.layers import find_layers
+from camserve_server.engine.model import load_version
 
+SHAPES = Path(__file__).parents[2] / "models" / "shapes" / "2"
 TARGETS = (1, 4, 0)
 SIGNED_METHODS = sorted(CLASSES.keys() - {"eigencam"})
 # The expected default layer, and one inside.
@@ -26,6 +30,7 @@ NETWORKS = {
     "efficientnet_b0": ("features", "features.5.0"),
     "vgg16": ("features.29", "features.22"),
     "convnext_tiny": ("features", "features.5.1"),
+    "shapes": ("focus", "coarse.1"),
 }
 ARGUMENTS = {name: {"num_classes": 10} for name in NETWORKS} | {"vgg16": {"init_weights": False}}
 
@@ -75,10 +80,16 @@ def assert_same(
     assert (np.abs(actual - expected).max(axis=(1, 2)) <= tolerance * np.maximum(peaks, floor)).all()
 
 
+def shapes() -> nn.Module:
+    module = load_version(SHAPES, torch.device("cpu"), max_batch=1, weights_dir=None).module
+    assert module is not None
+    return module.to(memory_format=torch.contiguous_format)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_maps_equal_the_reference_before_scaling(name: str) -> None:
     default, inside = NETWORKS[name]
-    module, inputs = network(name), pictures()
+    module, inputs = shapes() if name == "shapes" else network(name), pictures()
     assert find_layers(module, inputs[:1]).default == default
     module, inputs = in_engine_layout(module, inputs)
     for layer in (default, inside):

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.engine.tiny import write_model
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.catalog import Catalog, find_folders
 from camserve_server.engine.engine import Engine, EngineSettings
 from camserve_server.engine.model import ModelVersion
-from tests.engine.tiny import write_model
 
 
 def catalog(*models: ModelVersion) -> Catalog:

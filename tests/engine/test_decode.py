@@ -13,7 +13,7 @@ from tests.engine.decoding import LIMITS, decoded, pixels
 from tests.engine.images import exif_block, insert_png_chunk, pillow, scene, stored, tiff
 
 from camserve_server.engine.formats import bmp, png, raster
-from camserve_server.engine.imaging_requests import InputSpec
+from camserve_server.engine.input_spec import InputSpec
 
 BIG = dataclasses.replace(LIMITS, max_side_px=16384, max_pixels=1 << 26)
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.engine import tiny
+from tests.engine.tiny import SIDE, write_model
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.engine import Engine, EngineSettings, Explain, Prediction
 from camserve_server.engine.model import ModelVersion
-from tests.engine import tiny
-from tests.engine.tiny import SIDE, write_model
 
 
 @asynccontextmanager
@@ -115,9 +115,7 @@ async def test_pictures_waiting_together_run_together_and_equal_one_by_one(engin
     model = engine.resolve("tiny", "stable")
     wishes = [None, Explain("auto", "gradcam", None), Explain("stem", "hirescam", 1), None]
     async with HeldDevice(engine):
-        calls = [
-            asyncio.create_task(predict(engine, model, picture(seed), wish)) for seed, wish in enumerate(wishes)
-        ]
+        calls = [asyncio.create_task(predict(engine, model, picture(seed), wish)) for seed, wish in enumerate(wishes)]
         await settle()
         assert engine.stats().queue_depth["tiny", "1"] == 4
     together = await asyncio.gather(*calls)
@@ -249,9 +247,7 @@ async def test_closing_refuses_those_who_wait_and_those_who_come(tmp_path: Path)
 
 async def test_every_batch_is_reported(engine: Engine) -> None:
     reports: list[tuple[str, int, float, float]] = []
-    engine.on_batch = lambda model, size, inference_ms, cam_ms: reports.append(
-        (model.name, size, inference_ms, cam_ms)
-    )
+    engine.on_batch = lambda model, size, inference_ms, cam_ms: reports.append((model.name, size, inference_ms, cam_ms))
     model = engine.resolve("tiny", "stable")
     answer = await predict(engine, model, picture(), Explain("auto", "gradcam", None))
     assert reports == [("tiny", 1, answer.inference_ms, answer.cam_ms)]
@@ -280,7 +276,5 @@ def test_a_device_that_is_not_there_stops_the_start() -> None:
 
 
 async def test_models_run_on_the_device_thread_with_its_thread_count(engine: Engine) -> None:
-    name, threads = await engine.on_device(
-        lambda: (threading.current_thread().name, torch.get_num_threads())
-    )
+    name, threads = await engine.on_device(lambda: (threading.current_thread().name, torch.get_num_threads()))
     assert (name, threads) == ("device", 1)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.engine.tiny import SIDE, write_model
 
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.model import ModelVersion, load_version
-from tests.engine.tiny import SIDE, write_model
 
 SHAPES = Path(__file__).parents[2] / "models" / "shapes"
 

@@ -179,6 +179,30 @@ async def test_hanging_worker_is_killed_at_the_deadline_and_replaced() -> None:
         assert len(pids(pool) - before) == 1
 
 
+async def test_idle_workers_that_have_died_cost_no_request(pool: ImagingPool) -> None:
+    for pid in pids(pool):
+        os.kill(pid, signal.SIGKILL)
+        wait_gone(pid)
+    with shared(pillow(scene(), "PNG")) as image:
+        (await pool.decode(image, REQUEST)).close()
+
+
+async def test_long_declarations_are_harmless(pool: ImagingPool) -> None:
+    request = dataclasses.replace(
+        REQUEST, declared_media_type="image/jpeg" + ";" * 100_000, file_name="/" * 99_999 + ".png"
+    )
+    with shared(pillow(scene(), "PNG")) as image:
+        assert await reason(pool.decode(image, request)) == Reason.MEDIA_MISMATCH
+    assert pool.stats().restarts == 0
+
+
+async def test_closing_pool_fails_its_calls_as_draining() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
+        calls = [asyncio.create_task(pool.fault("hang")) for _ in range(2)]
+        await until(lambda: pool.stats().queued == 1)
+    assert [await reason(call) for call in calls] == [Reason.SERVICE_DRAINING] * 2
+
+
 async def test_worker_killed_from_outside_is_replaced(pool: ImagingPool) -> None:
     before = pids(pool)
     os.kill(min(before), signal.SIGKILL)
@@ -369,3 +393,9 @@ async def test_huge_heatmap_is_drawn_in_little_memory() -> None:
             heatmap = await pool.render(RenderRequest(CAM, (0.0, 0.0, 1.0, 1.0), 4096, 4096, overlay=True, base=base))
         assert len(heatmap.data) > 1 << 20
         assert resident_bytes(pid, "VmHWM") < 400 << 20
+
+
+def test_worker_imports_neither_torch_nor_vips() -> None:
+    names = "{'torch', 'pyvips', 'grpc'}"
+    program = f"import sys, camserve_server.engine.imaging_worker; print(*{names} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"

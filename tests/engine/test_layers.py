@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.engine.tiny import TinyNet
 from torch import Tensor, nn
 from torchvision import models
 
 from camserve_server.engine.layers import find_layers
-from tests.engine.tiny import TinyNet
 
 
 def layers_of(module: nn.Module, side: int = 64) -> tuple[tuple[str, ...], str | None]:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.engine.reference import reference_maps
+from tests.engine.tiny import CLASSES, SIDE, TinyNet, write_model
 
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.model import ModelVersion, load_version
-from tests.engine.reference import reference_maps
-from tests.engine.tiny import CLASSES, SIDE, TinyNet, write_model
 
 SAFETENSORS = 'file = "weights.safetensors"'
 
@@ -187,14 +187,15 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
             {"architecture": 'builder = "tests.engine.tiny:TinyNet"\narguments = { classes = 4 }'},
             "the model has 4 outputs and 3 labels",
         ),
-        ({"architecture": 'builder = "tests.engine.tiny:BareNet"'}, "the model's output is not one row of scores per picture"),
+        (
+            {"architecture": 'builder = "tests.engine.tiny:BareNet"'},
+            "the model's output is not one row of scores per picture",
+        ),
         ({"cam": 'layer = "shared"'}, "model.toml: cam.layer is no layer usable for a heatmap"),
         ({"cam": 'layer = "aside"'}, "the default layer does not lead to the model's scores"),
     ],
 )
-def test_a_fault_makes_the_version_unavailable(
-    tmp_path: Path, tables: dict[str, str | None], expected: str
-) -> None:
+def test_a_fault_makes_the_version_unavailable(tmp_path: Path, tables: dict[str, str | None], expected: str) -> None:
     assert reason(write_model(tmp_path, **tables)) == expected
 
 

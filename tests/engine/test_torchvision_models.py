@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +52,7 @@ def test_a_name_that_torchvision_does_not_have_is_refused(tmp_path: Path) -> Non
     assert not any(tmp_path.iterdir())
 
 
-def test_weights_neither_cached_nor_reachable_are_a_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_neither_cached_nor_reachable_are_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
@@ -112,9 +112,6 @@ def test_classifiers_with_heads_for_training_take_their_published_weights(name: 
 
 
 def test_a_replica_without_torchvision_models_does_not_import_it() -> None:
-    import subprocess
-    import sys
-
     program = (
         "import sys, pathlib, torch\n"
         "from camserve_server.engine.engine import Engine\n"

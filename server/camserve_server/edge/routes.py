@@ -12,7 +12,6 @@ from camserve_server.edge.settings import EdgeSettings, duration
 Node = dict[str, Any]
 
 CLUSTER = "replicas"
-TRANSCODERS = ("transcode_json", "transcode_ndjson", "transcode_sse", "transcode_raw")
 _NATIVE_PATHS = ("/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha.")
 _NATIVE_TYPE = {"name": "content-type", "string_match": {"safe_regex": {"regex": r"application/grpc([+;-].*)?"}}}
 _EVENT_STREAM = {

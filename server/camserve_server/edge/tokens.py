@@ -46,7 +46,8 @@ def _common(settings: EdgeSettings, issuer: str, audience: str) -> Node:
         "max_lifetime": duration(settings.max_token_lifetime_s),
         "clock_skew_seconds": settings.clock_skew_s,
         # Naming a header switches off the defaults, which also read `?access_token=`.
-        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+        # The name of a scheme has no case, but Envoy compares it with one.
+        "from_headers": [{"name": "authorization", "value_prefix": prefix} for prefix in ("Bearer ", "bearer ")],
         "forward": True,
         "payload_in_metadata": "token",
         # Saves the signature of a token seen before; its times are checked again, new keys empty the cache.

@@ -130,9 +130,7 @@ class Batcher:
     stream lane by its callers. Every method is safe from any thread.
     """
 
-    def __init__(
-        self, *, max_batch: int, delay_s: float, queue_limit: int, monotonic: Callable[[], float]
-    ) -> None:
+    def __init__(self, *, max_batch: int, delay_s: float, queue_limit: int, monotonic: Callable[[], float]) -> None:
         self._max_batch = max_batch
         self._delay_s = delay_s
         self._queue_limit = queue_limit
@@ -220,9 +218,7 @@ class Batcher:
 
     def _next_batch(self) -> Batch:
         now = self._monotonic()
-        name = next(
-            name for name, queue in self._queues.items() if len(queue) and not self._queue_wait_s(queue, now)
-        )
+        name = next(name for name, queue in self._queues.items() if len(queue) and not self._queue_wait_s(queue, now))
         self._queues.move_to_end(name)
         queue = self._queues[name]
         batch = Batch(name, [], [])

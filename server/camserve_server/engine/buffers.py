@@ -94,7 +94,8 @@ class SharedBuffer:
         """Own a descriptor from another process that must hold exactly `size` bytes.
 
         It is sealed where the system can, so that the other side cannot shrink it below a mapping of ours.
-        Raises ValueError when the size differs and SERVICE_OVERLOADED when the budget is exhausted; `fd` is then closed.
+        Raises ValueError when the size differs and SERVICE_OVERLOADED when the budget is exhausted; `fd` is closed then
+        too.
         """
         buffer = cls(fd, size, budget)
         try:

@@ -51,9 +51,7 @@ class Catalog:
                 older = min(other, model, key=lambda version: _version_order(version.version))
                 kept = tuple(alias for alias in older.aliases if alias not in shared)
                 self._versions[older.key] = replace(older, aliases=kept)
-                structlog.get_logger().warning(
-                    "two versions claim an alias", model=model.name, aliases=sorted(shared)
-                )
+                structlog.get_logger().warning("two versions claim an alias", model=model.name, aliases=sorted(shared))
 
     def models(self) -> list[ModelVersion]:
         """Returns every version by name, then version; those that cannot serve as well."""
@@ -80,6 +78,4 @@ class Catalog:
 
 def _version_order(version: str) -> list[tuple[int, int, str]]:
     """Orders "2" before "10" and "1.9" before "1.10"."""
-    return [
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|[^\d]+", version)
-    ]
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|[^\d]+", version)]

@@ -27,8 +27,9 @@ def confine(parent_pid: int, memory_bytes: int) -> None:
         # The parent may have died before the first line took effect.
         if os.getppid() != parent_pid:
             sys.exit(1)
-    # Ctrl-C in a terminal reaches the whole group; the parent alone decides when workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Signals may reach the whole process group; the parent alone decides when workers end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES)
     # Shared memory is no part of the address space while it is only written to.

@@ -173,33 +173,11 @@ class Engine:
         explain = None if explain is None else model.resolve(explain)
         if pixels.shape != (model.input.height, model.input.width, 3):
             raise ValueError("the picture does not have the model's input size")
-        try:
-            async with asyncio.timeout(self._left_s(deadline_monotonic)):
-                if lane == "unary":
-                    return await self._run(model, pixels, explain, tenant, lane, deadline_monotonic)
-                slots = self._slots[model]
-                await slots.acquire(tenant)
-                try:
-                    return await self._run(model, pixels, explain, tenant, lane, deadline_monotonic)
-                finally:
-                    slots.release()
-        except TimeoutError:
-            raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
-
-    async def _run(
-        self,
-        model: ModelVersion,
-        pixels: NDArray[np.uint8],
-        explain: Explain | None,
-        tenant: str,
-        lane: Lane,
-        deadline_monotonic: float | None,
-    ) -> Prediction:
         # A heatmap of another layer than the default costs a forward of its own.
         own_forward = explain is not None and explain.layer != model.default_layer
         entry = Entry(
             queue=model,
-            pixels=pixels.copy(),
+            pixels=pixels,
             explain=explain,
             tenant=tenant,
             lane=lane,
@@ -208,6 +186,22 @@ class Engine:
             future=asyncio.get_running_loop().create_future(),
             cost=2.0 if own_forward else 1.0,
         )
+        try:
+            async with asyncio.timeout(self._left_s(deadline_monotonic)):
+                if lane == "unary":
+                    return await self._queued(entry)
+                slots = self._slots[model]
+                await slots.acquire(tenant)
+                try:
+                    return await self._queued(entry)
+                finally:
+                    slots.release()
+        except TimeoutError:
+            raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
+
+    async def _queued(self, entry: Entry) -> Prediction:
+        # The device thread may read the pixels after the caller has left and freed its memory.
+        entry.pixels = entry.pixels.copy()
         self._batcher.put(entry)
         try:
             prediction: Prediction = await entry.future
@@ -222,9 +216,7 @@ class Engine:
     async def _load(self, folder: Path) -> None:
         settings = self._settings
         model = await self.on_device(
-            lambda: load_version(
-                folder, self._device, max_batch=settings.max_batch, weights_dir=settings.weights_dir
-            )
+            lambda: load_version(folder, self._device, max_batch=settings.max_batch, weights_dir=settings.weights_dir)
         )
         if model.state == "ready":
             self._batcher.open_queue(model, model.max_batch)
@@ -258,9 +250,7 @@ class Engine:
         """Runs a batch and posts all its results at once; entries are retried alone if it fails."""
         assert isinstance(batch.queue, ModelVersion)
         model = batch.queue
-        results: list[tuple[Entry, Result]] = [
-            (entry, ApiError(Reason.TIMEOUT_EXCEEDED)) for entry in batch.expired
-        ]
+        results: list[tuple[Entry, Result]] = [(entry, ApiError(Reason.TIMEOUT_EXCEEDED)) for entry in batch.expired]
         if batch.entries:
             started = self._monotonic()
             outcomes = _outcomes(model, batch.entries)
@@ -303,9 +293,7 @@ def _outcomes(model: ModelVersion, entries: Sequence[Entry]) -> list[Outcome | N
     try:
         return list(model.run([entry.pixels for entry in entries], [entry.explain for entry in entries]))
     except Exception:
-        structlog.get_logger().exception(
-            "batch failed", model=model.name, version=model.version, pictures=len(entries)
-        )
+        structlog.get_logger().exception("batch failed", model=model.name, version=model.version, pictures=len(entries))
     if len(entries) == 1:
         return [None]
     return [outcome for entry in entries for outcome in _outcomes(model, [entry])]

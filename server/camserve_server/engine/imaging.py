@@ -167,10 +167,16 @@ class ImagingPool:
         )
 
     async def _call(self, message: dict[str, Any], fds: Sequence[int]) -> Answer:
-        while not (worker := await self._acquire()).alive:
-            # It died between being handed over and this task's turn.
-            pass
-        return await worker.call(message, fds, self._settings.deadline_s)
+        """Ask an idle worker, and the next one when that has ended before it saw the request."""
+        while True:
+            worker = await self._acquire()
+            try:
+                return await worker.call(message, fds, self._settings.deadline_s)
+            except WorkerLostError as lost:
+                if self._closing:
+                    raise ApiError(Reason.SERVICE_DRAINING) from None
+                if lost.asked:
+                    raise
 
     async def _acquire(self) -> ImagingProcess:
         if self._closing or self._started is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
+from camserve_server.engine.geometry import MAX_DRAWING_PX
 from camserve_server.engine.imaging_channel import close_all
 from camserve_server.engine.imaging_process import Answer
 from camserve_server.engine.imaging_requests import (
@@ -33,6 +35,9 @@ _DECODE_REASONS: Final = frozenset(
     }
 )
 _DETAILS: Final = ("width", "height", "max_side_px", "max_pixels", "max_aspect")
+# Beyond what any setting allows and any drawing needs.
+_MAX_SIDE_PX: Final = 1 << 20
+_MAX_DRAWN_BYTES: Final = 4 * MAX_DRAWING_PX * MAX_DRAWING_PX + (1 << 20)
 _MEDIA_TYPES: Final = frozenset({"image/jpeg", "image/png", "image/tiff", "image/bmp"})
 
 
@@ -45,9 +50,9 @@ def decoded_image(answer: Answer, request: DecodeRequest, budget: ByteBudget | N
         raise_error(answer)
         message, fds = answer.message, answer.fds
         width, height = request.input.width, request.input.height
-        draw_width, draw_height = (_side(side) for side in message["draw"])
+        draw_width, draw_height = (_side(side, MAX_DRAWING_PX) for side in message["draw"])
         base_side = (draw_width, draw_height) if request.base_side == "input" else request.base_side
-        x0, y0, x1, y1 = (float(side) for side in message["view"])
+        x0, y0, x1, y1 = (_number(side) for side in message["view"])
         sha256, media_type = str(message["sha256"]), str(message["media_type"])
         if len(bytes.fromhex(sha256)) != 32 or media_type not in _MEDIA_TYPES:
             raise ValueError("not what a worker says")
@@ -62,8 +67,8 @@ def decoded_image(answer: Answer, request: DecodeRequest, budget: ByteBudget | N
             shared.close()
             raise
         return DecodedImage(
-            width=_side(message["width"]),
-            height=_side(message["height"]),
+            width=_side(message["width"], _MAX_SIDE_PX),
+            height=_side(message["height"], _MAX_SIDE_PX),
             media_type=media_type,
             sha256=sha256,
             draw_width=draw_width,
@@ -71,7 +76,7 @@ def decoded_image(answer: Answer, request: DecodeRequest, budget: ByteBudget | N
             pixels=np.frombuffer(shared.view(), np.uint8).reshape(height, width, 3),
             view=(x0, y0, x1, y1),
             base=base,
-            decode_ms=float(message["ms"]),
+            decode_ms=_number(message["ms"]),
             _shared=shared,
         )
     except (KeyError, TypeError, ValueError, OSError):
@@ -90,27 +95,36 @@ def raise_error(answer: Answer) -> None:
     raise ApiError(reason, **{name: details[name] for name in _DETAILS if isinstance(details.get(name), int)})
 
 
-def _side(value: Any) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError("not a side")
-    return value
-
-
 def rendered_heatmap(answer: Answer, request: RenderRequest) -> RenderedHeatmap:
-    """Return the heatmap of an answer, or raise INTERNAL."""
+    """Return the heatmap of an answer; raises INTERNAL for any other, because a map of ours is never at fault."""
     try:
-        raise_error(answer)
         message = answer.message
-        size = _side(message["size"])
+        size = _side(message["size"], _MAX_DRAWN_BYTES)
         data = os.pread(answer.fds[0], size, 0)
+        if len(data) != size:
+            raise ValueError("the descriptor does not hold the declared number of bytes")
         return RenderedHeatmap(
             data=data,
             width=request.width,
             height=request.height,
-            raw_min=float(message["raw_min"]),
-            raw_max=float(message["raw_max"]),
+            raw_min=_number(message["raw_min"]),
+            raw_max=_number(message["raw_max"]),
             degenerate=bool(message["degenerate"]),
-            render_ms=float(message["ms"]),
+            render_ms=_number(message["ms"]),
         )
+    except (KeyError, IndexError, TypeError, ValueError, OSError):
+        raise ApiError(Reason.INTERNAL) from None
     finally:
         close_all(answer.fds)
+
+
+def _side(value: Any, limit: int) -> int:
+    if not isinstance(value, int) or not 1 <= value <= limit:
+        raise ValueError("not a side")
+    return value
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("not a number")
+    return float(value)

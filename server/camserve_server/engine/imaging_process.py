@@ -23,7 +23,11 @@ _REAP_INTERVAL_S: Final = 0.005
 
 
 class WorkerLostError(Exception):
-    """The worker ended, or was ended, before it answered."""
+    """The worker ended, or was ended, before it answered; `asked` says whether it had seen the request."""
+
+    def __init__(self, *, asked: bool) -> None:
+        super().__init__()
+        self.asked = asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,16 @@ class ImagingProcess:
         Raises WorkerLostError when the worker dies or is past the deadline. A cancelled call ends within 0.3 s on the
         worker's side, by its answer or by its death.
         """
+        if not self.alive:
+            raise WorkerLostError(asked=False)
+        try:
+            self._channel.send(message, fds)
+        except OSError:
+            self.kill()
+            raise WorkerLostError(asked=False) from None
         call: asyncio.Future[Answer] = self._loop.create_future()
         self._call = call
         self._start_timer(deadline_s)
-        try:
-            self._channel.send(message, fds)
-        except (OSError, ChannelError):
-            self.kill()
         try:
             return await call
         except asyncio.CancelledError:
@@ -152,7 +159,7 @@ class ImagingProcess:
         self._channel.close()
         call, self._call = self._call, None
         if call is not None and not call.done():
-            call.set_exception(WorkerLostError())
+            call.set_exception(WorkerLostError(asked=True))
         self._reap(patience_s=1.0)
 
     def _reap(self, patience_s: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.colormap import COLORMAPS
 from camserve_server.engine.geometry import MAX_DRAWING_PX
 from camserve_server.engine.input_spec import InputSpec
+
+_MAX_DECLARATION: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class ImagingSettings:
     max_jpeg_scan_pixels: int = 4_000_000_000
     queue_limit: int = 256
     recycle_requests: int = 5_000
-    recycle_resident_bytes: int = 200 << 20
+    recycle_resident_bytes: int = 96 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,13 @@ class DecodeRequest:
     base_side: tuple[int, int] | Literal["input"] | None = None
 
     def as_message(self) -> dict[str, Any]:
-        """Return the request as JSON can carry it to a worker."""
-        md5 = self.expected_md5
-        return asdict(self) | {"expected_md5": None if md5 is None else md5.hex()}
+        """Return the request as JSON can carry it to a worker, the caller's strings cut to what can matter."""
+        md5, media_type, name = self.expected_md5, self.declared_media_type, self.file_name
+        return asdict(self) | {
+            "expected_md5": None if md5 is None else md5.hex(),
+            "declared_media_type": None if media_type is None else media_type[:_MAX_DECLARATION],
+            "file_name": None if name is None else name[-_MAX_DECLARATION:],
+        }
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> DecodeRequest:

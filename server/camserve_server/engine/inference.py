@@ -151,9 +151,7 @@ def _targets(scores: Tensor, explains: Sequence[Explain | None]) -> list[int]:
     ]
 
 
-def _maps(
-    tap: Tap, logits: Tensor, targets: Sequence[int], explains: Sequence[Explain | None]
-) -> dict[int, Tensor]:
+def _maps(tap: Tap, logits: Tensor, targets: Sequence[int], explains: Sequence[Explain | None]) -> dict[int, Tensor]:
     """Returns the rows' maps on the host; a row is absent where the layer does not lead to the scores."""
     by_method: defaultdict[str, list[int]] = defaultdict(list)
     for row, explain in enumerate(explains):

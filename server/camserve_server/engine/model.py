@@ -110,9 +110,7 @@ class ModelVersion:
         )
 
 
-def load_version(
-    folder: Path, device: torch.device, *, max_batch: int, weights_dir: Path | None
-) -> ModelVersion:
+def load_version(folder: Path, device: torch.device, *, max_batch: int, weights_dir: Path | None) -> ModelVersion:
     """Brings `<name>/<version>` to the device, warmed up with the explain path.
 
     Whatever stands in the way makes a version of state "unavailable" with the reason; nothing is
@@ -191,14 +189,10 @@ def _input_of(manifest: Manifest) -> Input:
     from camserve_server.engine import torchvision_models
 
     name = manifest.architecture.builder.partition(":")[2]
-    return torchvision_models.default_input(
-        torchvision_models.find_weights(name, manifest.weights.torchvision)
-    )
+    return torchvision_models.default_input(torchvision_models.find_weights(name, manifest.weights.torchvision))
 
 
-def _largest_batch(
-    module: nn.Module, preprocess: Preprocess, pictures: list[NDArray[np.uint8]], classes: int
-) -> int:
+def _largest_batch(module: nn.Module, preprocess: Preprocess, pictures: list[NDArray[np.uint8]], classes: int) -> int:
     """Returns how many pictures the module takes at once, all of them or one, and checks its output.
 
     An exported program may be fixed to one picture, and a module may mix the pictures of a batch.
