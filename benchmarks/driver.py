@@ -37,19 +37,19 @@ class Driver:
         """Returns the process and its descendants."""
         return descendants(self._process.pid)
 
+    def hello(self) -> Any:
+        """Waits until the child is ready and returns what it says about itself; to be called first, once."""
+        return self._answer()
+
     def ask(self, **order: Any) -> Any:
         """Sends an order and returns the answer; raises DriverError when none comes."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             self._fail()
-        line = self._process.stdout.readline()
-        if not line:
-            self._fail()
-        return json.loads(line)
+        return self._answer()
 
     def close(self) -> None:
         """Lets the child end, which it does at the end of its input."""
@@ -71,13 +71,25 @@ class Driver:
         """Closes."""
         self.close()
 
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._fail()
+        return json.loads(line)
+
     def _fail(self) -> NoReturn:
         last = self._log.read_text(errors="replace").strip().splitlines()[-5:]
         raise DriverError(f"benchmarks.{self._module} ended: " + "\n".join(last))
 
 
-def obey(serve: Callable[[dict[str, Any]], Any]) -> None:
-    """Answers every line of standard input with what `serve` returns for it; the child's side."""
+def obey(serve: Callable[[dict[str, Any]], Any], hello: Any = None) -> None:
+    """Says `hello`, then answers every line of standard input with what `serve` returns; the child's side."""
+    _say(hello)
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(serve(json.loads(line))) + "\n")
-        sys.stdout.flush()
+        _say(serve(json.loads(line)))
+
+
+def _say(answer: Any) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()

@@ -91,7 +91,8 @@ async def _start() -> tuple[grpc.aio.Server, int]:
 def _main() -> None:
     loop = LoopThread()
     server, port = loop.wait(_start())
-    obey(lambda _: {"target": f"127.0.0.1:{port}"})
+    # Its orders come over gRPC.
+    obey(lambda _: None, hello={"target": f"127.0.0.1:{port}"})
     loop.wait(server.stop(None))
 
 

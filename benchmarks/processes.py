@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,10 +60,44 @@ def cpu_s(pids: Iterable[int]) -> float:
     return ticks / _TICKS_PER_S
 
 
-def memory_mb(pid: int) -> tuple[float, float]:
-    """Returns resident and proportional set size in MB; the latter shares common pages out among processes."""
-    rollup = _fields(_PROC / str(pid) / "smaps_rollup")
-    return rollup.get("Rss", 0) / 1000, rollup.get("Pss", 0) / 1000
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What processes keep in memory, in MB.
+
+    `rss_mb` counts a page once per process that maps it. `once_mb` counts the pages of a file once for all these
+    processes, and `pss_mb` shares them out among all processes of the machine.
+    """
+
+    rss_mb: float
+    once_mb: float
+    pss_mb: float
+
+
+def memory(pids: Iterable[int]) -> Memory:
+    """Returns the memory of the processes together.
+
+    Which pages of a file two processes share is not readable without privileges: the process that has most of
+    them in memory stands for all.
+    """
+    rss_kb = pss_kb = private_kb = 0
+    shared_kb: dict[str, int] = {}
+    for pid in pids:
+        mapped_kb: Counter[str] = Counter()
+        name = ""
+        for words in map(str.split, _read(_PROC / str(pid) / "smaps").splitlines()):
+            if not words[0].endswith(":"):
+                name = words[5] if len(words) > 5 else ""
+            elif words[0] == "Rss:":
+                rss_kb += int(words[1])
+                mapped_kb[name] += int(words[1])
+            elif words[0] == "Anonymous:":
+                private_kb += int(words[1])
+                mapped_kb[name] -= int(words[1])
+            elif words[0] == "Pss:":
+                pss_kb += int(words[1])
+        for name, kb in mapped_kb.items():
+            shared_kb[name] = max(kb, shared_kb.get(name, 0))
+    return Memory(rss_kb / 1000, (private_kb + sum(shared_kb.values())) / 1000, pss_kb / 1000)
 
 
 class PeakWatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +49,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def number(value: float) -> str:
-    """Returns three significant digits below 100, whole numbers above."""
+    """Returns three significant digits below 100, whole numbers above, and nothing for what was not measured."""
+    if isnan(value):
+        return ""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import picture
 from benchmarks.driver import Driver
 from benchmarks.edge import measure_added
-from benchmarks.footprint import measure_footprint
+from benchmarks.footprint import REPLICA, measure_footprint
 from benchmarks.huge import measure_huge
 from benchmarks.report import Verdict, number, table
 from benchmarks.service import RESNET, SHAPES, Service, environment_for
@@ -60,14 +60,15 @@ def footprint(place: Place, plan: Plan) -> Findings:
     """Start-up and idle memory."""
     place.progress("starting the stack with the bundled model")
     found = measure_footprint(place.folder / "footprint", place.shapes, starts=1 if plan.quick else 3)
-    rows = [(role, number(rss), number(pss)) for role, (rss, pss) in found.memory_mb.items()]
-    rss, pss = found.replica_mb()
-    rows.append(("replica and its workers", number(rss), number(pss)))
-    print(table("Idle memory with shapes, MB", ("process", "RSS", "PSS"), rows))
+    rows = [
+        (name, *(number(size) for size in (memory.rss_mb, memory.once_mb, memory.pss_mb)))
+        for name, memory in found.memory.items()
+    ]
+    print(table("Idle memory with shapes, MB", ("processes", "RSS", "shared pages once", "PSS"), rows))
     return Findings(
         asdict(found),
         [
-            Verdict("idle RSS of a replica with its workers", rss, 700, " MB"),
+            Verdict("idle memory of a replica with its workers", found.memory[REPLICA].once_mb, 700, " MB"),
             Verdict("start of the stack until healthy", found.startup_s, 15, " s"),
         ],
     )
@@ -77,6 +78,7 @@ def stages(place: Place, plan: Plan) -> Findings:
     """Every stage alone."""
     figures: dict[str, dict[str, float]] = {}
     with Driver("stages", place.folder, place.environment("stages")) as driver:
+        driver.hello()
         for model, seconds in ((SHAPES, 4.0), (RESNET, 8.0)):
             place.progress(f"stages alone, {model}")
             figures[model] = driver.ask(

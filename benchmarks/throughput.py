@@ -96,7 +96,9 @@ class Throughput:
         self._handwritten = handwritten
         self._load = load
         self._picture = picture
-        self._handwritten_target = str(handwritten.ask()["target"])
+        self._handwritten_target = str(handwritten.hello()["target"])
+        bare.hello()
+        load.hello()
 
     def run(self, kinds: list[Cell], rounds: int, report: Callable[[str], None]) -> dict[Cell, Measured]:
         """Measures every cell in every one of its rounds; the order of the ways turns round each time."""

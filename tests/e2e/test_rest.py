@@ -165,6 +165,24 @@ def test_a_raw_body_with_query_parameters(api):
     assert answer.json()["heatmap"]["colormap"] == "viridis"
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "grad_cam.resolution.width=90&grad_cam.resolution.height=60",
+        "grad_cam.resolution=" + quote('{"width": 90, "height": 60}'),
+        "grad_cam.resolution=input",
+    ],
+)
+def test_resolution_may_come_as_a_query_parameter(api, query):
+    answer = api.post(
+        f"/v1/infer?model=shapes&grad_cam.enabled=true&{query}",
+        content=star_png(),
+        headers={"content-type": "image/png"},
+    )
+    heatmap = answer.json()["heatmap"]
+    assert (heatmap["width"], heatmap["height"]) == ((128, 128) if query.endswith("=input") else (90, 60))
+
+
 def test_a_raw_body_with_a_json_parameter(api):
     wanted = quote(json.dumps({"model": "shapes", "classify": {"top_k": 1}}))
     answer = api.post(f"/v1/infer?request={wanted}", content=star_png(), headers={"content-type": "image/png"})

@@ -236,3 +236,11 @@ async def test_concurrent_calls_get_the_answers_of_lonely_ones(client):
     for (probs, heatmap), (expected_probs, expected_heatmap) in zip(together, alone, strict=True):
         assert probs == pytest.approx(expected_probs, abs=1e-5)
         assert abs(heatmap - expected_heatmap).max() < 1e-4
+
+
+async def test_bytes_that_are_no_message_are_refused_in_our_words(stack, refusal):
+    async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
+        infer = channel.unary_unary("/camserve.v1.InferenceService/Infer")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await infer(b"\xff\xff", metadata=(("authorization", f"Bearer {stack.token()}"),))
+    assert refusal(caught.value).reason == "param.invalid"

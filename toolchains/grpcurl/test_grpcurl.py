@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from tests.images import star_png
 
 from camserve_server.rpc.server import services
-from tests.images import star_png
 
 GRPCURL = Path(__file__).parents[2] / "toolchains" / "bin" / "grpcurl"
 
@@ -65,9 +65,7 @@ def test_infer_upload(grpcurl):
     data, half = star_png(), len(star_png()) // 2
     parts = [base64.b64encode(part).decode() for part in (data[:half], data[half:])]
     first = {"model": "shapes", "size_bytes": len(data), "body": {"content_type": "image/png", "data": parts[0]}}
-    answer = json.loads(
-        grpcurl("camserve.v1.InferenceService/InferUpload", data=[first, {"body": {"data": parts[1]}}])
-    )
+    answer = json.loads(grpcurl("camserve.v1.InferenceService/InferUpload", data=[first, {"body": {"data": parts[1]}}]))
     assert answer["classes"][0]["id"] == "star"
 
 

@@ -133,9 +133,18 @@ class Settings(BaseSettings):
 
     @property
     def edge_url(self) -> str:
-        """The edge's own address."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
-        return f"{'https' if self.tls_cert else 'http'}://{host}:{self.edge_port}"
+        """The edge's own address, as programs on this machine reach it."""
+        return f"{'https' if self.tls_cert else 'http'}://{_reachable(self.host)}:{self.edge_port}"
+
+    @property
+    def grpc_reach_host(self) -> str:
+        """The host under which programs on this machine reach the gRPC port."""
+        return _reachable(self.grpc_host)
+
+    @property
+    def grpc_target(self) -> str:
+        """The gRPC port, as programs on this machine reach it."""
+        return f"{self.grpc_reach_host}:{self.grpc_port}"
 
     @property
     def link_prefix(self) -> str:
@@ -159,6 +168,11 @@ class Settings(BaseSettings):
     def _plain(self, name: str) -> Any:
         value = getattr(self, name)
         return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def _reachable(host: str) -> str:
+    """Returns a name for an address to bind; every address of the machine includes `localhost`."""
+    return "localhost" if host in ("0.0.0.0", "::") else host
 
 
 def unknown_variables() -> list[str]:

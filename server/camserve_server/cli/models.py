@@ -12,7 +12,7 @@ from camserve_server.cli.tokens import issuer
 def list_models(settings: Settings) -> list[str]:
     """Returns a line per version of the running server; raises ValueError when none answers."""
     token = issuer(settings).issue(tenant="operator", subject="camserve", scopes=("inference.read",), ttl_s=60)
-    target = f"{settings.grpc_host}:{settings.grpc_port}"
+    target = settings.grpc_target
     credentials = settings.grpc_tls_cert and grpc.ssl_channel_credentials(settings.grpc_tls_cert.read_bytes())
     channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
     with channel:

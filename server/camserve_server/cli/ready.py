@@ -14,7 +14,7 @@ def ready_state(settings: Settings) -> dict[str, object]:
     """Returns what `--ready-file` receives; `pid` is this process."""
     return {
         "edge_url": settings.edge_url,
-        "grpc_target": f"{settings.grpc_host}:{settings.grpc_port}",
+        "grpc_target": settings.grpc_target,
         "internal_target": f"127.0.0.1:{settings.internal_port}",
         "pid": os.getpid(),
         "data_dir": str(settings.data_dir),

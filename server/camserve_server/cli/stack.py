@@ -148,7 +148,7 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         external = ExternalIssuer(settings.jwt_external_issuer, settings.jwt_audience, settings.jwt_jwks_file)
     replica_tls = None
     if settings.grpc_tls_cert:
-        replica_tls = ReplicaTls(ca_file=settings.grpc_tls_cert, server_name=settings.grpc_host)
+        replica_tls = ReplicaTls(ca_file=settings.grpc_tls_cert, server_name=settings.grpc_reach_host)
     return EdgeSettings(
         run_dir=run_dir,
         log_dir=logs_dir,
@@ -156,7 +156,7 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         audience=settings.jwt_audience,
         listen_host=settings.host,
         listen_port=settings.edge_port,
-        replicas=((settings.grpc_host, settings.grpc_port),),
+        replicas=((settings.grpc_reach_host, settings.grpc_port),),
         replica_tls=replica_tls,
         external_issuer=external,
         tenant_claim=settings.jwt_tenant_claim,

@@ -68,7 +68,7 @@ def _announce(settings: Settings, checked: Checked, seconds: float) -> None:
 camserve is ready after {seconds:.1f} s.
 
   REST       {settings.edge_url}
-  gRPC       {settings.grpc_host}:{settings.grpc_port}
+  gRPC       {settings.grpc_target}
   metrics    http://127.0.0.1:{settings.metrics_port}/metrics
   data       {settings.data_dir}
 
@@ -80,7 +80,7 @@ Ask it yourself:
   TOKEN=$({data_dir}.venv/bin/camserve token --tenant demo)
   curl -s {settings.edge_url}/v1/infer -H "Authorization: Bearer $TOKEN" \\
     -F image=@{sample} -F model=shapes -F grad_cam.enabled=true
-  grpcurl -plaintext -H "authorization: Bearer $TOKEN" {settings.grpc_host}:{settings.grpc_port} \\
+  grpcurl -plaintext -H "authorization: Bearer $TOKEN" {settings.grpc_target} \\
     camserve.v1.ModelService/ListModels
 
 Ctrl-C stops everything.

@@ -110,7 +110,7 @@ def _nodes(
         "transcode_json": _transcoder(json_set, json_methods, settings),
         "transcode_ndjson": _transcoder(json_set, streams, settings, stream_newline_delimited=True),
         "transcode_sse": _transcoder(json_set, streams, settings, stream_sse_style_delimited=True),
-        "transcode_raw": _transcoder(raw_set, raw_methods, settings),
+        "transcode_raw": _transcoder(raw_set, raw_methods, settings) | {"ignored_query_parameters": _VALUE_MEMBERS},
         "keys_routes": [{"match": {"path": tokens.KEYS_PATH}, "route": {"cluster": routes.CLUSTER, "timeout": "2s"}}],
         "replica_discovery": _discovery(settings),
         "replica_transport_socket": _replica_transport_socket(settings),
@@ -119,6 +119,10 @@ def _nodes(
             for host, port in settings.replicas
         ],
     }
+
+
+# The transcoder binds no parameter inside a google.protobuf.Value; the server reads these from the path itself.
+_VALUE_MEMBERS = ["grad_cam.resolution.width", "grad_cam.resolution.height"]
 
 
 def _transcoder(descriptor_set: Path, methods: list[Method], settings: EdgeSettings, **print_options: bool) -> Node:

@@ -49,9 +49,9 @@ def _handler(
         (False, True): grpc.unary_stream_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[method.client_streaming, method.server_streaming]
+    # Requests stay bytes here: parsed by the chain, a malformed one is an error like any other.
     return make(
         handle,
-        request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
         response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
     )
 

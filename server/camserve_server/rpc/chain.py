@@ -7,6 +7,7 @@ from camserve_server.rpc.call import Interceptor
 from camserve_server.rpc.interceptors.auth import auth
 from camserve_server.rpc.interceptors.draining import Draining
 from camserve_server.rpc.interceptors.errors import errors
+from camserve_server.rpc.interceptors.parse import parse
 from camserve_server.rpc.interceptors.telemetry import telemetry
 from camserve_server.rpc.interceptors.validate import validate
 
@@ -17,6 +18,7 @@ def build_chain(verifier: TokenVerifier, draining: Draining) -> tuple[Intercepto
         telemetry,  # sees the final code of every call, refused ones too
         errors,  # everything below may raise ApiError
         draining,  # a stopping replica takes no new work, whoever asks
-        auth(verifier),  # before anything reads the request
+        auth(verifier),  # before any byte of the request is read
+        parse,  # nothing is read for strangers
         validate,  # servicers see only requests that keep the rules
     )

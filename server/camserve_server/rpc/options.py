@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Literal, Protocol
 
-from google.protobuf import struct_pb2
+from google.protobuf import json_format, struct_pb2
 
 from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
@@ -95,6 +95,13 @@ def _heatmap(asked: inference_pb2.GradCAMOptions) -> HeatmapOptions:
 
 def _size(resolution: struct_pb2.Value) -> tuple[int, int] | None:
     kind = resolution.WhichOneof("kind")
+    if kind == "string_value" and resolution.string_value.startswith("{"):
+        # A query parameter or a form field can carry the object only as text.
+        try:
+            json_format.Parse(resolution.string_value, resolution, max_recursion_depth=8)
+        except json_format.ParseError:
+            raise ApiError(Reason.PARAM_INVALID, field="grad_cam.resolution") from None
+        kind = resolution.WhichOneof("kind")
     if kind in (None, "null_value") or (kind == "string_value" and resolution.string_value == "input"):
         return None
     fields = resolution.struct_value.fields

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit
 
 import multipart
 
@@ -20,6 +21,7 @@ from camserve_server.rpc.options import infer_options, parse_md5
 MULTIPART = "multipart/form-data"
 _FIELD_LIMIT_BYTES = 64 * 1024
 _PARTS_LIMIT = 64
+_SIDES = "grad_cam.resolution."
 _OPTIONS = frozenset({"model", "model_version", "resize", "grad_cam", "classify", "response"})
 # Below this a copy is shorter than the way to a thread and back.
 _INLINE_COPY_BYTES = 64 * 1024
@@ -82,7 +84,7 @@ class Receiver:
             raise ApiError(Reason.UPLOAD_LENGTH_REQUIRED)
         if declared is not None:
             check_size(declared, self._limit_bytes)
-        options = _options(_asked(first), media_type=media_type, content_md5=md5)
+        options = _options(_asked(call, first), media_type=media_type, content_md5=md5)
         admit(options)
         await self._append(image, first.body.data)
         async for request in requests:
@@ -119,7 +121,7 @@ class Receiver:
                 break
             chunk = request.body.data
         form.finish()
-        asked = form.request or _asked(first)
+        asked = form.request or _asked(call, first)
         # A client may mean the whole body or the file by the header; the file is checked when it is decoded.
         whole_body = body_md5 is not None and body_md5.digest() == declared_md5
         md5 = form.content_md5 or (None if whole_body else call.metadata.get("content-md5"))
@@ -233,7 +235,7 @@ def _declared_length(call: Call, first: inference_pb2.InferUploadRequest) -> int
     return first.size_bytes if first.HasField("size_bytes") else None
 
 
-def _asked(first: inference_pb2.InferUploadRequest) -> inference_pb2.InferRequest:
+def _asked(call: Call, first: inference_pb2.InferUploadRequest) -> inference_pb2.InferRequest:
     """Returns the options of the first message as a request."""
     fields = {field.name for field, _ in first.ListFields()} & _OPTIONS
     if first.HasField("request"):
@@ -243,7 +245,17 @@ def _asked(first: inference_pb2.InferUploadRequest) -> inference_pb2.InferReques
     request = inference_pb2.InferRequest(model=first.model, model_version=first.model_version)
     for name in fields - {"model", "model_version"}:
         getattr(request, name).CopyFrom(getattr(first, name))
+    if sides := _sides_in_query(call):
+        request.grad_cam.MergeFrom(request_from_fields(sides).grad_cam)
     return request
+
+
+def _sides_in_query(call: Call) -> dict[str, str]:
+    """Returns the members of `grad_cam.resolution`, which the transcoder cannot bind from a query."""
+    query = urlsplit(call.metadata.get("x-envoy-original-path", "")).query
+    if _SIDES not in query:
+        return {}
+    return {name: text for name, text in parse_qsl(query, max_num_fields=64) if name.startswith(_SIDES)}
 
 
 def _options(

@@ -1,0 +1,30 @@
+"""Reads the messages of a request from their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from google.protobuf import message_factory
+from google.protobuf.message import DecodeError, Message
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.rpc.call import Call, Proceed
+
+
+async def parse(call: Call, proceed: Proceed) -> None:
+    """Replaces the bytes of `call.request` by messages; bytes that are none are refused."""
+    call.request = _messages(call, call.request) if call.method.client_streaming else _message(call, call.request)
+    await proceed()
+
+
+async def _messages(call: Call, received: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    async for data in received:
+        yield _message(call, data)
+
+
+def _message(call: Call, data: bytes) -> Message:
+    try:
+        return message_factory.GetMessageClass(call.method.input_type).FromString(data)
+    except DecodeError:
+        # Over REST the transcoder made the bytes; what this parser refuses was nested too deep in the JSON.
+        raise ApiError(Reason.JSON_MALFORMED if call.rest else Reason.PARAM_INVALID) from None
