@@ -13,9 +13,9 @@ ERRORS_PROTO = DOCS.parent / "protos" / "camserve" / "v1" / "errors.proto"
 SETTINGS_HEAD = """\
 # Settings
 
-Defaults, then `camserve.toml` in the working directory (or the file that `CAMSERVE_CONFIG` names), then the environment,
-then flags. `camserve config` prints those in force. A value that is not allowed stops the start and names itself. In the
-file the names are lowercase and without `CAMSERVE_`.
+Defaults, then `camserve.toml` in the working directory (or the file that `CAMSERVE_CONFIG` names), then the
+environment, then flags. `camserve config` prints those in force. A value that is not allowed stops the start and names
+itself. In the file the names are lowercase and without `CAMSERVE_`.
 
 | variable | default | what it does |
 |---|---|---|
@@ -24,10 +24,10 @@ file the names are lowercase and without `CAMSERVE_`.
 ERRORS_HEAD = """\
 # Errors
 
-Every error, whoever makes it, is `{"error": {"type", "code", "message", "status", "details"?, "request_id"}}` over REST.
-Over gRPC it is the canonical code with `google.rpc.Status` details: `camserve.v1.ErrorObject`, `google.rpc.ErrorInfo` and,
-where trying again helps, `google.rpc.RetryInfo`; errors of the edge itself carry code and message only. The request id
-finds the call in the logs. `/oauth2/token` answers in the form of RFC 6749 instead.
+Every error, whoever makes it, is `{"error": {"type", "code", "message", "status", "details"?, "request_id"}}` over
+REST. Over gRPC it is the canonical code with `google.rpc.Status` details: `camserve.v1.ErrorObject`,
+`google.rpc.ErrorInfo` and, where trying again helps, `google.rpc.RetryInfo`; errors of the edge itself carry code and
+message only. The request id finds the call in the logs. `/oauth2/token` answers in the form of RFC 6749 instead.
 
 | code | HTTP | gRPC | when |
 |---|---|---|---|

@@ -10,7 +10,6 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.rpc.interceptors.validate import check
 
 _VALUE = "google.protobuf.Value"
 
@@ -20,7 +19,7 @@ def request_from_fields(fields: dict[str, str]) -> inference_pb2.InferRequest:
     tree: dict[str, Any] = {}
     for name, text in fields.items():
         _place(tree, name.split("."), text, inference_pb2.InferRequest.DESCRIPTOR)
-    return _checked(tree)
+    return _request(tree, Reason.PARAM_INVALID)
 
 
 def request_from_json(text: str | bytes) -> inference_pb2.InferRequest:
@@ -33,16 +32,15 @@ def request_from_json(text: str | bytes) -> inference_pb2.InferRequest:
         raise ApiError(Reason.JSON_MALFORMED)
     if "image" in tree:
         raise ApiError(Reason.IMAGE_SOURCE_REQUIRED, "The upload is the image: leave `image` out of the request.")
-    return _checked(tree, Reason.JSON_MALFORMED)
+    return _request(tree, Reason.JSON_MALFORMED)
 
 
-def _checked(tree: dict[str, Any], refusal: Reason = Reason.PARAM_INVALID) -> inference_pb2.InferRequest:
+def _request(tree: dict[str, Any], refusal: Reason) -> inference_pb2.InferRequest:
     request = inference_pb2.InferRequest()
     try:
         json_format.ParseDict(tree, request, ignore_unknown_fields=True, max_recursion_depth=32)
     except json_format.ParseError:
         raise ApiError(refusal) from None
-    check(request)
     return request
 
 

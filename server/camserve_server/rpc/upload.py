@@ -16,6 +16,7 @@ from camserve_server.core.infer_options import InferOptions
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.form import request_from_fields, request_from_json
+from camserve_server.rpc.interceptors.validate import check
 from camserve_server.rpc.options import infer_options, parse_md5
 
 MULTIPART = "multipart/form-data"
@@ -265,8 +266,8 @@ def _options(
     content_md5: str | None,
     file_name: str | None = None,
 ) -> InferOptions:
-    if not asked.model:
-        raise ApiError(Reason.PARAM_INVALID, "A model is required.", field="model")
+    # The interceptor saw the first message only, not what a form or a query spelt.
+    check(asked)
     return infer_options(
         asked,
         model=asked.model,
