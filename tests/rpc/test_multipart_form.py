@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,10 +15,10 @@ from camserve_server.rpc.multipart_form import MultipartForm
 BODY = (
     b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nshapes\r\n'
     b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
-    b"\x89PNG\r\n--b\r-\r\n--c\x00\xff\r\n"
+    b"\x89PNG\r\n--\r\n-b\r\r\n--c\x00\xff\r\n"
     b'--b\r\nContent-Disposition: form-data; name="classify.top_k"\r\n\r\n3\r\n--b--\r\n'
 )
-IMAGE = b"\x89PNG\r\n--b\r-\r\n--c\x00\xff"
+IMAGE = b"\x89PNG\r\n--\r\n-b\r\r\n--c\x00\xff"
 
 
 def read(chunks, content_type="multipart/form-data; boundary=b"):
@@ -28,7 +31,7 @@ def read(chunks, content_type="multipart/form-data; boundary=b"):
 @given(st.lists(st.integers(0, len(BODY)), max_size=20))
 def test_a_body_means_the_same_however_it_is_cut(cuts):
     edges = [0, *sorted(cuts), len(BODY)]
-    form, image = read([BODY[start:end] for start, end in zip(edges, edges[1:], strict=False)])
+    form, image = read([BODY[start:end] for start, end in pairwise(edges)])
     assert image == IMAGE
     assert (form.media_type, form.file_name) == ("image/png", "a.png")
     assert (form.request.model, form.request.classify.top_k) == ("shapes", 3)
@@ -43,10 +46,9 @@ def test_a_body_that_breaks_off_is_refused(length):
 @settings(max_examples=300)
 @given(st.binary(max_size=200), st.integers(0, len(BODY)))
 def test_damage_is_refused_or_read_but_never_crashes(junk, position):
-    try:
-        read([BODY[:position] + junk + BODY[position:]])
-    except ApiError as error:
-        assert error.entry.status == 400
+    with suppress(ApiError):
+        _, image = read([BODY[:position] + junk + BODY[position:]])
+        assert len(image) <= len(IMAGE) + len(junk)
 
 
 @pytest.mark.parametrize("boundary", ["", "boundary=", "boundary=\xe9", "boundary=" + "x" * 201, 'boundary="a\tb"'])
