@@ -1,4 +1,4 @@
-"""Backgrounds for the scenes: plain, gradients, fractal noise, textures and photo-like mixtures."""
+"""Backgrounds for the scenes: plain, gradients, fractal noise, waves, textures and photo-like mixtures."""
 
 from __future__ import annotations
 
@@ -165,13 +165,33 @@ def _photo(rng: np.random.Generator, width: int, height: int) -> Pixels:
     return np.asarray(pixels * light[:, :, None], dtype=np.float32)
 
 
+def _waves(rng: np.random.Generator, width: int, height: int) -> Pixels:
+    """Every colour channel goes its own way: bent waves, clouds or a ramp."""
+    x, y = _grid(width, height)
+    channels = []
+    for _ in range(3):
+        kind = rng.random()
+        if kind < 0.6:
+            a, b, c, d = rng.uniform(-28, 28, 4).astype(np.float32)
+            bend = np.float32(rng.uniform(0, 2.5)) * np.sin(c * x + d * y)
+            channels.append(0.5 + 0.5 * np.sin(a * x + b * y + bend + np.float32(rng.uniform(0, 6))))
+        else:
+            channels.append((fractal if kind < 0.85 else ramp)(rng, width, height))
+    strength = rng.uniform(0.3, 1.0)
+    if rng.random() < 0.3:
+        channels = channels[:1] * 3
+    mixed = np.stack(channels, axis=2) * 255 * strength + random_color(rng) * (1 - strength)
+    return np.asarray(mixed, dtype=np.float32)
+
+
 _KINDS: tuple[tuple[str, float, Callable[[np.random.Generator, int, int], Pixels]], ...] = (
-    ("plain", 0.24, _plain),
-    ("gradient", 0.12, _gradient),
-    ("noise", 0.16, _noise),
-    ("texture", 0.18, _texture),
-    ("grain", 0.08, _grain),
-    ("photo", 0.22, _photo),
+    ("plain", 0.26, _plain),
+    ("gradient", 0.10, _gradient),
+    ("noise", 0.13, _noise),
+    ("texture", 0.15, _texture),
+    ("grain", 0.07, _grain),
+    ("photo", 0.20, _photo),
+    ("waves", 0.09, _waves),
 )
 
 

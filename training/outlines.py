@@ -125,7 +125,7 @@ def _five_point_star(rng: np.random.Generator) -> Contours:
 
 
 def _many_point_star(rng: np.random.Generator) -> Contours:
-    corners = int(rng.choice([4, 6, 6, 7, 8]))
+    corners = int(rng.choice([4, 4, 6, 6, 6, 7, 8]))
     low, high = {4: (0.22, 0.48), 6: (0.35, 0.65), 7: (0.35, 0.68), 8: (0.4, 0.7)}[corners]
     return [star_points(corners, float(rng.uniform(low, high)))]
 

@@ -116,12 +116,12 @@ def _figure(rng: np.random.Generator, label: int, width: int, height: int) -> _F
     recipe = str(rng.choice(list(RECIPES[name])))
     contours = RECIPES[name][recipe](rng)
     if name in CORNERED and recipe not in {"round_ends", "pentagram"} and rng.random() < 0.12:
-        contours = rounded(contours, float(rng.uniform(0.04, 0.3 if name in {"square", "triangle"} else 0.16)))
+        contours = rounded(contours, float(rng.uniform(0.04, 0.22 if name in {"square", "triangle"} else 0.13)))
     if rng.random() < 0.12:
         contours = _wobble(rng, contours, float(rng.uniform(0.01, 0.045)))
     placed, size_px = _placed(rng, contours, width, height)
     input_px = 128 / max(width, height)
-    thinnest = max(1.0, 0.45 / input_px)
+    thinnest = max(1.0, 0.6 / input_px)
     thickest = max(thinnest + 0.5, size_px * (0.16 if name == "ring" else 0.11))
     line_px = float(np.exp(rng.uniform(np.log(thinnest), np.log(thickest))))
     outlined = recipe == "arc" if name == "ring" else name != "circle" and rng.random() < 0.3
@@ -167,13 +167,16 @@ def _paint(rng: np.random.Generator, pixels: Pixels, figure: _Figure, grey: bool
     if grey:
         around = np.repeat(around @ luma, 3).reshape(-1, 3)
     wanted = float(rng.choice([42.0, 60.0, 90.0, 130.0]))
+    # On a busy ground, or for a small object, the least contrast is not enough to tell a hexagon from a circle.
+    if float(around.std(axis=0).max()) > 30 or max(x1 - x0, y1 - y0) * 128 < 26 * max(figure.mask.shape):
+        wanted = max(wanted, 75.0)
     if figure.line_px is not None:
         wanted = min(260.0, wanted / min(1.0, figure.line_px))
     best, best_distance = np.zeros(3, np.float32), -1.0
     for attempt in range(14):
         color = random_color(rng) if attempt < 12 else np.full(3, 255.0 * (attempt - 12), np.float32)
         seen = np.repeat(color @ luma, 3) if grey else color
-        distance = float(np.percentile(np.sqrt(((around - seen) ** 2).sum(axis=1)), 15))
+        distance = float(np.percentile(np.sqrt(((around - seen) ** 2).sum(axis=1)), 12))
         if distance > best_distance:
             best, best_distance = color, distance
         if best_distance >= wanted:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from camserve_server.base.child import Child, ChildError, start_child
 from camserve_server.base.errors import OperatorError
+from camserve_server.cli.logs import lines_since, open_log
 from camserve_server.edge.render import SOCKET_PATH_LIMIT_BYTES, render
 from camserve_server.edge.settings import EdgeSettings
 
@@ -84,8 +85,7 @@ class EnvoyProcess:
         except ValueError as error:
             raise EnvoyError(str(error)) from None
         await _validate(binary, config)
-        log = _open_log(self._settings.envoy_log)
-        seen_bytes = os.fstat(log).st_size
+        log, seen_bytes = open_log(self._settings.envoy_log)
         try:
             self._child = await start_child(
                 [binary, *arguments(self._settings, config)],
@@ -163,9 +163,7 @@ class EnvoyProcess:
         return int(value or 0)
 
     def _why(self, seen_bytes: int) -> str:
-        with open(self._settings.envoy_log, "rb") as log:
-            log.seek(seen_bytes)
-            lines = log.read()[-8192:].decode(errors="replace").strip().splitlines()
+        lines = lines_since(self._settings.envoy_log, seen_bytes)
         last = next((line for line in reversed(lines) if "[critical]" in line or "[error]" in line), "no error logged")
         return f"Envoy ended while it started: {last}; see {self._settings.envoy_log}"
 
@@ -216,10 +214,6 @@ def _dechunk(body: bytes) -> bytes:
         whole += rest[:length]
         body = rest[length + 2 :] if length else b""
     return whole
-
-
-def _open_log(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 async def _validate(binary: Path, config: Path) -> None:

@@ -15,6 +15,7 @@ from camserve_server.base.child import Child, start_child
 from camserve_server.base.config import PREFIX, Settings
 from camserve_server.base.errors import OperatorError
 from camserve_server.cli.envoy import EnvoyProcess
+from camserve_server.cli.logs import lines_since, open_log
 from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.cli.valkey import EmbeddedValkey
 from camserve_server.edge.settings import MIB, EdgeSettings, ExternalIssuer, ReplicaTls
@@ -79,8 +80,7 @@ class Stack:
         ready_file.unlink(missing_ok=True)
         own = {f"{PREFIX}REDIS_URL": self._redis_url, f"{PREFIX}READY_FILE": str(ready_file)}
         log = self._logs_dir / "server.log"
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        seen_bytes = os.fstat(output).st_size
+        output, seen_bytes = open_log(log)
         try:
             self._replica = await start_child(
                 [sys.executable, "-m", "camserve_server.cli.app", "serve"],
@@ -102,7 +102,8 @@ class Stack:
         finally:
             for task in (healthy, ended):
                 task.cancel()
-        raise StackError(f"the server ended while it started: {_last_line(log, seen_bytes)}; see {log}")
+        last = next(reversed(lines_since(log, seen_bytes)), "it wrote no message")
+        raise StackError(f"the server ended while it started: {last}; see {log}")
 
     async def _replica_exited(self) -> int:
         if self._replica is None:
@@ -184,10 +185,3 @@ def _locked(path: Path) -> int:
         os.close(descriptor)
         raise StackError(f"another camserve uses this data directory: {path} is locked") from None
     return descriptor
-
-
-def _last_line(log: Path, seen_bytes: int) -> str:
-    with open(log, "rb") as file:
-        file.seek(seen_bytes)
-        lines = file.read()[-8192:].decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it wrote no message"

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from camserve_server.base import guard
 from camserve_server.base.child import Child, ChildError, start_child
 from camserve_server.base.errors import OperatorError
+from camserve_server.cli.logs import lines_since, open_log
 
 # The smallest room for a socket's path in any kernel we run on (macOS), its closing zero not counted.
 _MAX_SOCKET_PATH_BYTES = 103
@@ -72,8 +73,7 @@ class EmbeddedValkey:
         for folder in (self._folder, self._log.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         socket = self._socket_path()
-        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        seen_bytes = os.fstat(log).st_size
+        log, seen_bytes = open_log(self._log)
         try:
             self._child = await start_child(
                 [binary, *arguments(self._folder, socket)],
@@ -134,10 +134,7 @@ class EmbeddedValkey:
             pause_s = min(2 * pause_s, 0.1)
 
     def _why(self, seen_bytes: int) -> str:
-        with open(self._log, "rb") as log:
-            log.seek(seen_bytes)
-            lines = log.read()[-4096:].decode(errors="replace").strip().splitlines()
-        last = lines[-1] if lines else "it wrote no message"
+        last = next(reversed(lines_since(self._log, seen_bytes)), "it wrote no message")
         return f"Valkey ended while it started: {last}; see {self._log}"
 
 
