@@ -4,9 +4,36 @@
 local EDGE, UPSTREAM = "camserve.edge", "camserve.upstream"
 local ONE_MESSAGE_BYTES = 1000000 -- an encrypted segment of 1 MiB holds a little less than that of the object
 
+-- What a native caller may say of the protocol itself, and in which form.
+local PROTOCOL = {
+  ["grpc-timeout"] = "^%d%d?%d?%d?%d?%d?%d?%d?[HMSmun]$",
+  ["grpc-accept-encoding"] = "^[%a, ]+$",
+  ["grpc-encoding"] = "^%a+$",
+}
+local ENCODINGS = { identity = true, gzip = true, deflate = true }
+
+local function allowed(name, value, native)
+  if name:sub(1, 1) == ":" then return true end
+  if name:sub(-4) == "-bin" or value:find("[\128-\255]") then return false end
+  if name:sub(1, 5) ~= "grpc-" then return true end
+  local form = native and PROTOCOL[name]
+  return form and value:match(form) and (name ~= "grpc-encoding" or ENCODINGS[value])
+end
+
+-- grpc-core parses some headers itself. A malformed one fails the call, and a malformed grpc-timeout every later call with
+-- a deadline on the connection that all callers share.
+local function strip(headers, native)
+  local unwanted = {}
+  for name, value in pairs(headers) do
+    if not allowed(name, value, native) then unwanted[#unwanted + 1] = name end
+  end
+  for _, name in ipairs(unwanted) do headers:remove(name) end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   local media_type = headers:get("content-type") or ""
+  strip(headers, media_type:sub(1, 16) == "application/grpc")
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set(EDGE, "native", media_type:sub(1, 16) == "application/grpc" and "1" or "0")
   metadata:set(EDGE, "method", headers:get(":method") or "")

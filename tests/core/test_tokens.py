@@ -103,6 +103,8 @@ def test_a_token_ends_ten_seconds_after_its_expiry(issuer, verifier, clock):
         {"exp": None},
         {"exp": "soon"},
         {"exp": True},
+        {"exp": float("nan")},
+        {"exp": float("inf")},
         {"exp": 1_800_000_000 + 86_400 + 60},
         {"nbf": 1_800_000_000 + 60},
         {"tenant": None},
@@ -178,3 +180,22 @@ def test_a_jwks_file_without_a_usable_key_stops_the_start(tmp_path):
 def test_the_issuer_makes_no_token_that_would_be_refused(issuer, changes):
     with pytest.raises(ValueError, match=r"tenant|token lives"):
         issue(issuer, **changes)
+
+
+def test_a_claim_that_is_there_twice_is_refused(verifier, keys, clock):
+    payload = json.dumps({"iss": ISSUER, "aud": AUDIENCE, "sub": "a", "exp": clock.now() + 60, "scope": ""})[:-1]
+    payload += ', "tenant": "acme", "tenant": "victim"}'
+    primary = keys.primary()
+    token = jwt.api_jws.encode(payload.encode(), primary.private_key, "ES256", {"kid": primary.kid})
+    assert refusal(verifier, token) is Reason.AUTH_INVALID_TOKEN
+
+
+def test_a_payload_nested_without_end_is_refused(verifier, keys, clock):
+    nested: object = 1
+    for _ in range(900):
+        nested = [nested]
+    deep = json.dumps(nested).replace("1", "[" * 100_000 + "]" * 100_000)
+    primary = keys.primary()
+    payload = f'{{"iss": "{ISSUER}", "x": {deep}}}'.encode()
+    token = jwt.api_jws.encode(payload, primary.private_key, "ES256", {"kid": primary.kid})
+    assert refusal(verifier, token) is Reason.AUTH_INVALID_TOKEN

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from urllib.parse import quote
 
 import httpx
+import numpy as np
 import pytest
 from tests.images import encoded, opened, star_png
 
@@ -114,6 +116,9 @@ def multipart(api, *, files=None, data=None, **options):
         (None, {"model": "shapes", "classify.top_k": "many"}, 400, "param.invalid"),
         (None, {"model": "shapes", "classify.top_k": "0"}, 400, "param.out_of_range"),
         (None, {"model": "shapes", "clasify.top_k": "1"}, 400, "param.invalid"),
+        (None, {"model": "shapes", "classify.top_k": "1_0"}, 400, "param.invalid"),
+        (None, {"model": "shapes", "classify.top_k": "\u0662"}, 400, "param.invalid"),
+        (None, {"model": "shapes", "grad_cam.enabled": "yes"}, 400, "param.invalid"),
         (None, {"model": "shapes", "request": "{}"}, 400, "param.invalid"),
         (None, {"request": "{"}, 400, "json.malformed"),
         (None, {"request": '{"model": "shapes", "image": {}}'}, 400, "image.source_required"),
@@ -297,3 +302,25 @@ def test_links_and_objects_outlive_the_rotation_of_their_keys(stack, link):
     for ring in ("objects", "urls"):
         assert stack.camserve("keys", "rotate", ring).returncode == 0
     assert httpx.get(link).content == before
+
+
+def test_options_in_the_query_and_in_the_form_are_refused(api):
+    files = {"image": ("star.png", star_png(), "image/png")}
+    answer = api.post("/v1/infer?classify.top_k=2", files=files, data={"model": "shapes"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "param.invalid")
+    assert len(api.post("/v1/infer?model=shapes&classify.top_k=2", files=files).json()["classes"]) == 2
+
+
+def test_text_that_is_not_utf8_in_a_path_is_a_bad_parameter(api):
+    answer = api.get("/v1/models/%ff")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "param.invalid")
+
+
+@pytest.mark.parametrize("size", [{"width": 50, "height": 40}, {"width": 1000, "height": 700}])
+def test_the_values_of_a_heatmap_span_zero_to_one(api, size):
+    answer = infer(api, grad_cam={"enabled": True, "format": "npy", "resolution": size}, response={"heatmap": "inline"})
+    heatmap = answer.json()["heatmap"]
+    data = httpx.get(heatmap["url"]).content if heatmap["type"] == "url" else base64.b64decode(heatmap["data_b64"])
+    array = np.load(io.BytesIO(data), allow_pickle=False)
+    assert array.shape == (size["height"], size["width"])
+    assert (array.min(), array.max()) == pytest.approx((0, 1), abs=1e-5)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -123,6 +125,27 @@ def test_a_signal_stops_everything_and_the_exit_is_clean(make_stack, number):
     for pid in below:
         wait_gone(pid)
     assert not (running.data_dir / "ready.json").exists()
+
+
+def test_a_stalled_upload_holds_the_stop_no_longer_than_the_drain_time(make_stack):
+    running = make_stack(drain_s=3)
+    address = ("127.0.0.1", int(running.environment["CAMSERVE_EDGE_PORT"]))
+    with socket.create_connection(address) as stalled:
+        stalled.sendall(
+            f"POST /v1/infer?model=shapes HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {running.token()}\r\n"
+            "Content-Type: image/png\r\nContent-Length: 5000\r\n\r\nabc".encode()
+        )
+        # The answer to another call tells that the first one has long been under way.
+        assert httpx.get(f"{running.edge_url}/v1/health").status_code == 200
+        running.process.send_signal(signal.SIGTERM)
+        refused = None
+        with suppress(httpx.TransportError):
+            while (answer := httpx.get(f"{running.edge_url}/v1/health")).status_code == 200:
+                pass
+            refused = answer.json()["error"]["code"]
+        assert refused in (None, "service.draining", "service.overloaded")
+        running.process.communicate(timeout=30)
+    assert running.process.returncode == 0
 
 
 def test_killing_the_command_leaves_no_orphan(make_stack):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from training.dataset import Dataset
 from training.evaluation import examine, explain, normalised, softmax
@@ -21,6 +23,14 @@ from camserve_server.engine.architectures.shapes import ShapesNet
 MODELS = Path(__file__).resolve().parents[2] / "models" / "shapes"
 FRESH_SEED = 424_242
 FRESH_SCENES = 200
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _load(version: str) -> tuple[ShapesNet, dict[str, Any]]:
@@ -109,8 +119,6 @@ def test_committed_weights_recognise_and_locate_fresh_scenes(version: str, fresh
 
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_golden_inputs_give_their_probabilities_and_maps(version: str) -> None:
-    from PIL import Image
-
     network, described = _load(version)
     golden = json.loads((MODELS / version / "golden.json").read_text())
     assert 5 <= len(golden["cases"]) <= 10

@@ -151,7 +151,7 @@ class EnvoyProcess:
 
     async def _drain(self) -> None:
         await ask_admin(self.admin_socket, "POST", "/healthcheck/fail")
-        await ask_admin(self.admin_socket, "POST", "/drain_listeners?graceful&skip_exit")
+        await ask_admin(self.admin_socket, "POST", "/drain_listeners?graceful")
         while True:
             if not await self._stat("http.edge.downstream_rq_active"):
                 return

@@ -59,13 +59,12 @@ class Stack:
         self._write_state()
 
     async def stop(self) -> None:
-        """Drains the edge, then the replica, then stops the store."""
+        """Drains the edge and the replica, then stops the store."""
         for watch in self._watches:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
-        await self._envoy.stop()
-        if self._replica:
-            await self._replica.stop()
+        # Both at once: the replica refuses new calls, and the edge stays until the running ones are answered.
+        await asyncio.gather(self._envoy.stop(), *([self._replica.stop()] if self._replica else []))
         if self._valkey:
             await self._valkey.stop()
         if self._lock is not None:
@@ -164,6 +163,7 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         max_json_bytes=settings.max_json_bytes,
         max_upload_bytes=settings.max_image_bytes + MIB,
         sync_timeout_s=settings.sync_timeout_s,
+        drain_time_s=int(settings.drain_s) + 2,
         cors_origins=settings.cors_origins,
         tls_cert_file=settings.tls_cert,
         tls_key_file=settings.tls_key,

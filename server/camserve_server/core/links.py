@@ -10,7 +10,7 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.signing import UrlSigner
 from camserve_server.stores.objects import ObjectStore, StoredObject
 
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,7 +126,7 @@ class TokenVerifier:
             if "crit" in header or header.get("alg") not in ALGORITHMS:
                 raise ApiError(Reason.AUTH_INVALID_TOKEN)
             claims = self._claims(token, header)
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, RecursionError):
             raise ApiError(Reason.AUTH_INVALID_TOKEN) from None
         return float(claims["exp"]), self._identity(claims)
 
@@ -151,6 +154,7 @@ class TokenVerifier:
                 )
             except jwt.InvalidSignatureError:
                 continue
+            json.loads(_payload(token), object_pairs_hook=_refuse_twins)
             self._check_times(claims)
             return claims
         raise ApiError(Reason.AUTH_INVALID_TOKEN)
@@ -158,9 +162,7 @@ class TokenVerifier:
     def _check_times(self, claims: dict[str, Any]) -> None:
         now = self._clock.now()
         expires_at, not_before = claims["exp"], claims.get("nbf", 0)
-        if not all(
-            isinstance(value, int | float) and not isinstance(value, bool) for value in (expires_at, not_before)
-        ):
+        if not all(_is_time(value) for value in (expires_at, not_before)):
             raise ApiError(Reason.AUTH_INVALID_TOKEN)
         if expires_at <= now - LEEWAY_S:
             raise ApiError(Reason.AUTH_TOKEN_EXPIRED)
@@ -187,3 +189,18 @@ class TokenVerifier:
             if jwks is not self._parsed.get(issuer, (None,))[0]:
                 self._parsed[issuer] = (jwks, [jwt.PyJWK.from_dict(key) for key in jwks])
                 self._verified.clear()
+
+
+def _payload(token: str) -> bytes:
+    encoded = token.split(".")[1]
+    return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
+    """Refuses an object that has a name twice: parsers disagree which value counts (RFC 8725 section 2.4)."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ApiError(Reason.AUTH_INVALID_TOKEN)

@@ -29,6 +29,7 @@ CONDITIONS: tuple[tuple[str, Reason], ...] = (
     ("response.code == 408 || response.code == 504", Reason.TIMEOUT_EXCEEDED),
     ("response.code == 502", Reason.UPSTREAM_FAILED),
     ("response.code == 503", Reason.SERVICE_OVERLOADED),
+    ("response.code == 501", Reason.PARAM_INVALID),  # the caller's transfer coding
     ("response.code >= 500", Reason.INTERNAL),
     ("response.code >= 400", Reason.PARAM_INVALID),
 )

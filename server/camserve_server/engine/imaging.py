@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
+import structlog
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
@@ -118,7 +119,7 @@ class ImagingPool:
         """Draw a heatmap in a worker.
 
         Raises ValueError for a request outside its documented ranges, ApiError SERVICE_OVERLOADED when the queue is
-        full, and INTERNAL when the worker dies.
+        full, and INTERNAL when two workers die over it.
         """
         request.check()
         cam = np.ascontiguousarray(request.cam, np.float32)
@@ -139,8 +140,16 @@ class ImagingPool:
             try:
                 answer = await self._call(message, fds)
             except WorkerLostError:
-                raise ApiError(Reason.INTERNAL) from None
+                # A map of ours kills no worker: whatever did will hardly meet the next one too.
+                answer = await self._again(message, fds)
         return rendered_heatmap(answer, request)
+
+    async def _again(self, message: dict[str, Any], fds: list[int]) -> Answer:
+        structlog.get_logger("imaging").warning("a worker was lost while it drew; another draws again")
+        try:
+            return await self._call(message, fds)
+        except WorkerLostError as error:
+            raise ApiError(Reason.INTERNAL) from error
 
     async def fault(self, kind: Literal["crash", "hang", "memory"]) -> None:
         """Make a worker misbehave as a decoder might; raises what `decode` would raise then."""

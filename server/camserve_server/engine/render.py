@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ import numpy as np
 from camserve_server.engine.colormap import colours
 from camserve_server.engine.png_writer import PngWriter
 
+Array = np.ndarray[Any, Any]
+
 _BAND_PIXELS: Final = 1 << 18
-# pytorch-grad-cam's guard against division by zero, kept so that maps agree with it.
-_STRETCH_EPSILON: Final = 1e-7
 # A spread below the rounding noise of float32 is no structure.
 _CONSTANT_RATIO: Final = 1e-6
 
@@ -23,7 +24,7 @@ _CONSTANT_RATIO: Final = 1e-6
 class Drawing:
     """What to draw: fields as in RenderRequest; `base_fd` holds (height, width, 3) bytes."""
 
-    cam: np.ndarray[Any, Any]
+    cam: Array
     view: tuple[float, float, float, float]
     width: int
     height: int
@@ -49,7 +50,7 @@ def draw(drawing: Drawing, file: BinaryIO) -> Drawn:
     cam = np.nan_to_num(drawing.cam, posinf=0.0, neginf=0.0)
     raw_min, raw_max = float(cam.min()), float(cam.max())
     degenerate = raw_max - raw_min <= _CONSTANT_RATIO * max(abs(raw_min), abs(raw_max))
-    stretched = np.zeros_like(cam) if degenerate else (cam - raw_min) / (raw_max - raw_min + _STRETCH_EPSILON)
+    stretched = np.zeros_like(cam) if degenerate else _stretched(cam, drawing, (raw_min, raw_max))
     bands = placed(stretched.astype(np.float32), drawing.view, drawing.width, drawing.height)
     if drawing.format == "npy":
         _write_npy(bands, drawing, file)
@@ -59,9 +60,40 @@ def draw(drawing: Drawing, file: BinaryIO) -> Drawn:
     return Drawn(file.tell(), raw_min, raw_max, degenerate)
 
 
-def placed(
-    cam: np.ndarray[Any, Any], view: tuple[float, float, float, float], width: int, height: int
-) -> Iterator[np.ndarray[Any, Any]]:
+def _stretched(cam: Array, drawing: Drawing, raw_range: tuple[float, float]) -> Array:
+    """Return the map so scaled that its values span 0 to 1 once it is enlarged.
+
+    Enlarging flattens a peak, so the range is that of the enlarged map, as in pytorch-grad-cam's second stretch; of the
+    whole map, the part included that lies outside the picture. A drawing of few pixels may show no range; then it is
+    that of the map itself.
+    """
+    x0, y0, x1, y1 = drawing.view
+    columns = _extremes(*_taps(x0, x1, drawing.width, cam.shape[1], whole=True))
+    rows = _extremes(*_taps(y0, y1, drawing.height, cam.shape[0], whole=True))
+    values = _between(_between(cam.T, *columns).T, *rows)
+    low, high = (float(values.min()), float(values.max())) if values.size else raw_range
+    if high - low <= _CONSTANT_RATIO * max(abs(low), abs(high)):
+        low, high = raw_range
+    scaled: Array = (cam - low) / (high - low)
+    return scaled
+
+
+def _extremes(first: Array, second: Array, weight: Array, inside: Array) -> tuple[Array, Array, Array]:
+    """Return the taps among which the least and greatest values are: between two cells the way is straight."""
+    first, second, weight = first[inside], second[inside], weight[inside]
+    turns = np.ones(first.size, bool)
+    turns[1:-1] = (first[1:-1] != first[:-2]) | (first[1:-1] != first[2:])
+    return first[turns], second[turns], weight[turns]
+
+
+def _between(cam: Array, first: Array, second: Array, weight: Array) -> Array:
+    """Return rows between rows of `cam`."""
+    start: Array = cam[first]
+    between: Array = start + (cam[second] - start) * weight[:, None]
+    return between
+
+
+def placed(cam: Array, view: tuple[float, float, float, float], width: int, height: int) -> Iterator[Array]:
     """Yield bands of the (height, width) float32 drawing of a map that covers `view` of it; the rest is 0.
 
     Bilinear with half-pixel centres and repeated edges, as cv2.INTER_LINEAR.
@@ -69,36 +101,38 @@ def placed(
     x0, y0, x1, y1 = view
     left, right, across, inside_x = _taps(x0, x1, width, cam.shape[1])
     upper, lower, down, inside_y = _taps(y0, y1, height, cam.shape[0])
-    wide = cam[:, left] + (cam[:, right] - cam[:, left]) * across
+    wide = _between(cam.T, left, right, across).T.copy()
     wide[:, ~inside_x] = 0.0
     rows_per_band = max(1, _BAND_PIXELS // width)
     for top in range(0, height, rows_per_band):
         rows = slice(top, top + rows_per_band)
-        start = wide[upper[rows]]
-        band = start + (wide[lower[rows]] - start) * down[rows, None]
+        # Rounding may lead out of 0 to 1 by a little, and levels would wrap around.
+        band = _between(wide, upper[rows], lower[rows], down[rows]).clip(0.0, 1.0)
         band[~inside_y[rows]] = 0.0
         yield band
 
 
-def _taps(
-    start: float, end: float, size: int, cells: int
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return for each pixel centre the two cells beside it, the second one's weight, and whether it is in view."""
-    position = ((np.arange(size) + 0.5) / size - start) / (end - start)
+def _taps(start: float, end: float, size: int, cells: int, *, whole: bool = False) -> tuple[Array, Array, Array, Array]:
+    """Return for each pixel centre the two cells beside it, the second one's weight, and whether it is in view.
+
+    `whole` adds the pixels that the drawing would have if it showed all of the view.
+    """
+    pixels = np.arange(min(0, math.floor(start * size)), max(size, math.ceil(end * size))) if whole else np.arange(size)
+    position = ((pixels + 0.5) / size - start) / (end - start)
     inside = (position >= 0.0) & (position <= 1.0)
     cell = np.clip(position * cells - 0.5, 0.0, cells - 1.0)
     first = np.minimum(cell.astype(np.intp), cells - 1)
     return first, np.minimum(first + 1, cells - 1), (cell - first).astype(np.float32), inside
 
 
-def _write_npy(bands: Iterator[np.ndarray[Any, Any]], drawing: Drawing, file: BinaryIO) -> None:
+def _write_npy(bands: Iterator[Array], drawing: Drawing, file: BinaryIO) -> None:
     shape = (drawing.height, drawing.width)
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
     for band in bands:
         file.write(band.astype("<f4", copy=False).data)
 
 
-def _write_png(bands: Iterator[np.ndarray[Any, Any]], drawing: Drawing, file: BinaryIO) -> None:
+def _write_png(bands: Iterator[Array], drawing: Drawing, file: BinaryIO) -> None:
     writer = PngWriter(file, drawing.width, drawing.height)
     table = colours(drawing.colormap)
     opaque = round(drawing.alpha * 256)

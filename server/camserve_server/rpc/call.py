@@ -53,8 +53,11 @@ class Call:
         cls, method: MethodDescriptor, policy: Policy, request: Any, context: grpc.aio.ServicerContext[Any, Any]
     ) -> Call:
         """Returns the call with its metadata read and its request id chosen."""
-        received = context.invocation_metadata() or ()
-        metadata = {key: value for key, value in received if key in _READ and isinstance(value, str)}
+        metadata: dict[str, str] = {}
+        for key, value in context.invocation_metadata() or ():
+            if key in _READ and isinstance(value, str):
+                # Sent twice, a header means both (RFC 9110 section 5.3), which no single-valued one allows.
+                metadata[key] = f"{metadata[key]}, {value}" if key in metadata else value
         offered = metadata.get("x-request-id", "")
         request_id = offered if _REQUEST_ID.fullmatch(offered) else str(uuid.uuid4())
         return cls(method, policy, context, request, metadata, request_id)
@@ -63,6 +66,11 @@ class Call:
     def rest(self) -> bool:
         """Is true when the edge transcoded the call from REST."""
         return "x-envoy-original-path" in self.metadata
+
+    @property
+    def has_json(self) -> bool:
+        """Is true when the edge made the request of a JSON body."""
+        return self.rest and self.metadata.get("x-envoy-original-method") not in ("GET", "HEAD", "DELETE")
 
     @property
     def identity(self) -> Identity:

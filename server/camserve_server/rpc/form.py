@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -12,6 +13,10 @@ from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
 
 _VALUE = "google.protobuf.Value"
+# As the transcoder reads them in a query.
+_SWITCHES = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
+# Narrower than what int() and float() take, such as `1_0` and the digits of other scripts.
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 
 def request_from_fields(fields: dict[str, str]) -> inference_pb2.InferRequest:
@@ -77,7 +82,9 @@ def _place_value(tree: dict[str, Any], path: list[str], text: str) -> None:
 
 def _scalar(field: FieldDescriptor, text: str) -> Any:
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-        if text not in ("true", "false"):
+        if text not in _SWITCHES:
             raise ApiError(Reason.PARAM_INVALID, "A switch is `true` or `false`.", field=field.name)
-        return text == "true"
+        return _SWITCHES[text]
+    if field.cpp_type != FieldDescriptor.CPPTYPE_STRING and not _NUMBER.fullmatch(text):
+        raise ApiError(Reason.PARAM_INVALID, "A number has another form.", field=field.name)
     return text

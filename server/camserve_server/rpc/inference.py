@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import partial
 
@@ -63,8 +63,12 @@ class InferenceServicer:
             self._service.check(options)
         succeeded = failed = 0
         try:
-            async with aclosing(self._service.infer_batch(call.identity.tenant, inputs)) as outcomes:
-                async for outcome in _with_heartbeats(outcomes):
+            async with (
+                aclosing(self._service.infer_batch(call.identity.tenant, inputs)) as outcomes,
+                # Closed first: it waits on the other one.
+                aclosing(_with_heartbeats(outcomes)) as beating,
+            ):
+                async for outcome in beating:
                     if outcome is None:
                         yield pb.BatchEvent(event=pb.StreamEvent.heartbeat)
                         continue
@@ -114,7 +118,7 @@ class InferenceServicer:
         return buffer
 
 
-async def _with_heartbeats(outcomes: AsyncIterator[BatchOutcome]) -> AsyncIterator[BatchOutcome | None]:
+async def _with_heartbeats(outcomes: AsyncIterator[BatchOutcome]) -> AsyncGenerator[BatchOutcome | None]:
     """Yields the outcomes, and None whenever none came for 15 seconds."""
     upcoming = asyncio.ensure_future(anext(outcomes, None))
     try:

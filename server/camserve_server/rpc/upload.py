@@ -119,6 +119,8 @@ class Receiver:
                 break
             chunk = request.body.data
         form.finish()
+        if form.request and ({field.name for field, _ in first.ListFields()} & _OPTIONS or first.HasField("request")):
+            raise ApiError(Reason.PARAM_INVALID, "Options come in the query or in the form, not in both.")
         asked = form.request or _asked(call, first)
         # A client may mean the whole body or the file by the header; the file is checked when it is decoded.
         whole_body = body_md5 is not None and body_md5.digest() == declared_md5

@@ -562,11 +562,11 @@ class Heatmap(_message.Message):
     target: _builtins.str
     """Identifies the class that was explained."""
     normalization: _builtins.str
-    """Is `0-1`: the map was stretched from `raw_min`..`raw_max` to 0..1."""
+    """Is `0-1`: the drawn values were stretched so that they span 0 to 1."""
     raw_min: _builtins.float
-    """Is the least value of the map before it was stretched."""
+    """Is the least value of the map before it was enlarged and stretched."""
     raw_max: _builtins.float
-    """Is the greatest value of the map before it was stretched."""
+    """Is the greatest value of the map before it was enlarged and stretched."""
     degenerate: _builtins.bool
     """Is true when the map is constant, and so says nothing; it is drawn as zero."""
     @_builtins.property

@@ -26,5 +26,5 @@ def _message(call: Call, data: bytes) -> Message:
     try:
         return message_factory.GetMessageClass(call.method.input_type).FromString(data)
     except DecodeError:
-        # Over REST the transcoder made the bytes; what this parser refuses was nested too deep in the JSON.
-        raise ApiError(Reason.JSON_MALFORMED if call.rest else Reason.PARAM_INVALID) from None
+        # Over REST the transcoder made the bytes, of JSON nested too deep or of text that is not UTF-8.
+        raise ApiError(Reason.JSON_MALFORMED if call.has_json else Reason.PARAM_INVALID) from None
