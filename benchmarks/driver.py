@@ -33,6 +33,11 @@ class Driver:
                 text=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
     def pids(self) -> list[int]:
         """Returns the process and its descendants."""
         return descendants(self._process.pid)

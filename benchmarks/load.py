@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,27 @@ _CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_su
 Call = Callable[[], bytes]
 
 
-def grpc_caller(target: str, token: str, job: Job) -> tuple[Callable[[ExitStack], Call], Callable[[bytes], None]]:
-    """Returns what makes a call per thread, all on one connection, and what checks an answer."""
-    channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server: `make` returns a call for one thread, whose connections the stack closes; `check` an answer's check."""
+
+    make: Callable[[ExitStack], Call]
+    check: Callable[[bytes], None]
+
+
+def grpc_target(stack: ExitStack, address: str, token: str, job: Job) -> Target:
+    """Returns a gRPC server as a target; all threads share one connection, which `stack` closes."""
+    channel = stack.enter_context(grpc.insecure_channel(address, options=_CHANNEL_OPTIONS))
     call = channel.unary_unary(_METHOD, request_serializer=None, response_deserializer=None)
     message, metadata = job.as_message(), (("authorization", f"Bearer {token}"),)
+    return Target(
+        lambda _: lambda: call(message, metadata=metadata, timeout=_TIMEOUT_S),
+        lambda data: check(inference_pb2.InferResponse.FromString(data), job),
+    )
 
-    def make(stack: ExitStack) -> Call:
-        return lambda: call(message, metadata=metadata, timeout=_TIMEOUT_S)
 
-    return make, lambda data: check(inference_pb2.InferResponse.FromString(data), job)
-
-
-def rest_caller(
-    port: int, token: str, job: Job, *, upload: bool
-) -> tuple[Callable[[ExitStack], Call], Callable[[bytes], None]]:
-    """Returns what makes a call per thread, each on its own connection, and what checks an answer."""
+def rest_target(port: int, token: str, job: Job, *, upload: bool) -> Target:
+    """Returns the edge as a target, asked by JSON or by raw upload; each thread has its own connection."""
     path = job.as_query() if upload else "/v1/infer"
     body = job.picture if upload else job.as_json()
     headers = {
@@ -64,7 +70,7 @@ def rest_caller(
 
         return call
 
-    return make, lambda data: check(json_format.Parse(data, inference_pb2.InferResponse()), job)
+    return Target(make, lambda data: check(json_format.Parse(data, inference_pb2.InferResponse()), job))
 
 
 def run(make: Callable[[ExitStack], Call], concurrency: int, warm_up_s: float, seconds: float) -> Window:
@@ -100,13 +106,13 @@ def _serve(order: dict[str, Any]) -> Any:
     picture = Path(order["picture"])
     media_type = "image/png" if picture.suffix == ".png" else "image/jpeg"
     job = Job(picture.read_bytes(), media_type, order["model"], order["cam"])
-    if order["way"] == "grpc":
-        make, check_answer = grpc_caller(order["target"], order["token"], job)
-    else:
-        make, check_answer = rest_caller(order["port"], order["token"], job, upload=order["way"] == "upload")
     with ExitStack() as stack:
-        check_answer(make(stack)())
-    return run(make, order["concurrency"], order["warm_up_s"], order["seconds"]).sample().as_dict()
+        if order["way"] == "grpc":
+            target = grpc_target(stack, order["target"], order["token"], job)
+        else:
+            target = rest_target(order["port"], order["token"], job, upload=order["way"] == "upload")
+        target.check(target.make(stack)())
+        return run(target.make, order["concurrency"], order["warm_up_s"], order["seconds"]).sample().as_dict()
 
 
 if __name__ == "__main__":

@@ -51,9 +51,10 @@ class Pipeline:
 
     async def measure(
         self, picture: bytes, model: str, *, cam: bool, concurrency: int, warm_up_s: float, seconds: float
-    ) -> Window:
-        """Returns the window in which `concurrency` tasks predicted as often as they could."""
+    ) -> dict[str, Any]:
+        """Returns what `concurrency` tasks saw that predicted as often as they could, and the images of a batch."""
         await self.predict(picture, model, cam=cam)
+        before = self._engine.stats()
         window = Window.of(time.monotonic(), warm_up_s, seconds)
 
         async def work() -> None:
@@ -62,7 +63,9 @@ class Pipeline:
                 window.add(started, time.monotonic())
 
         await asyncio.gather(*(work() for _ in range(concurrency)))
-        return window
+        after = self._engine.stats()
+        per_batch = (after.pictures - before.pictures) / (after.batches - before.batches)
+        return {**window.sample().as_dict(), "images_per_batch": per_batch}
 
 
 def _main() -> None:
@@ -72,7 +75,7 @@ def _main() -> None:
 
     def serve(order: dict[str, Any]) -> Any:
         order["picture"] = Path(order["picture"]).read_bytes()
-        return loop.wait(pipeline.measure(**order)).sample().as_dict()
+        return loop.wait(pipeline.measure(**order))
 
     obey(serve)
     loop.wait(pipeline.close())

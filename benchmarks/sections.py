@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,19 @@ from benchmarks.footprint import REPLICA, measure_footprint
 from benchmarks.huge import measure_huge
 from benchmarks.report import Verdict, number, table
 from benchmarks.service import RESNET, SHAPES, Service, environment_for
-from benchmarks.throughput import BARE, GRPC, HANDWRITTEN, JSON, UPLOAD, Cell, Measured, Throughput, cells
+from benchmarks.throughput import (
+    BARE,
+    CALLERS,
+    GRPC,
+    HANDWRITTEN,
+    JSON,
+    UPLOAD,
+    Cell,
+    Measured,
+    Round,
+    Throughput,
+    cells,
+)
 
 RATIO = "engine with / without CAM"
 
@@ -59,7 +73,7 @@ class Findings:
 def footprint(place: Place, plan: Plan) -> Findings:
     """Start-up and idle memory."""
     place.progress("starting the stack with the bundled model")
-    found = measure_footprint(place.folder / "footprint", place.shapes, starts=1 if plan.quick else 3)
+    found = measure_footprint(place.folder / "footprint", place.shapes, starts=1 if plan.quick else 2)
     rows = [
         (name, *(number(size) for size in (memory.rss_mb, memory.once_mb, memory.pss_mb)))
         for name, memory in found.memory.items()
@@ -104,10 +118,13 @@ def throughput(place: Place, plan: Plan, service: Service) -> Findings:
         comparison = Throughput(service, bare, handwritten, load, place.photo())
         measured = comparison.run(list(cells(plan.rounds, quick=plan.quick)), plan.rounds, place.progress)
     ways = (BARE, GRPC, JSON, UPLOAD, HANDWRITTEN)
-    rows = [(cell.title, *(number(found.median_ms(way)) for way in ways)) for cell, found in measured.items()]
+    rows = [
+        (cell.title, *(number(found.typical(way, lambda one: one.ms_per_image)) for way in ways))
+        for cell, found in measured.items()
+    ]
     print(table("Throughput, ms per image", ("load", *ways), rows))
     rows = [
-        (cell.title, *(f"{found.throughput_ratio(way, BARE):.2f}" for way in ways[1:4]))
+        (cell.title, *(number(found.throughput_ratio(way, BARE)) for way in ways[1:4]))
         for cell, found in measured.items()
     ]
     print(table("Throughput, share of the bare pipeline's", ("load", *ways[1:4]), rows))
@@ -117,10 +134,11 @@ def throughput(place: Place, plan: Plan, service: Service) -> Findings:
         for way in cell.ways
         if cell.concurrency == 8
     ]
-    print(table("Processor time, ms per image", ("load", "way", "server", "workers", "Envoy", "callers"), rows))
+    header = ("load", "way", "server", "workers", "Envoy", "callers", "images per batch")
+    print(table("Processor time, ms per image", header, rows))
     for cell, found in measured.items():
-        for way, errors in found.errors.items():
-            print(f"\n{cell.title}, {way}: failed calls: {errors}")
+        for way, one in ((way, one) for way, rounds in found.rounds.items() for one in rounds if one.errors):
+            print(f"\n{cell.title}, {way}: failed calls: {one.errors}")
     figures = [{**_named(cell), **asdict(found)} for cell, found in measured.items()]
     return Findings(figures, list(_throughput_verdicts(measured)))
 
@@ -151,10 +169,15 @@ def huge(place: Place, plan: Plan, service: Service) -> Findings:
     return Findings(asdict(found), [answered, Verdict("greatest growth of a process", found.greatest_mb(), 400, " MB")])
 
 
-def _processor_row(found: Measured, way: str) -> tuple[str, str, str, str]:
-    server = found.median_cpu_ms(way, "replica", "server", "pipeline")
-    others = (found.median_cpu_ms(way, role) for role in ("imaging worker", "Envoy", "callers"))
-    return (number(server), *(number(ms) if ms else "" for ms in others))  # type: ignore[return-value]
+def _processor_row(found: Measured, way: str) -> list[str]:
+    # Neither the bare pipeline nor the hand-written server has a role of camserve's.
+    parts = [("replica", "other"), ("imaging worker",), ("Envoy",), (CALLERS,)]
+    cpu_ms = [found.typical(way, partial(_cpu_ms, roles)) for roles in parts]
+    return [number(value or nan) for value in (*cpu_ms, found.typical(way, lambda one: one.images_per_batch))]
+
+
+def _cpu_ms(roles: tuple[str, ...], one: Round) -> float:
+    return sum(one.cpu_ms.get(role, 0.0) for role in roles)
 
 
 def _named(cell: Cell) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -89,12 +90,23 @@ class Service:
         state = json.loads(ready.read_text())
         self.edge_port = int(state["edge_url"].rpartition(":")[2])
         self.grpc_target = str(state["grpc_target"])
+        self._metrics_url = f"http://127.0.0.1:{environment['CAMSERVE_METRICS_PORT']}/metrics"
         settings = load(data_dir=folder / "data")
         self.token = issuer(settings).issue(tenant="benchmark", subject="benchmark", scopes=SCOPES, ttl_s=3600)
 
     def pids(self) -> dict[str, list[int]]:
         """Returns the processes by role; see `processes.role`."""
         return by_role(self._process.pid)
+
+    def batches(self) -> tuple[float, float]:
+        """Returns how many batches the engine has run so far, and of how many images."""
+        with urllib.request.urlopen(self._metrics_url, timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        batches, images = (
+            sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"camserve_batch_images_{end}{{"))
+            for end in ("count", "sum")
+        )
+        return batches, images
 
     def close(self) -> None:
         """Stops everything as Ctrl-C does."""

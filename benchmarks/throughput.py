@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from math import isnan, nan
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.driver import Driver
-from benchmarks.processes import cpu_s
+from benchmarks.processes import by_role, cpu_s
 from benchmarks.service import RESNET, SHAPES, Service
 
+CALLERS = "callers"
 BARE, GRPC, JSON, UPLOAD, HANDWRITTEN = "bare", "gRPC", "REST JSON", "REST upload", "hand-written"
+# By concurrency. A batch of 8 takes a good part of a second.
+_SLOW_SECONDS = {1: 1.2, 8: 2.5, 32: 2.0}
 _WAY_OF_LOAD = {GRPC: "grpc", JSON: "json", UPLOAD: "upload", HANDWRITTEN: "grpc"}
 
 
@@ -34,37 +37,41 @@ class Cell:
         return f"{self.model}, {'with' if self.cam else 'no'} CAM, {self.concurrency} at once"
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One way measured once: see `window.Sample`; `cpu_ms` is processor time per image by role."""
+
+    ms_per_image: float
+    p50_ms: float
+    images: int
+    images_per_batch: float
+    cpu_ms: dict[str, float]
+    errors: dict[str, int]
+
+
 @dataclass(slots=True)
 class Measured:
-    """The rounds of one cell, by way: ms per image, the callers' median wait, ms of processor time per image."""
+    """The rounds of one cell, by way."""
 
-    ms: dict[str, list[float]] = field(default_factory=dict)
-    p50_ms: dict[str, list[float]] = field(default_factory=dict)
-    cpu_ms: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-    errors: dict[str, dict[str, int]] = field(default_factory=dict)
+    rounds: dict[str, list[Round]] = field(default_factory=dict)
 
-    def add(self, way: str, sample: Mapping[str, Any], cpu_ms: dict[str, float]) -> None:
+    def add(self, way: str, one: Round) -> None:
         """Adds one round of one way."""
-        self.ms.setdefault(way, []).append(sample["ms_per_image"])
-        self.p50_ms.setdefault(way, []).append(sample["p50_ms"])
-        self.cpu_ms.setdefault(way, []).append(cpu_ms)
-        if sample["errors"]:
-            self.errors.setdefault(way, {}).update(sample["errors"])
+        self.rounds.setdefault(way, []).append(one)
 
-    def median_ms(self, way: str) -> float:
-        """Returns the median over the rounds of ms per image."""
-        return median(self.ms.get(way, [math.nan]))
-
-    def median_cpu_ms(self, way: str, *roles: str) -> float:
-        """Returns the median over the rounds of the processor time per image of the roles, all when none is named."""
-        rounds = self.cpu_ms.get(way, [])
-        sums = [sum(ms for role, ms in one.items() if not roles or role in roles) for one in rounds]
-        return median(sums) if sums else math.nan
+    def typical(self, way: str, read: Callable[[Round], float]) -> float:
+        """Returns the median over the rounds of what `read` takes from each; not a number when there is none."""
+        return _median(read(one) for one in self.rounds.get(way, []))
 
     def throughput_ratio(self, way: str, other: str) -> float:
         """Returns the throughput of `way` over that of `other`: the median of the rounds' own ratios."""
-        pairs = zip(self.ms.get(other, []), self.ms.get(way, []), strict=True)
-        return median([theirs / ours for theirs, ours in pairs] or [math.nan])
+        pairs = zip(self.rounds.get(other, []), self.rounds.get(way, []), strict=True)
+        return _median(theirs.ms_per_image / ours.ms_per_image for theirs, ours in pairs)
+
+
+def _median(values: Iterable[float]) -> float:
+    known = [value for value in values if not isnan(value)]
+    return median(known) if known else nan
 
 
 def cells(rounds: int, *, quick: bool) -> Iterator[Cell]:
@@ -72,8 +79,8 @@ def cells(rounds: int, *, quick: bool) -> Iterator[Cell]:
     service = (BARE, GRPC, JSON, UPLOAD)
     for model in (RESNET, SHAPES):
         for cam in (True, False):
-            for concurrency in (1, 8, 32):
-                if quick and (concurrency != 8 or not cam):
+            for concurrency in _SLOW_SECONDS:
+                if quick and not (concurrency == 8 and cam):
                     continue
                 slow = model == RESNET
                 compared = slow and cam and concurrency == 8
@@ -81,7 +88,7 @@ def cells(rounds: int, *, quick: bool) -> Iterator[Cell]:
                     model,
                     cam,
                     concurrency,
-                    seconds=(2.5 if concurrency > 1 else 1.2) if slow else 0.8,
+                    seconds=_SLOW_SECONDS[concurrency] if slow else 0.8,
                     ways=(*service, HANDWRITTEN) if compared else service,
                     rounds=frozenset(range(rounds) if concurrency == 8 else {0, rounds - 1}),
                 )
@@ -109,38 +116,51 @@ class Throughput:
                     continue
                 report(f"round {number + 1} of {rounds}: {cell.title}")
                 for way in cell.ways if number % 2 == 0 else reversed(cell.ways):
-                    sample, cpu_ms = self._measure(cell, way)
-                    measured[cell].add(way, sample, cpu_ms)
+                    measured[cell].add(way, self._measure(cell, way))
         return measured
 
-    def _measure(self, cell: Cell, way: str) -> tuple[dict[str, Any], dict[str, float]]:
+    def _measure(self, cell: Cell, way: str) -> Round:
         pids = self._pids(way)
-        before = {role: cpu_s(ids) for role, ids in pids.items()}
+        cpu_before_s = {role: cpu_s(ids) for role, ids in pids.items()}
+        batches_before = self._service.batches()
         order: dict[str, Any] = {
             "picture": str(self._picture),
             "model": cell.model,
             "cam": cell.cam,
             "concurrency": cell.concurrency,
-            "warm_up_s": 0.3 * cell.seconds,
+            "warm_up_s": 0.25 * cell.seconds,
             "seconds": cell.seconds * (2 if way == HANDWRITTEN else 1),
         }
-        if way == BARE:
-            sample = self._bare.ask(**order)
-        else:
-            target = self._handwritten_target if way == HANDWRITTEN else self._service.grpc_target
-            sample = self._load.ask(
-                **order,
-                way=_WAY_OF_LOAD[way],
-                target=target,
-                port=self._service.edge_port,
-                token=self._service.token,
-            )
+        sample = self._bare.ask(**order) if way == BARE else self._load.ask(**order, **self._address(way))
         answered = max(1, sample["answered"])
-        return sample, {role: (cpu_s(ids) - before[role]) * 1000 / answered for role, ids in pids.items()}
+        return Round(
+            ms_per_image=sample["ms_per_image"],
+            p50_ms=sample["p50_ms"],
+            images=sample["images"],
+            images_per_batch=sample.get("images_per_batch") or _per_batch(batches_before, self._service.batches()),
+            cpu_ms={role: (cpu_s(ids) - cpu_before_s[role]) * 1000 / answered for role, ids in pids.items()},
+            errors=sample["errors"],
+        )
+
+    def _address(self, way: str) -> dict[str, Any]:
+        target = self._handwritten_target if way == HANDWRITTEN else self._service.grpc_target
+        return {
+            "way": _WAY_OF_LOAD[way],
+            "target": target,
+            "port": self._service.edge_port,
+            "token": self._service.token,
+        }
 
     def _pids(self, way: str) -> dict[str, list[int]]:
+        callers = {CALLERS: self._load.pids()}
         if way == BARE:
-            return {"pipeline": self._bare.pids()}
+            return by_role(self._bare.pid)
         if way == HANDWRITTEN:
-            return {"server": self._handwritten.pids(), "callers": self._load.pids()}
-        return {**self._service.pids(), "callers": self._load.pids()}
+            return by_role(self._handwritten.pid) | callers
+        return self._service.pids() | callers
+
+
+def _per_batch(before: tuple[float, float], after: tuple[float, float]) -> float:
+    """Returns images per batch between two readings of (batches, images)."""
+    batches = after[0] - before[0]
+    return (after[1] - before[1]) / batches if batches else nan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from math import nan
 from statistics import median
 from typing import Any
 
@@ -47,20 +48,23 @@ class Window:
         self.finished.append((finished, finished - started))
 
     def sample(self) -> Sample:
-        """Returns what the answers show; with fewer than two in the window, the mean over all of them.
+        """Returns what the answers show; where the window caught too few, what all of them show.
 
-        The first answer in the window starts the clock and does not count, so that neither edge cuts an interval.
+        Answers come in bursts, a batch at a time. The clock therefore runs from the last answer before the window
+        to the last one in it, which are ends of bursts: from the first answer in it to the last, it would count
+        one burst too many.
         """
-        inside = sorted(one for one in self.finished if self.counts_from <= one[0] <= self.ends_at)
-        if len(inside) < 2:
-            inside = sorted(self.finished)
-        if len(inside) < 2:
-            return Sample(float("nan"), float("nan"), len(inside), len(self.finished), dict(self.errors))
-        span_s = inside[-1][0] - inside[0][0]
+        answers = sorted(self.finished)
+        counted = [one for one in answers if self.counts_from < one[0] <= self.ends_at]
+        before = [finished for finished, _ in answers if finished <= self.counts_from]
+        if not counted or not before:
+            counted, before = answers[1:], [finished for finished, _ in answers[:1]]
+        if not counted:
+            return Sample(nan, nan, 0, len(answers), dict(self.errors))
         return Sample(
-            ms_per_image=span_s * 1000 / (len(inside) - 1),
-            p50_ms=median(latency for _, latency in inside) * 1000,
-            images=len(inside) - 1,
-            answered=len(self.finished),
+            ms_per_image=(counted[-1][0] - before[-1]) * 1000 / len(counted),
+            p50_ms=median(latency for _, latency in counted) * 1000,
+            images=len(counted),
+            answered=len(answers),
             errors=dict(self.errors),
         )

@@ -206,12 +206,12 @@ def scribbled(rng: np.random.Generator, pixels: Pixels) -> Pixels:
     """Returns the background with thin lines, specks or words on it; none of them is one of the classes."""
     canvas = np.ascontiguousarray(np.clip(pixels, 0, 255), dtype=np.uint8)
     height, width = canvas.shape[:2]
-    for _ in range(int(rng.integers(1, 7))):
+    for _ in range(int(rng.integers(1, 5))):
         color = tuple(float(value) for value in random_color(rng))
         x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
         kind = rng.random()
         if kind < 0.5:
-            steps = rng.normal(0, max(width, height) * 0.08, (int(rng.integers(2, 6)), 2))
+            steps = rng.normal(0, max(width, height) * 0.06, (int(rng.integers(2, 6)), 2))
             path = np.round(np.cumsum(steps, axis=0) + np.array([x, y])).astype(np.int32)
             cv2.polylines(canvas, [path], False, color, 1, cv2.LINE_AA)
         elif kind < 0.75:

@@ -118,7 +118,7 @@ def _figure(rng: np.random.Generator, label: int, width: int, height: int) -> _F
     if name in CORNERED and recipe not in {"round_ends", "pentagram"} and rng.random() < 0.12:
         contours = rounded(contours, float(rng.uniform(0.04, 0.22 if name in {"square", "triangle"} else 0.13)))
     if rng.random() < 0.12:
-        contours = _wobble(rng, contours, float(rng.uniform(0.01, 0.045)))
+        contours = _wobble(rng, contours, float(rng.uniform(0.01, 0.04)))
     placed, size_px = _placed(rng, contours, width, height)
     input_px = 128 / max(width, height)
     thinnest = max(1.0, 0.6 / input_px)
@@ -168,13 +168,16 @@ def _paint(rng: np.random.Generator, pixels: Pixels, figure: _Figure, grey: bool
         around = np.repeat(around @ luma, 3).reshape(-1, 3)
     wanted = float(rng.choice([42.0, 60.0, 90.0, 130.0]))
     # On a busy ground, or for a small object, the least contrast is not enough to tell a hexagon from a circle.
-    if float(around.std(axis=0).max()) > 30 or max(x1 - x0, y1 - y0) * 128 < 26 * max(figure.mask.shape):
-        wanted = max(wanted, 75.0)
+    busy = float(around.std(axis=0).max()) > 22
+    if busy or figure.border is not None or max(x1 - x0, y1 - y0) * 128 < 28 * max(figure.mask.shape):
+        wanted = max(wanted, 100.0)
+    if busy and figure.line_px is not None:
+        wanted *= 1.3
     if figure.line_px is not None:
         wanted = min(260.0, wanted / min(1.0, figure.line_px))
     best, best_distance = np.zeros(3, np.float32), -1.0
-    for attempt in range(14):
-        color = random_color(rng) if attempt < 12 else np.full(3, 255.0 * (attempt - 12), np.float32)
+    for attempt in range(20):
+        color = random_color(rng) if attempt < 18 else np.full(3, 255.0 * (attempt - 18), np.float32)
         seen = np.repeat(color @ luma, 3) if grey else color
         distance = float(np.percentile(np.sqrt(((around - seen) ** 2).sum(axis=1)), 12))
         if distance > best_distance:
@@ -202,9 +205,9 @@ def _compose(rng: np.random.Generator, pixels: Pixels, figure: _Figure, covered:
         surface = color * (0.75 + 0.4 * ramp(rng, x1 - x0, y1 - y0))[:, :, None]
     elif kind < 0.25:
         field = (fractal if rng.random() < 0.6 else pattern)(rng, x1 - x0, y1 - y0)
-        surface = color + (field[:, :, None] - 0.5) * np.float32(rng.uniform(10, 60))
+        surface = color + (field[:, :, None] - 0.5) * np.float32(rng.uniform(10, 50))
     if rng.random() < 0.08:
-        alpha *= np.float32(rng.uniform(0.75, 0.95))
+        alpha *= np.float32(rng.uniform(0.8, 0.95))
     pixels[window] = pixels[window] * (1 - alpha) + surface * alpha
     if figure.border is not None:
         edge = figure.border[window].astype(np.float32)[:, :, None] / 255
@@ -217,11 +220,11 @@ def _photographed(rng: np.random.Generator, pixels: Pixels, size_px: float, fine
     height, width = pixels.shape[:2]
     if rng.random() < 0.15:
         pixels = pixels * (0.7 + rng.uniform(0.2, 0.5) * ramp(rng, width, height))[:, :, None]
-    if rng.random() < 0.2:
+    if rng.random() < 0.18:
         widest = max(0.4, size_px * (0.008 if fine else 0.028))
         pixels = cv2.GaussianBlur(pixels, (0, 0), float(rng.uniform(0.3, widest + 0.01))).astype(np.float32)
     if rng.random() < 0.3:
-        strength = float(rng.uniform(1, 7 if fine else 18))
+        strength = float(rng.uniform(1, 6 if fine else 16))
         noise = rng.standard_normal((height, width, 1 if rng.random() < 0.5 else 3), dtype=np.float32)
         pixels = pixels + noise * np.float32(strength)
     if rng.random() < 0.03:
@@ -229,7 +232,7 @@ def _photographed(rng: np.random.Generator, pixels: Pixels, size_px: float, fine
         pixels = np.where((salt < 0.004)[:, :, None], 0, np.where((salt > 0.996)[:, :, None], 255, pixels))
     result = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     if rng.random() < 0.35:
-        quality = int(rng.integers(60 if fine else 30, 96))
+        quality = int(rng.integers(70 if fine else 30, 96))
         packed = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         result = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), dtype=np.uint8)
     return result
