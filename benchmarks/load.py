@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -116,5 +115,4 @@ def _serve(order: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    sys.setswitchinterval(0.001)
     obey(_serve)

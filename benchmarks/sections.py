@@ -93,7 +93,7 @@ def stages(place: Place, plan: Plan) -> Findings:
     figures: dict[str, dict[str, float]] = {}
     with Driver("stages", place.folder, place.environment("stages")) as driver:
         driver.hello()
-        for model, seconds in ((SHAPES, 4.0), (RESNET, 8.0)):
+        for model, seconds in ((SHAPES, 4.0), (RESNET, 12.0)):
             place.progress(f"stages alone, {model}")
             figures[model] = driver.ask(
                 picture=str(place.photo()), model=model, seconds=seconds / 2 if plan.quick else seconds
