@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -52,6 +53,8 @@ def _run(place: Place, plan: Plan, chosen: list[str]) -> dict[str, Findings]:
 def main() -> None:
     """Measures, prints the tables, then the verdicts."""
     options = _options()
+    # As Ctrl-C does: leaves the `with` blocks that end the stack and the other processes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = Plan(rounds=options.rounds or (1 if options.quick else 3), quick=options.quick)
     started = time.monotonic()
     busy = [machine.busy_cores()]

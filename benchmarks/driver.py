@@ -13,6 +13,9 @@ from typing import Any, NoReturn, Self
 from benchmarks.processes import descendants
 
 
+_ENDED_WITHIN_S = 30.0
+
+
 class DriverError(Exception):
     """A child ended instead of answering; its log says why."""
 
@@ -61,7 +64,7 @@ class Driver:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            self._process.wait(30)
+            self._process.wait(_ENDED_WITHIN_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -84,8 +87,9 @@ class Driver:
         return json.loads(line)
 
     def _fail(self) -> NoReturn:
+        status = self._process.wait(_ENDED_WITHIN_S)
         last = self._log.read_text(errors="replace").strip().splitlines()[-5:]
-        raise DriverError(f"benchmarks.{self._module} ended: " + "\n".join(last))
+        raise DriverError(f"benchmarks.{self._module} ended with status {status}: " + "\n".join(last))
 
 
 def obey(serve: Callable[[dict[str, Any]], Any], hello: Any = None) -> None:

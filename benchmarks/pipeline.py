@@ -77,8 +77,10 @@ def _main() -> None:
         order["picture"] = Path(order["picture"]).read_bytes()
         return loop.wait(pipeline.measure(**order))
 
-    obey(serve)
-    loop.wait(pipeline.close())
+    try:
+        obey(serve)
+    finally:
+        loop.wait(pipeline.close())
 
 
 if __name__ == "__main__":
