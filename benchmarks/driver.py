@@ -12,7 +12,6 @@ from typing import Any, NoReturn, Self
 
 from benchmarks.processes import descendants
 
-
 _ENDED_WITHIN_S = 30.0
 
 
