@@ -51,6 +51,17 @@ class Reason(StrEnum):
     STORE_UNAVAILABLE = "store.unavailable"
     SERVICE_DRAINING = "service.draining"
     TIMEOUT_EXCEEDED = "timeout.exceeded"
+    IMAGE_URL_NOT_ALLOWED = "image.url_not_allowed"
+    IMAGE_FETCH_FAILED = "image.fetch_failed"
+    IDEMPOTENCY_KEY_INVALID = "idempotency.key_invalid"
+    IDEMPOTENCY_IN_PROGRESS = "idempotency.in_progress"
+    IDEMPOTENCY_KEY_REUSED = "idempotency.key_reused"
+    JOB_NOT_FOUND = "job.not_found"
+    JOB_RESULTS_EXPIRED = "job.results_expired"
+    JOB_ALREADY_COMPLETED = "job.already_completed"
+    CURSOR_INVALID = "cursor.invalid"
+    WEBHOOK_NOT_FOUND = "webhook.not_found"
+    WEBHOOK_URL_NOT_ALLOWED = "webhook.url_not_allowed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,19 @@ CATALOGUE: dict[Reason, Entry] = {
     Reason.TIMEOUT_EXCEEDED: Entry(
         "gateway_timeout", 504, "DEADLINE_EXCEEDED", "The call took longer than its time budget.", 1
     ),
+    Reason.IMAGE_URL_NOT_ALLOWED: Entry(*_VALIDATION, "The image's URL is not one that is fetched."),
+    Reason.IMAGE_FETCH_FAILED: Entry(*_UNPROCESSABLE, "The image could not be fetched from its URL."),
+    Reason.IDEMPOTENCY_KEY_INVALID: Entry(*_VALIDATION, "The idempotency key is not valid here."),
+    Reason.IDEMPOTENCY_IN_PROGRESS: Entry(
+        "conflict", 409, "ABORTED", "The first call with this idempotency key still runs.", 1
+    ),
+    Reason.IDEMPOTENCY_KEY_REUSED: Entry(*_UNPROCESSABLE, "The idempotency key was used for another request."),
+    Reason.JOB_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such job."),
+    Reason.JOB_RESULTS_EXPIRED: Entry(*_NOT_FOUND, "The job's results have expired."),
+    Reason.JOB_ALREADY_COMPLETED: Entry("conflict", 409, "FAILED_PRECONDITION", "The job has already ended."),
+    Reason.CURSOR_INVALID: Entry(*_VALIDATION, "The cursor is not valid for this listing."),
+    Reason.WEBHOOK_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such webhook."),
+    Reason.WEBHOOK_URL_NOT_ALLOWED: Entry(*_VALIDATION, "The webhook's URL is not one that events are sent to."),
 }
 
 

@@ -114,6 +114,28 @@ class ErrorObject(_message.Message):
         """503 service_unavailable, UNAVAILABLE. This replica is shutting down."""
         timeout_exceeded: ErrorObject._Reason.ValueType  # 41
         """504 gateway_timeout, DEADLINE_EXCEEDED. The call's time budget ran out."""
+        image_url_not_allowed: ErrorObject._Reason.ValueType  # 42
+        """400 validation_error, INVALID_ARGUMENT. The URL of an image is not one that is fetched: not https, or not public."""
+        image_fetch_failed: ErrorObject._Reason.ValueType  # 43
+        """422 unprocessable, FAILED_PRECONDITION. The image could not be fetched from its URL; the answer never says why."""
+        idempotency_key_invalid: ErrorObject._Reason.ValueType  # 50
+        """400 validation_error, INVALID_ARGUMENT. The idempotency key is not 1 to 255 visible ASCII characters."""
+        idempotency_in_progress: ErrorObject._Reason.ValueType  # 51
+        """409 conflict, ABORTED. The first call of this idempotency key still runs; `Retry-After` says when to come again."""
+        idempotency_key_reused: ErrorObject._Reason.ValueType  # 52
+        """422 unprocessable, FAILED_PRECONDITION. The idempotency key was used for another request."""
+        job_not_found: ErrorObject._Reason.ValueType  # 60
+        """404 not_found, NOT_FOUND. The job never was, is gone, or is another tenant's."""
+        job_results_expired: ErrorObject._Reason.ValueType  # 61
+        """404 not_found, NOT_FOUND. The job's time is over: its results are removed."""
+        job_already_completed: ErrorObject._Reason.ValueType  # 62
+        """409 conflict, FAILED_PRECONDITION. The job ended before it could be canceled."""
+        cursor_invalid: ErrorObject._Reason.ValueType  # 63
+        """400 validation_error, INVALID_ARGUMENT. The cursor is altered, or another listing's."""
+        webhook_not_found: ErrorObject._Reason.ValueType  # 70
+        """404 not_found, NOT_FOUND. The webhook or its delivery never was, is gone, or is another tenant's."""
+        webhook_url_not_allowed: ErrorObject._Reason.ValueType  # 71
+        """400 validation_error, INVALID_ARGUMENT. The URL is not one that events are sent to: not https, or not public."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Lists every reason for an error: `code` is the value's name with its first `_` written as `.`."""
@@ -202,6 +224,28 @@ class ErrorObject(_message.Message):
     """503 service_unavailable, UNAVAILABLE. This replica is shutting down."""
     timeout_exceeded: ErrorObject.Reason.ValueType  # 41
     """504 gateway_timeout, DEADLINE_EXCEEDED. The call's time budget ran out."""
+    image_url_not_allowed: ErrorObject.Reason.ValueType  # 42
+    """400 validation_error, INVALID_ARGUMENT. The URL of an image is not one that is fetched: not https, or not public."""
+    image_fetch_failed: ErrorObject.Reason.ValueType  # 43
+    """422 unprocessable, FAILED_PRECONDITION. The image could not be fetched from its URL; the answer never says why."""
+    idempotency_key_invalid: ErrorObject.Reason.ValueType  # 50
+    """400 validation_error, INVALID_ARGUMENT. The idempotency key is not 1 to 255 visible ASCII characters."""
+    idempotency_in_progress: ErrorObject.Reason.ValueType  # 51
+    """409 conflict, ABORTED. The first call of this idempotency key still runs; `Retry-After` says when to come again."""
+    idempotency_key_reused: ErrorObject.Reason.ValueType  # 52
+    """422 unprocessable, FAILED_PRECONDITION. The idempotency key was used for another request."""
+    job_not_found: ErrorObject.Reason.ValueType  # 60
+    """404 not_found, NOT_FOUND. The job never was, is gone, or is another tenant's."""
+    job_results_expired: ErrorObject.Reason.ValueType  # 61
+    """404 not_found, NOT_FOUND. The job's time is over: its results are removed."""
+    job_already_completed: ErrorObject.Reason.ValueType  # 62
+    """409 conflict, FAILED_PRECONDITION. The job ended before it could be canceled."""
+    cursor_invalid: ErrorObject.Reason.ValueType  # 63
+    """400 validation_error, INVALID_ARGUMENT. The cursor is altered, or another listing's."""
+    webhook_not_found: ErrorObject.Reason.ValueType  # 70
+    """404 not_found, NOT_FOUND. The webhook or its delivery never was, is gone, or is another tenant's."""
+    webhook_url_not_allowed: ErrorObject.Reason.ValueType  # 71
+    """400 validation_error, INVALID_ARGUMENT. The URL is not one that events are sent to: not https, or not public."""
 
     TYPE_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
