@@ -19,7 +19,7 @@ from training.outlines import CLASSES
 from training.report import table
 from training.shapes_scenes import PAD_COLOR
 
-_GOLDEN_CASES = 8
+_GOLDEN_CASES = len(CLASSES)
 
 
 def _model_toml(recipe: Recipe, temperature: float, weights_sha256: str) -> str:

@@ -22,20 +22,21 @@ from training.report import measure
 RECIPES = {
     "1": Recipe(
         version="1",
-        side=128,
+        side=160,
         network={"widths": [16, 24, 48, 64], "blocks": [1, 1, 1], "features": 48},
         train_count=56_000,
         rounds=(Round(4_500, 1_800, 3e-3), Round(0, 2_400, 1.5e-3)),
     ),
     "2": Recipe(
         version="2",
-        side=128,
+        side=160,
         network={"widths": [16, 32, 64, 96], "blocks": [1, 1, 2], "features": 64},
         train_count=56_000,
         rounds=(Round(4_000, 1_400, 3e-3), Round(0, 2_000, 1.5e-3)),
     ),
 }
 
+_POLISH_RATE = 1e-3
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -43,11 +44,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.train_shapes", description=__doc__)
     parser.add_argument("--version", choices=sorted(RECIPES), default="2")
     parser.add_argument("--seed", type=int, default=0, help="initial weights, order and augmentation")
-    parser.add_argument("--train-seed", type=int, default=4, help="series of the scenes to learn from")
-    parser.add_argument("--calibration-seed", type=int, default=2002, help="series that fits the temperature")
-    parser.add_argument("--held-out-seed", type=int, default=1002, help="series of the scenes that are only measured")
-    parser.add_argument("--foreign-seed", type=int, default=3002, help="series of the foreign scenes")
+    parser.add_argument("--train-seed", type=int, default=6, help="series of the scenes to learn from")
+    parser.add_argument("--calibration-seed", type=int, default=2003, help="series that fits the temperature")
+    parser.add_argument("--held-out-seed", type=int, default=1003, help="series of the scenes that are only measured")
+    parser.add_argument("--foreign-seed", type=int, default=3003, help="series of the foreign scenes")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the scenes and steps, for a quick trial")
+    parser.add_argument("--polish", type=int, default=0, metavar="STEPS", help="go on from the weights that are there")
+    parser.add_argument("--train-count", type=int, default=0, metavar="N", help="scenes to learn from")
     parser.add_argument("--measure-only", action="store_true", help="keep the weights that are there")
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and processes that draw")
     parser.add_argument("--cache", type=Path, default=Path(".camserve/training"), help="where drawn scenes are kept")
@@ -57,13 +60,15 @@ def _arguments() -> argparse.Namespace:
 
 def _trained(options: argparse.Namespace, recipe: Recipe, out: Path) -> tuple[ShapesNet, int]:
     """Returns the network and the seconds it took; 0 where the weights were there already."""
+    network: ShapesNet | None = None
+    if options.measure_only or options.polish:
+        network = ShapesNet(**recipe.network)
+        network.load_state_dict(load_file(out / "weights.safetensors"))
     if options.measure_only:
-        kept = ShapesNet(**recipe.network)
-        kept.load_state_dict(load_file(out / "weights.safetensors"))
-        return kept.eval(), 0
+        assert network is not None
+        return network.eval(), 0
     scenes = build(options.cache, options.train_seed, recipe.train_count, recipe.side, processes=options.threads)
     started = time.monotonic()
-    network: ShapesNet | None = None
     for number, plan in enumerate(recipe.rounds):
         network = fit(recipe, plan, scenes, options.seed + number, start=network)
     assert network is not None
@@ -75,6 +80,10 @@ def main() -> None:
     options = _arguments()
     torch.set_num_threads(options.threads)
     recipe = RECIPES[options.version]
+    if options.train_count:
+        recipe = replace(recipe, train_count=options.train_count)
+    if options.polish:
+        recipe = replace(recipe, rounds=(Round(0, options.polish, _POLISH_RATE),))
     if options.scale != 1.0:
         recipe = replace(
             recipe,
@@ -99,8 +108,7 @@ def main() -> None:
         foreign=scenes(options.foreign_seed, 2_000, foreign=True),
     )
     figures["training"] = {
-        "command": f"python -m training.train_shapes --version {recipe.version}",
-        "arguments": " ".join(sys.argv[1:]),
+        "command": " ".join(["python -m training.train_shapes", *sys.argv[1:]]),
         "seeds": {
             "weights": options.seed,
             "train": options.train_seed,

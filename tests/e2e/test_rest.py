@@ -37,7 +37,7 @@ def test_json_answers_as_the_contract_says(api):
     assert (body["model"], body["model_version"]) == ("shapes", "2")
     assert set(body["timings_ms"]) == {"queue", "inference", "total", "decode", "cam", "render"}
     assert all(isinstance(value, int) for value in body["timings_ms"].values())
-    assert body["image"] | {"sha256": ""} == {"width": 128, "height": 128, "media_type": "image/png", "sha256": ""}
+    assert body["image"] | {"sha256": ""} == {"width": 160, "height": 160, "media_type": "image/png", "sha256": ""}
     assert [set(entry) for entry in body["classes"]] == [{"id", "label", "prob"}] * 2
     heatmap = body["heatmap"]
     assert (heatmap["type"], heatmap["format"], heatmap["overlay"], heatmap["degenerate"]) == (
@@ -58,13 +58,13 @@ def test_an_inline_heatmap_is_base64(api):
     heatmap = infer(api, grad_cam={"enabled": True}, response={"heatmap": "inline"}).json()["heatmap"]
     assert heatmap["type"] == "png"
     assert "url" not in heatmap
-    assert opened(base64.b64decode(heatmap["data_b64"])).size == (128, 128)
+    assert opened(base64.b64decode(heatmap["data_b64"])).size == (160, 160)
 
 
 @pytest.mark.parametrize("resolution", ["input", {"width": 90, "height": 60}])
 def test_both_spellings_of_resolution_work(api, resolution):
     heatmap = infer(api, grad_cam={"enabled": True, "resolution": resolution}).json()["heatmap"]
-    expected = (128, 128) if resolution == "input" else (90, 60)
+    expected = (160, 160) if resolution == "input" else (90, 60)
     assert (heatmap["width"], heatmap["height"]) == expected
 
 
@@ -86,7 +86,7 @@ def test_a_multipart_form_with_fields(api):
     )
     assert answer.status_code == 200
     assert len(answer.json()["classes"]) == 3
-    assert answer.json()["heatmap"]["width"] == 128
+    assert answer.json()["heatmap"]["width"] == 160
 
 
 @pytest.mark.parametrize("first", ["image", "request"])
@@ -185,7 +185,7 @@ def test_resolution_may_come_as_a_query_parameter(api, query):
         headers={"content-type": "image/png"},
     )
     heatmap = answer.json()["heatmap"]
-    assert (heatmap["width"], heatmap["height"]) == ((128, 128) if query.endswith("=input") else (90, 60))
+    assert (heatmap["width"], heatmap["height"]) == ((160, 160) if query.endswith("=input") else (90, 60))
 
 
 def test_a_raw_body_with_a_json_parameter(api):
@@ -248,7 +248,7 @@ def link(api):
 def test_a_link_hands_out_the_heatmap_with_safe_headers(stack, link):
     answer = httpx.get(link)
     assert answer.status_code == 200
-    assert opened(answer.content).size == (128, 128)
+    assert opened(answer.content).size == (160, 160)
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["content-disposition"].startswith('inline; filename="obj_')

@@ -96,7 +96,7 @@ def test_a_letterboxed_box_follows_its_pixels() -> None:
 
 @pytest.fixture(scope="module")
 def fresh_scenes() -> Dataset:
-    side = 128
+    side = 160
     scenes = [draw_scene(FRESH_SEED, index) for index in range(FRESH_SCENES)]
     boxes = [letterboxed_box(scene.box, scene.pixels.shape[1], scene.pixels.shape[0], side) for scene in scenes]
     return Dataset(
