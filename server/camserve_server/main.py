@@ -11,9 +11,14 @@ from prometheus_client import start_http_server
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.config import Settings
 from camserve_server.base.errors import ApiError
-from camserve_server.base.telemetry import BATCH_IMAGES, OBJECTS_EXPIRED
+from camserve_server.base.telemetry import BATCH_IMAGES
+from camserve_server.core.cursors import Cursors
 from camserve_server.core.health import Health
 from camserve_server.core.infer import InferService
+from camserve_server.core.janitor import Janitor
+from camserve_server.core.job_intake import JobIntake
+from camserve_server.core.job_worker import JobWorker
+from camserve_server.core.jobs import JobService
 from camserve_server.core.links import Links
 from camserve_server.core.models import Models
 from camserve_server.core.oauth import TokenEndpoint
@@ -28,13 +33,18 @@ from camserve_server.rpc.chain import build_chain
 from camserve_server.rpc.health import HealthServicer
 from camserve_server.rpc.inference import InferenceServicer
 from camserve_server.rpc.interceptors.draining import Draining
+from camserve_server.rpc.jobs import JobServicer
 from camserve_server.rpc.models import ModelServicer
 from camserve_server.rpc.objects import ObjectServicer
 from camserve_server.rpc.server import internal_server, listen, public_server
 from camserve_server.stores import redis
+from camserve_server.stores.durability import needs_wait
+from camserve_server.stores.job_queue import JobQueue
+from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.local_objects import LocalObjects
 from camserve_server.stores.oauth_clients import OAuthClients
+from camserve_server.stores.sealing import Sealer
 
 _log = structlog.get_logger("replica")
 MIB = 1024 * 1024
@@ -73,14 +83,25 @@ class Replica:
             ttl_s=settings.url_ttl_s,
             retention_s=settings.heatmap_retention_hours * 3600,
         )
-        infer = InferService(
-            self._engine,
-            self._imaging,
-            links,
-            timeout_s=settings.sync_timeout_s,
-            # Enough to fill the next batch while one runs and the workers decode.
-            batch_width=2 * settings.max_batch + settings.imaging_workers,
+        # Enough to fill the next batch while one runs and the workers decode.
+        width = 2 * settings.max_batch + settings.imaging_workers
+        infer = InferService(self._engine, self._imaging, links, timeout_s=settings.sync_timeout_s, batch_width=width)
+        state_keys = KeyRing(keys_dir / "state.json", clock=clock)
+        self._jobs = Jobs(self._redis, Sealer(state_keys, "job"))
+        queue = JobQueue(self._redis, Sealer(state_keys, "job"))
+        budget = ByteBudget(settings.upload_memory_mb * MIB)
+        intake = JobIntake(self._jobs, queue, infer, self._objects, clock)
+        self._worker = JobWorker(
+            queue,
+            infer,
+            self._objects,
+            clock,
+            width=settings.job_concurrency or width,
+            lease_s=settings.job_lease_s,
+            budget=budget,
         )
+        intake.on_accept = self._worker.wake
+        job_service = JobService(self._jobs, self._objects, links, Cursors(Sealer(state_keys, "cursor")), clock)
         health = Health(
             {"engine": self._engine_works, "imaging": self._imaging_works, "store": self._store_works}, clock
         )
@@ -90,7 +111,14 @@ class Replica:
                 "inference": InferenceServicer(
                     infer,
                     max_image_bytes=settings.max_image_bytes,
-                    budget=ByteBudget(settings.upload_memory_mb * MIB),
+                    budget=budget,
+                ),
+                "jobs": JobServicer(
+                    intake,
+                    job_service,
+                    prefix=settings.link_prefix,
+                    max_image_bytes=settings.max_image_bytes,
+                    budget=budget,
                 ),
                 "models": ModelServicer(Models(self._engine)),
                 "objects": ObjectServicer(links),
@@ -101,25 +129,38 @@ class Replica:
             max_image_bytes=settings.max_image_bytes,
         )
         self._internal, self._internal_health = internal_server()
-        self._janitor: asyncio.Task[None] | None = None
+        self._janitor = Janitor(self._objects, self._jobs, clock, objects_interval_s=settings.janitor_interval_s)
 
     async def start(self) -> None:
-        """Loads the models and opens the ports; raises OSError when a port is taken."""
+        """Loads the models, opens the ports and begins the work of its roles.
+
+        Raises OSError when a port is taken, OperatorError when the store cannot keep what it acknowledges.
+        """
         settings = self._settings
         certificate = None
         if settings.grpc_tls_cert and settings.grpc_tls_key:
             certificate = (settings.grpc_tls_cert, settings.grpc_tls_key)
-        listen(self._server, settings.grpc_host, settings.grpc_port, certificate)
+        if "api" in settings.roles:
+            listen(self._server, settings.grpc_host, settings.grpc_port, certificate)
         listen(self._internal, "127.0.0.1", settings.internal_port)
         start_http_server(settings.metrics_port, "127.0.0.1")
+        self._jobs.wait_for_disk = await needs_wait(self._redis)
+        if {"api", "worker"} & set(settings.roles):
+            await self._start_engine()
+        if "api" in settings.roles:
+            await self._server.start()
+        await self._internal.start()
+        if "worker" in settings.roles:
+            self._worker.start()
+        if "janitor" in settings.roles:
+            self._janitor.start()
+        _log.info("ready", roles=settings.roles, grpc=f"{settings.grpc_host}:{settings.grpc_port}")
+
+    async def _start_engine(self) -> None:
         self._engine.on_batch = lambda model, size, *_: BATCH_IMAGES.labels(model.name).observe(size)
         await asyncio.gather(self._imaging.start(), self._engine.start())
         for version in self._engine.models():
             _log.info("model", model=version.name, version=version.version, state=version.state, reason=version.reason)
-        await self._server.start()
-        await self._internal.start()
-        self._janitor = asyncio.create_task(self._remove_expired())
-        _log.info("ready", grpc=f"{settings.grpc_host}:{settings.grpc_port}")
 
     async def stop(self) -> None:
         """Refuses new calls, finishes running ones within the drain time, then lets go of everything."""
@@ -127,24 +168,14 @@ class Replica:
         self._draining.close()
         await self._health.enter_graceful_shutdown()
         await self._internal_health.enter_graceful_shutdown()
-        await self._server.stop(self._settings.drain_s)
+        await asyncio.gather(self._server.stop(self._settings.drain_s), self._worker.stop(self._settings.drain_s))
         await self._internal.stop(None)
-        if self._janitor:
-            self._janitor.cancel()
-            await asyncio.gather(self._janitor, return_exceptions=True)
+        await self._janitor.stop()
         await self._engine.close()
         await self._imaging.close()
         await self._objects.close()
         await self._redis.aclose()
         _log.info("stopped")
-
-    async def _remove_expired(self) -> None:
-        while True:
-            try:
-                OBJECTS_EXPIRED.inc(await self._objects.remove_expired())
-            except ApiError:
-                _log.exception("the janitor failed; it tries again")
-            await asyncio.sleep(self._settings.janitor_interval_s)
 
     async def _engine_works(self) -> bool:
         return all(version.state == "ready" for version in self._engine.models())

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from camserve.v1 import errors_pb2, inference_pb2_grpc, models_pb2_grpc, objects_pb2_grpc
+from camserve.v1 import errors_pb2, inference_pb2_grpc, jobs_pb2_grpc, models_pb2_grpc, objects_pb2_grpc
 
 
 @dataclass
@@ -21,6 +21,10 @@ class Client:
     @property
     def inference(self) -> Any:
         return inference_pb2_grpc.InferenceServiceStub(self.channel)
+
+    @property
+    def jobs(self) -> Any:
+        return jobs_pb2_grpc.JobServiceStub(self.channel)
 
     @property
     def models(self) -> Any:

@@ -21,6 +21,9 @@ from camserve_server.base.errors import OperatorError
 PREFIX = "CAMSERVE_"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
+Role = Literal["api", "worker", "courier", "janitor"]
+ROLES: tuple[Role, ...] = ("api", "worker", "courier", "janitor")
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -81,10 +84,16 @@ class Settings(BaseSettings):
     heatmap_retention_hours: float = Field(72, gt=0, le=8760, description="How long a stored heatmap is kept.")
     janitor_interval_s: float = Field(300, gt=0, description="Pause between removals of what expired.")
 
+    roles: Annotated[tuple[Role, ...], NoDecode] = Field(ROLES, description="What this replica does.")
+    job_concurrency: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="Items of jobs under way at once; default: enough to keep the engine busy."
+    )
+    job_lease_s: float = Field(15.0, ge=1, le=600, description="Silence after which a worker's items are taken over.")
+
     drain_s: float = Field(20.0, ge=0, le=600, description="How long a stopping server finishes running calls.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "roles", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -103,6 +112,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        if not self.roles:
+            raise ValueError("roles must name one at least")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("tls_cert and tls_key belong together")
         if bool(self.grpc_tls_cert) != bool(self.grpc_tls_key):

@@ -24,6 +24,8 @@ STAGE_SECONDS = Histogram(
 BATCH_IMAGES = Histogram(
     "camserve_batch_images", "Images of a forward pass.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128)
 )
+JOB_ITEMS = Counter("camserve_job_items", "Items of jobs by outcome: succeeded, failed, lost.", ["outcome"])
+JOBS_DUE = Counter("camserve_jobs_due", "Jobs that the janitor found due to expire or to be forgotten.")
 OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
 
 

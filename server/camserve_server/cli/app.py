@@ -48,11 +48,16 @@ def up(
 
 
 @app.command()
-def serve(data_dir: DataDir = None) -> None:
+def serve(
+    data_dir: DataDir = None,
+    roles: Annotated[
+        str | None, typer.Option(help="What it does, by commas: api, worker, courier, janitor; default: all.")
+    ] = None,
+) -> None:
     """Run one replica (gRPC only) against the Redis of CAMSERVE_REDIS_URL. SIGTERM drains it."""
     from camserve_server.cli.serve import serve as run
 
-    settings = _settings(data_dir=data_dir)
+    settings = _settings(data_dir=data_dir, roles=roles)
     _or_fail(run, settings, _redis_url(settings))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.telemetry import STAGE_SECONDS
 from camserve_server.core.infer_options import BatchInput, HeatmapOptions, InferOptions
 from camserve_server.core.infer_result import BatchOutcome, ClassScore, Heatmap, InferResult, Timings
-from camserve_server.core.links import Links
+from camserve_server.core.links import Link, Links
 from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.engine import Engine, Explain, Prediction
 from camserve_server.engine.imaging import DecodedImage, DecodeRequest, ImagingPool, RenderedHeatmap, RenderRequest
@@ -43,11 +43,16 @@ class InferService:
 
         Raises ApiError: MODEL_*, PARAM_INVALID (target), PARAM_LAYER_NOT_FOUND, SERVICE_OVERLOADED.
         """
+        version = self.validate(options)
+        self._engine.check_admission(version)
+        return version
+
+    def validate(self, options: InferOptions) -> ModelVersion:
+        """Refuses what `check` refuses, but for a full queue: what is asked for may wait its turn."""
         version = self._engine.resolve(options.model, options.model_version)
         if options.heatmap:
             _target_index(version, options.heatmap.target)
             _check_layer(version, options.heatmap.layer)
-        self._engine.check_admission(version)
         return version
 
     async def infer(
@@ -78,6 +83,16 @@ class InferService:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
+    async def infer_queued(
+        self, tenant: str, image: SharedBuffer, options: InferOptions, *, keep_until: float
+    ) -> InferResult:
+        """Returns the answer for an image of a job, whenever the device has time for it.
+
+        The heatmap is stored and kept until `keep_until` (unix seconds). Raises ApiError as `infer` does, without a
+        time budget.
+        """
+        return await self._within(None, tenant, image, options, "stream", keep_until=keep_until)
+
     async def _outcome(self, tenant: str, entry: BatchInput) -> BatchOutcome:
         try:
             with await asyncio.to_thread(entry.open) as image:
@@ -87,22 +102,37 @@ class InferService:
             return BatchOutcome(entry.id, error=error)
 
     async def _within(
-        self, budget_s: float | None, tenant: str, image: SharedBuffer, options: InferOptions, lane: Lane
+        self,
+        budget_s: float | None,
+        tenant: str,
+        image: SharedBuffer,
+        options: InferOptions,
+        lane: Lane,
+        *,
+        keep_until: float | None = None,
     ) -> InferResult:
         try:
             async with asyncio.timeout(budget_s):
-                return await self._predict(tenant, image, options, lane, budget_s)
+                return await self._predict(tenant, image, options, lane, budget_s, keep_until)
         except TimeoutError:
             raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
 
     async def _predict(
-        self, tenant: str, image: SharedBuffer, options: InferOptions, lane: Lane, budget_s: float | None
+        self,
+        tenant: str,
+        image: SharedBuffer,
+        options: InferOptions,
+        lane: Lane,
+        budget_s: float | None,
+        keep_until: float | None,
     ) -> InferResult:
         started = time.monotonic()
         version = self.check(options) if lane == "unary" else self._engine.resolve(options.model, options.model_version)
         wanted = options.heatmap
         target = _target_index(version, wanted.target) if wanted else None
-        with await self._imaging.decode(image, _decode_request(version, options)) as picture:
+        with await self._imaging.decode(
+            image, _decode_request(version, options), background=keep_until is not None
+        ) as picture:
             prediction = await self._engine.predict(
                 version,
                 picture.pixels,
@@ -111,10 +141,13 @@ class InferService:
                 lane=lane,
                 deadline_monotonic=None if budget_s is None else started + budget_s,
             )
-            rendered = await self._render(picture, prediction, wanted) if wanted else None
+            rendered = (
+                await self._render(picture, prediction, wanted, background=keep_until is not None) if wanted else None
+            )
         heatmap = None
         if wanted and rendered:
-            heatmap = await self._deliver(tenant, version, prediction, wanted, rendered, inline=options.inline)
+            link = await self._link(tenant, rendered, wanted.format, options.inline, keep_until)
+            heatmap = _heatmap(version, prediction, wanted, rendered, link)
         timings = Timings(
             queue=prediction.queue_ms,
             inference=prediction.inference_ms,
@@ -126,7 +159,10 @@ class InferService:
         for stage in ("queue", "inference", "decode", "cam", "render"):
             STAGE_SECONDS.labels(stage).observe(getattr(timings, stage) / 1000)
         return InferResult(
-            version=version,
+            model=version.name,
+            model_version=version.version,
+            labels_version=version.labels_version,
+            calibration_version=version.calibration_version,
             width=picture.width,
             height=picture.height,
             media_type=picture.media_type,
@@ -136,7 +172,9 @@ class InferService:
             timings=timings,
         )
 
-    async def _render(self, picture: DecodedImage, prediction: Prediction, wanted: HeatmapOptions) -> RenderedHeatmap:
+    async def _render(
+        self, picture: DecodedImage, prediction: Prediction, wanted: HeatmapOptions, *, background: bool
+    ) -> RenderedHeatmap:
         if prediction.cam is None:
             raise RuntimeError("the engine returned no map although one was asked for")
         width, height = wanted.size or (picture.draw_width, picture.draw_height)
@@ -151,34 +189,49 @@ class InferService:
                 overlay=wanted.overlay,
                 alpha=wanted.alpha,
                 base=picture.base,
-            )
+            ),
+            background=background,
         )
 
-    async def _deliver(
-        self,
-        tenant: str,
-        version: ModelVersion,
-        prediction: Prediction,
-        wanted: HeatmapOptions,
-        rendered: RenderedHeatmap,
-        *,
-        inline: bool,
-    ) -> Heatmap:
-        link = None
-        if not inline or len(rendered.data) > INLINE_LIMIT_BYTES:
-            link = await self._links.store(tenant, rendered.data, CONTENT_TYPES[wanted.format])
-        return Heatmap(
-            options=wanted,
-            data=None if link else rendered.data,
-            link=link,
-            width=rendered.width,
-            height=rendered.height,
-            layer=prediction.layer or "",
-            target=version.labels[prediction.target or 0][0],
-            raw_min=rendered.raw_min,
-            raw_max=rendered.raw_max,
-            degenerate=rendered.degenerate,
-        )
+    async def _link(
+        self, tenant: str, rendered: RenderedHeatmap, file: str, inline: bool, keep_until: float | None
+    ) -> Link | None:
+        """Stores the file and returns a link to it, but None where it goes into the answer."""
+        if inline and keep_until is None and len(rendered.data) <= INLINE_LIMIT_BYTES:
+            return None
+        return await self._links.store(tenant, rendered.data, CONTENT_TYPES[file], keep_until=keep_until)
+
+
+def check_inputs(ids: Sequence[str]) -> None:
+    """Raises ApiError: BATCH_EMPTY, BATCH_TOO_LARGE, BATCH_DUPLICATE_ID."""
+    if not ids:
+        raise ApiError(Reason.BATCH_EMPTY)
+    if len(ids) > BATCH_LIMIT:
+        raise ApiError(Reason.BATCH_TOO_LARGE, limit=BATCH_LIMIT, actual=len(ids))
+    if len(set(ids)) < len(ids):
+        raise ApiError(Reason.BATCH_DUPLICATE_ID)
+
+
+def _heatmap(
+    version: ModelVersion,
+    prediction: Prediction,
+    wanted: HeatmapOptions,
+    rendered: RenderedHeatmap,
+    link: Link | None,
+) -> Heatmap:
+    return Heatmap(
+        options=wanted,
+        data=None if link else rendered.data,
+        link=link,
+        size_bytes=len(rendered.data),
+        width=rendered.width,
+        height=rendered.height,
+        layer=prediction.layer or "",
+        target=version.labels[prediction.target or 0][0],
+        raw_min=rendered.raw_min,
+        raw_max=rendered.raw_max,
+        degenerate=rendered.degenerate,
+    )
 
 
 def _decode_request(version: ModelVersion, options: InferOptions) -> DecodeRequest:

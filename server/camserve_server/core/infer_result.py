@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from camserve_server.base.errors import ApiError
 from camserve_server.core.infer_options import HeatmapOptions
 from camserve_server.core.links import Link
-from camserve_server.engine.model import ModelVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +32,12 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Heatmap:
-    """A drawn heatmap; exactly one of `data` and `link` is there."""
+    """A drawn heatmap of `size_bytes`; exactly one of `data` and `link` is there."""
 
     options: HeatmapOptions
     data: bytes | None
     link: Link | None
+    size_bytes: int
     width: int
     height: int
     layer: str
@@ -51,7 +51,10 @@ class Heatmap:
 class InferResult:
     """The answer for one image."""
 
-    version: ModelVersion
+    model: str
+    model_version: str
+    labels_version: str
+    calibration_version: str
     width: int
     height: int
     media_type: str

@@ -15,8 +15,9 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A signed link and when it ends, in unix seconds."""
+    """A signed link to an object and when it ends, in unix seconds."""
 
+    object_id: str
     url: str
     expires_at: float
 
@@ -51,17 +52,26 @@ class Links:
         self._ttl_s = ttl_s
         self._retention_s = max(retention_s, ttl_s)
 
-    async def store(self, tenant: str, data: bytes, content_type: str) -> Link:
-        """Stores `data` and returns a link to it; raises ApiError(UPSTREAM_FAILED)."""
-        now = self._clock.now()
-        object_id = await self._objects.put(tenant, data, content_type=content_type, expires_at=now + self._retention_s)
+    async def store(self, tenant: str, data: bytes, content_type: str, *, keep_until: float | None = None) -> Link:
+        """Stores `data` and returns a link to it.
+
+        It is kept until `keep_until` (unix seconds), by default as long as heatmaps are. Raises
+        ApiError(UPSTREAM_FAILED).
+        """
+        expires_at = self._clock.now() + self._retention_s if keep_until is None else keep_until
+        object_id = await self._objects.put(tenant, data, content_type=content_type, expires_at=expires_at)
         return self.sign(tenant, object_id)
 
     def sign(self, tenant: str, object_id: str) -> Link:
         """Returns a link to an object that is stored."""
         expires_at = float(int(self._clock.now() + self._ttl_s))
         token = self._signer.sign(tenant, object_id, expires_at)
-        return Link(f"{self._prefix}/v1/objects/{object_id}?token={token}", expires_at)
+        return Link(object_id, f"{self._prefix}/v1/objects/{object_id}?token={token}", expires_at)
+
+    async def read(self, tenant: str, object_id: str) -> bytes:
+        """Returns all bytes of an object; raises ApiError: OBJECT_NOT_FOUND, UPSTREAM_FAILED."""
+        async with await self._objects.open(tenant, object_id) as stored:
+            return b"".join([chunk async for chunk in stored.read(0, stored.size_bytes)])
 
     async def open(self, object_id: str, token: str, range_header: str | None) -> Part:
         """Returns what a link leads to; the caller closes `stored`.

@@ -40,6 +40,10 @@ __all__ = [
 
 _MEGABYTE: Final = 1_000_000
 _LONGEST_RESTART_DELAY_S: Final = 5.0
+# With others always waiting, each ninth place goes to the background, so that it slows down and does not stop.
+_FOREGROUND_STREAK: Final = 8
+
+Waiter = asyncio.Future[ImagingProcess]
 
 
 class ImagingPool:
@@ -66,7 +70,9 @@ class ImagingPool:
         }
         self._workers: set[ImagingProcess] = set()
         self._idle: deque[ImagingProcess] = deque()
-        self._waiting: deque[asyncio.Future[ImagingProcess]] = deque()
+        self._waiting: deque[Waiter] = deque()
+        self._waiting_background: deque[Waiter] = deque()
+        self._streak = 0
         self._started: asyncio.Future[None] | None = None
         self._closing = False
         self._restarts = 0
@@ -86,17 +92,20 @@ class ImagingPool:
     async def close(self) -> None:
         """End all workers and wait until they are gone; calls in progress fail."""
         self._closing = True
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_exception(ApiError(Reason.SERVICE_DRAINING))
-        self._waiting.clear()
+        for waiting in (self._waiting, self._waiting_background):
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_exception(ApiError(Reason.SERVICE_DRAINING))
+            waiting.clear()
         exits = [worker.exited for worker in self._workers]
         for worker in list(self._workers):
             worker.kill()
         await asyncio.gather(*exits)
 
-    async def decode(self, image: SharedBuffer, request: DecodeRequest) -> DecodedImage:
+    async def decode(self, image: SharedBuffer, request: DecodeRequest, *, background: bool = False) -> DecodedImage:
         """Check and decode a picture in a worker; `image` stays the caller's.
+
+        In the background it waits behind all others and is never refused for a full queue.
 
         Raises ApiError: UPLOAD_TOO_LARGE, IMAGE_*, MEDIA_*, and SERVICE_OVERLOADED when the queue is full. A worker
         that crashes, runs out of memory or passes the deadline means IMAGE_REJECTED.
@@ -110,13 +119,13 @@ class ImagingPool:
             )
         message = {"operation": "decode", "size": image.size, **request.as_message()}
         try:
-            answer = await self._call(message, [image.fd])
+            answer = await self._call(message, [image.fd], background=background)
         except WorkerLostError:
             raise ApiError(Reason.IMAGE_REJECTED) from None
         return decoded_image(answer, request, self._budget)
 
-    async def render(self, request: RenderRequest) -> RenderedHeatmap:
-        """Draw a heatmap in a worker.
+    async def render(self, request: RenderRequest, *, background: bool = False) -> RenderedHeatmap:
+        """Draw a heatmap in a worker, in the background as `decode` does.
 
         Raises ValueError for a request outside its documented ranges, ApiError SERVICE_OVERLOADED when the queue is
         full, and INTERNAL when two workers die over it.
@@ -138,7 +147,7 @@ class ImagingPool:
             raw.append(cam.data)
             fds = [raw.fd] if request.base is None or not request.overlay else [raw.fd, request.base.fd]
             try:
-                answer = await self._call(message, fds)
+                answer = await self._call(message, fds, background=background)
             except WorkerLostError:
                 # A map of ours kills no worker: whatever did will hardly meet the next one too.
                 answer = await self._again(message, fds)
@@ -171,14 +180,14 @@ class ImagingPool:
             workers=self._settings.workers,
             alive=alive,
             busy=alive - len(self._idle),
-            queued=sum(not waiter.done() for waiter in self._waiting),
+            queued=sum(not waiter.done() for waiter in (*self._waiting, *self._waiting_background)),
             restarts=self._restarts,
         )
 
-    async def _call(self, message: dict[str, Any], fds: Sequence[int]) -> Answer:
+    async def _call(self, message: dict[str, Any], fds: Sequence[int], *, background: bool = False) -> Answer:
         """Ask an idle worker, and the next one when that has ended before it saw the request."""
         while True:
-            worker = await self._acquire()
+            worker = await self._acquire(background=background)
             try:
                 return await worker.call(message, fds, self._settings.deadline_s)
             except WorkerLostError as lost:
@@ -187,15 +196,16 @@ class ImagingPool:
                 if lost.asked:
                     raise
 
-    async def _acquire(self) -> ImagingProcess:
+    async def _acquire(self, *, background: bool) -> ImagingProcess:
         if self._closing or self._started is None:
             raise ApiError(Reason.SERVICE_DRAINING)
         if self._idle:
             return self._idle.popleft()
-        if len(self._waiting) >= self._settings.queue_limit:
+        if not background and len(self._waiting) >= self._settings.queue_limit:
             raise ApiError(Reason.SERVICE_OVERLOADED)
-        waiter: asyncio.Future[ImagingProcess] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        waiting = self._waiting_background if background else self._waiting
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        waiting.append(waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -203,19 +213,25 @@ class ImagingPool:
                 self._hand_on(waiter.result())
             else:
                 with contextlib.suppress(ValueError):
-                    self._waiting.remove(waiter)
+                    waiting.remove(waiter)
             raise
 
     def _hand_on(self, worker: ImagingProcess) -> None:
         """Give an idle worker to the first in the queue, or keep it."""
         if not worker.alive:
             return
-        while self._waiting:
-            waiter = self._waiting.popleft()
+        while waiter := self._next_waiter():
             if not waiter.done():
                 waiter.set_result(worker)
                 return
         self._idle.append(worker)
+
+    def _next_waiter(self) -> Waiter | None:
+        if self._waiting and not (self._waiting_background and self._streak >= _FOREGROUND_STREAK):
+            self._streak += 1
+            return self._waiting.popleft()
+        self._streak = 0
+        return self._waiting_background.popleft() if self._waiting_background else None
 
     def _on_idle(self, worker: ImagingProcess) -> None:
         if self._started is not None and not self._started.done():

@@ -55,7 +55,7 @@ class LocalObjects:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="objects")
 
     async def put(
-        self, tenant: str, data: bytes, *, content_type: str, expires_at: float, durable: bool = False
+        self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float, durable: bool = False
     ) -> str:
         """Stores `data` as a file that appears whole or not at all and returns its new object id.
 
@@ -91,7 +91,7 @@ class LocalObjects:
         return self._ring.subkey(key, "object preamble"), self._ring.subkey(key, "object content")
 
     def _write(
-        self, tenant: str, object_id: str, data: bytes, content_type: str, expires_at: float, durable: bool
+        self, tenant: str, object_id: str, data: bytes | memoryview, content_type: str, expires_at: float, durable: bool
     ) -> None:
         key = self._ring.primary()
         preamble_key, content_key = self._keys(key)

@@ -48,7 +48,7 @@ class ObjectStore(Protocol):
     """Where objects are kept; failures of the disk or the service are ApiError(UPSTREAM_FAILED)."""
 
     async def put(
-        self, tenant: str, data: bytes, *, content_type: str, expires_at: float, durable: bool = False
+        self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float, durable: bool = False
     ) -> str:
         """Stores `data` and returns its new object id.
 

@@ -1,0 +1,28 @@
+"""Cursors: where a listing goes on, opaque to callers and of use in that listing only."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.stores.sealing import Sealer
+
+
+class Cursors:
+    """Makes and reads cursors; `listing` names tenant, collection and filters."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    def make(self, listing: str, position: str) -> str:
+        """Returns the cursor of a position."""
+        return base64.urlsafe_b64encode(self._sealer.seal(position.encode(), listing)).rstrip(b"=").decode()
+
+    def read(self, listing: str, cursor: str) -> str:
+        """Returns the position; raises ApiError(CURSOR_INVALID) for an altered cursor or another listing's."""
+        try:
+            sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            return self._sealer.open(sealed, listing).decode()
+        except (ApiError, binascii.Error, ValueError):
+            raise ApiError(Reason.CURSOR_INVALID) from None

@@ -1,0 +1,57 @@
+"""The janitor: removes what expired and mends what a crash left half done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from camserve_server.base.clock import Clock
+from camserve_server.base.errors import ApiError
+from camserve_server.base.telemetry import JOBS_DUE, OBJECTS_EXPIRED
+from camserve_server.stores.jobs import Jobs
+from camserve_server.stores.objects import ObjectStore
+
+_log = structlog.get_logger("janitor")
+_JOBS_INTERVAL_S = 2.0
+
+
+class Janitor:
+    """Sweeps in rounds. Any number of replicas may do so at once."""
+
+    def __init__(self, objects: ObjectStore, jobs: Jobs, clock: Clock, *, objects_interval_s: float) -> None:
+        self._objects = objects
+        self._jobs = jobs
+        self._clock = clock
+        self._objects_interval_s = objects_interval_s
+        self._rounds: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begins to sweep."""
+        self._rounds = [
+            asyncio.create_task(_repeat(self._sweep_objects, self._objects_interval_s)),
+            asyncio.create_task(_repeat(self._sweep_jobs, _JOBS_INTERVAL_S)),
+        ]
+
+    async def stop(self) -> None:
+        """Ends at once: an unfinished round is finished by the next."""
+        for task in self._rounds:
+            task.cancel()
+        await asyncio.gather(*self._rounds, return_exceptions=True)
+
+    async def _sweep_objects(self) -> None:
+        OBJECTS_EXPIRED.inc(await self._objects.remove_expired())
+
+    async def _sweep_jobs(self) -> None:
+        await self._jobs.mend_ring()
+        JOBS_DUE.inc(await self._jobs.expire_due(now_ms=round(self._clock.now() * 1000)))
+
+
+async def _repeat(sweep: Callable[[], Awaitable[None]], interval_s: float) -> None:
+    while True:
+        try:
+            await sweep()
+        except ApiError:
+            _log.exception("the janitor failed; it tries again")
+        await asyncio.sleep(interval_s)

@@ -1,0 +1,152 @@
+"""Jobs taken in: checked, their images stored, and on the disk before they are acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+import orjson
+
+from camserve_server.base.clock import Clock
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.ids import base62, new_id
+from camserve_server.core.infer import InferService, check_inputs
+from camserve_server.core.infer_options import InferOptions
+from camserve_server.core.stored_results import encode_options
+from camserve_server.engine.buffers import SharedBuffer
+from camserve_server.stores.job_queue import JobQueue, Pressure
+from camserve_server.stores.jobs import Jobs, NewItem, NewJob
+from camserve_server.stores.objects import ObjectStore
+
+DEFAULT_TTL_HOURS = 72
+METADATA_LIMIT_BYTES = 16 * 1024
+# Before anything was measured: what an item takes on a small machine.
+_ASSUMED_ITEM_MS = 200.0
+# Inputs outlive their job a little, so that a worker at the very end finds its image.
+_SLACK_S = 60.0
+_STORED_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class JobInput:
+    """One image of a job; `open` gives its bytes, which are stored with the job."""
+
+    id: str
+    open: Callable[[], Awaitable[SharedBuffer]]
+    options: InferOptions
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What is asked for; every option names the same model and version. `metadata` is JSON."""
+
+    inputs: Sequence[JobInput]
+    metadata: bytes | None = None
+    ttl_hours: int = DEFAULT_TTL_HOURS
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An accepted job."""
+
+    job_id: str
+    submitted: int
+    estimated_wait_ms: int
+
+
+class JobIntake:
+    """Accepts jobs."""
+
+    def __init__(self, jobs: Jobs, queue: JobQueue, infer: InferService, objects: ObjectStore, clock: Clock) -> None:
+        self._jobs = jobs
+        self._queue = queue
+        self._infer = infer
+        self._objects = objects
+        self._clock = clock
+        self.on_accept: Callable[[], None] = lambda: None
+        """Is called after each accepted job, so that a worker of this process need not wait to look."""
+
+    async def create(self, tenant: str, request: JobRequest, *, nonce: str | None = None) -> Receipt:
+        """Accepts a job; once this returns, it is on the disk.
+
+        `nonce` makes a second call with the same one the same job. Raises ApiError: BATCH_*, MODEL_*, PARAM_*, what
+        opening an input raises, UPSTREAM_FAILED, STORE_UNAVAILABLE.
+        """
+        self._check(request)
+        job_id = _derived_id(nonce) if nonce else new_id("job")
+        version = self._infer.validate(request.inputs[0].options)
+        ttl_s = request.ttl_hours * 3600
+        object_ids: list[str] = []
+        try:
+            items = await self._store(tenant, request.inputs, version.version, ttl_s + _SLACK_S, object_ids)
+            waiting = await self._jobs.submit(
+                tenant,
+                NewJob(job_id, version.name, version.version, ttl_s * 1000, request.metadata, items),
+            )
+        except ApiError as error:
+            # After a failure of the store the job may have been accepted all the same: then it needs its inputs.
+            if error.reason is not Reason.STORE_UNAVAILABLE:
+                await self._delete(tenant, object_ids)
+            raise
+        self.on_accept()
+        pressure = await self._queue.pressure(tenant)
+        return Receipt(job_id, len(items), _wait_ms(replace(pressure, items=max(waiting, pressure.items))))
+
+    async def wait_ms(self, tenant: str) -> int:
+        """Estimates how long a job with one image would take now."""
+        pressure = await self._queue.pressure(tenant)
+        return _wait_ms(replace(pressure, items=pressure.items + 1))
+
+    def _check(self, request: JobRequest) -> None:
+        check_inputs([entry.id for entry in request.inputs])
+        if request.metadata and len(request.metadata) > METADATA_LIMIT_BYTES:
+            raise ApiError(Reason.PARAM_OUT_OF_RANGE, field="metadata", maximum_bytes=METADATA_LIMIT_BYTES)
+        for options in {entry.options for entry in request.inputs}:
+            self._infer.validate(options)
+
+    async def _store(
+        self, tenant: str, inputs: Sequence[JobInput], version: str, keep_s: float, object_ids: list[str]
+    ) -> list[NewItem]:
+        gate = asyncio.Semaphore(_STORED_AT_ONCE)
+        expires_at = self._clock.now() + keep_s
+
+        async def store(entry: JobInput) -> NewItem:
+            async with gate:
+                with await entry.open() as image:
+                    object_id = await self._objects.put(
+                        tenant,
+                        image.view(),
+                        content_type="application/octet-stream",
+                        expires_at=expires_at,
+                        durable=True,
+                    )
+            object_ids.append(object_id)
+            options = encode_options(replace(entry.options, model_version=version))
+            return NewItem(entry.id, orjson.dumps({"object_id": object_id, "options": options}))
+
+        tasks = [asyncio.create_task(store(entry)) for entry in inputs]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _delete(self, tenant: str, object_ids: Sequence[str]) -> None:
+        """Deletes inputs that nobody needs; where that fails they go when they expire."""
+        for object_id in object_ids:
+            with contextlib.suppress(ApiError):
+                await self._objects.delete(tenant, object_id)
+
+
+def _derived_id(nonce: str) -> str:
+    return f"job_{base62(int.from_bytes(hashlib.sha256(nonce.encode()).digest()[:16], 'big'), 22)}"
+
+
+def _wait_ms(pressure: Pressure) -> int:
+    # Every tenant with work gets the same share of the workers.
+    rate = pressure.items_per_s or 1000 / _ASSUMED_ITEM_MS
+    return min(round(pressure.items * max(1, pressure.tenants) / rate * 1000), 2**31 - 1)

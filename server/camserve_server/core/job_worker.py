@@ -1,0 +1,262 @@
+"""The worker: takes items of jobs in turn, classifies them and records what came out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import orjson
+import structlog
+
+from camserve_server.base.clock import Clock
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.ids import new_id
+from camserve_server.base.telemetry import JOB_ITEMS
+from camserve_server.core.infer import InferService
+from camserve_server.core.pace import Pace
+from camserve_server.core.stored_results import decode_options, encode_error, encode_result
+from camserve_server.engine.buffers import ByteBudget, SharedBuffer
+from camserve_server.stores.job_queue import MOST_CLAIMS, Claim, JobQueue, Outcome
+from camserve_server.stores.objects import ObjectStore
+
+_log = structlog.get_logger("worker")
+
+_LOOK_INTERVAL_S = 0.1
+_STORE_PAUSE_S = 1.0
+# Tenants asked in a row before the worker concludes that there is nothing for it.
+_MOST_TURNS = 16
+_CROWDED_PAUSE_MS = 500
+_FAULT_PAUSE_MS = 2_000
+# The service is busy or ending: the item is not to blame, and its attempt does not count.
+_CROWDED = frozenset({Reason.SERVICE_OVERLOADED, Reason.SERVICE_DRAINING, Reason.STORE_UNAVAILABLE})
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A claimed item under way; `held_until` is monotonic time."""
+
+    claim: Claim
+    held_until: float
+    task: asyncio.Task[None] | None = None
+    lost: bool = False
+
+
+class JobWorker:
+    """Works on up to `width` items at a time; `lease_s` is how long an item stays ours without a sign of life."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        infer: InferService,
+        objects: ObjectStore,
+        clock: Clock,
+        *,
+        width: int,
+        lease_s: float,
+        budget: ByteBudget,
+    ) -> None:
+        self._queue = queue
+        self._infer = infer
+        self._objects = objects
+        self._clock = clock
+        self._width = width
+        self._lease_s = lease_s
+        self._budget = budget
+        self._id = new_id("worker")
+        self._pace = Pace(clock)
+        self._running: set[_Running] = set()
+        self._outcomes: asyncio.Queue[tuple[_Running, Outcome]] = asyncio.Queue()
+        self._wake = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begins to look for work."""
+        self._loops = [asyncio.create_task(loop()) for loop in (self._take, self._renew, self._record)]
+
+    def wake(self) -> None:
+        """Looks for work now instead of at the next look."""
+        self._wake.set()
+
+    async def stop(self, within_s: float) -> None:
+        """Takes no more, finishes what runs within the time, and hands the rest back."""
+        if not self._loops:
+            return
+        take, renew, record = self._loops
+        await _ended([take])
+        tasks = [running.task for running in self._running if running.task]
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
+        # What is finished by now is recorded, as long as the store takes it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(1.0, within_s)):
+                await self._outcomes.join()
+        left = list(self._running)
+        await _ended([running.task for running in left if running.task])
+        await _ended([renew, record])
+        for running in left:
+            with contextlib.suppress(ApiError):
+                await self._queue.release(running.claim)
+        self._running.clear()
+
+    async def _take(self) -> None:
+        while True:
+            try:
+                taken = await self._take_some() if len(self._running) < self._width else 0
+            except ApiError as error:
+                _log.warning("the worker cannot reach the queue", code=error.reason)
+                await asyncio.sleep(_STORE_PAUSE_S)
+                continue
+            if not taken:
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_INTERVAL_S):
+                        await self._wake.wait()
+
+    async def _take_some(self) -> int:
+        """Claims for the tenant whose turn it is, and goes on to the next while that one has nothing for us."""
+        for _ in range(_MOST_TURNS):
+            turn = await self._queue.next_turn(self._id, width=self._width, items_per_s=self._pace.per_s)
+            if turn is None:
+                return 0
+            share = max(1, -(-max(turn.width, self._width) // turn.active))
+            asked_monotonic = self._clock.monotonic()
+            claims = await self._queue.claim(
+                turn,
+                self._width - len(self._running),
+                lease_ms=round(self._lease_s * 1000),
+                most_leases=share,
+            )
+            for claim in claims:
+                self._begin(claim, asked_monotonic + self._lease_s)
+            if claims or turn.active == 1:
+                return len(claims)
+        return 0
+
+    def _begin(self, claim: Claim, held_until: float) -> None:
+        running = _Running(claim, held_until)
+        self._running.add(running)
+        self._pace.begin()
+        running.task = asyncio.create_task(self._work(running))
+
+    async def _work(self, running: _Running) -> None:
+        claim = running.claim
+        try:
+            outcome = await self._outcome(claim)
+        except asyncio.CancelledError:
+            if running.lost:
+                self._forget(running)
+            raise
+        if outcome is None:
+            self._forget(running)
+        else:
+            self._outcomes.put_nowait((running, outcome))
+
+    async def _outcome(self, claim: Claim) -> Outcome | None:
+        """Returns what to record, None when the item was handed back."""
+        spec = orjson.loads(claim.spec)
+        try:
+            options = decode_options(spec["options"])
+            with await self._open(claim.tenant, spec) as image:
+                result = await self._infer.infer_queued(
+                    claim.tenant, image, options, keep_until=claim.expires_ms / 1000
+                )
+            encoded = encode_result(result, inline=options.inline)
+            return Outcome(claim, "s", encoded)
+        except ApiError as error:
+            if error.entry.status < 500 and error.reason is not Reason.OBJECT_NOT_FOUND:
+                return Outcome(claim, "f", encode_error(error))
+            return await self._again_or_failed(claim, error)
+        except Exception:
+            _log.exception("an item of a job failed", job_id=claim.job_id, index=claim.index)
+            return await self._again_or_failed(claim, ApiError(Reason.INTERNAL))
+
+    async def _again_or_failed(self, claim: Claim, error: ApiError) -> Outcome | None:
+        crowded = error.reason in _CROWDED
+        if not crowded and claim.claims >= MOST_CLAIMS:
+            return Outcome(claim, "f", encode_error(error))
+        delay_ms = _CROWDED_PAUSE_MS if crowded else _FAULT_PAUSE_MS * claim.claims
+        # Where the store cannot be reached the lease runs out, which comes to the same.
+        with contextlib.suppress(ApiError):
+            await self._queue.release(claim, delay_ms=delay_ms, counts=not crowded)
+        return None
+
+    async def _open(self, tenant: str, spec: dict[str, str]) -> SharedBuffer:
+        buffer = SharedBuffer.create("job", self._budget)
+        try:
+            async with await self._objects.open(tenant, spec["object_id"]) as stored:
+                async for chunk in stored.read(0, stored.size_bytes):
+                    await asyncio.to_thread(buffer.append, chunk)
+        except BaseException:
+            buffer.close()
+            raise
+        return buffer
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            for tenant, held in self._by_tenant(self._running).items():
+                asked_monotonic = self._clock.monotonic()
+                try:
+                    kept = await self._queue.renew(
+                        tenant, [running.claim for running in held], lease_ms=round(self._lease_s * 1000)
+                    )
+                except ApiError:
+                    kept = [running.held_until > self._clock.monotonic() for running in held]
+                else:
+                    for running in held:
+                        running.held_until = asked_monotonic + self._lease_s
+                for running, ours in zip(held, kept, strict=True):
+                    if not ours and running.task and not running.lost:
+                        # Canceled, expired, or another worker's by now: whatever comes out would be refused.
+                        running.lost = True
+                        running.task.cancel()
+
+    async def _record(self) -> None:
+        """Records outcomes, all that came while the last ones were recorded in one step per tenant."""
+        while True:
+            waiting = [await self._outcomes.get()]
+            while not self._outcomes.empty():
+                waiting.append(self._outcomes.get_nowait())
+            by_tenant: defaultdict[str, list[tuple[_Running, Outcome]]] = defaultdict(list)
+            for entry in waiting:
+                by_tenant[entry[1].claim.tenant].append(entry)
+            await asyncio.gather(*(self._record_for(tenant, entries) for tenant, entries in by_tenant.items()))
+            for _ in waiting:
+                self._outcomes.task_done()
+
+    async def _record_for(self, tenant: str, entries: list[tuple[_Running, Outcome]]) -> None:
+        while True:
+            try:
+                recorded = await self._queue.finish(tenant, [outcome for _, outcome in entries])
+                break
+            except ApiError as error:
+                _log.warning("outcomes cannot be recorded yet", code=error.reason, items=len(entries))
+                await asyncio.sleep(_STORE_PAUSE_S)
+        for (running, outcome), done in zip(entries, recorded, strict=True):
+            self._forget(running, finished=done)
+            JOB_ITEMS.labels({"s": "succeeded", "f": "failed"}[outcome.state] if done else "lost").inc()
+            if done:
+                spec = orjson.loads(running.claim.spec)
+                # Where that fails the input goes when it expires.
+                with contextlib.suppress(ApiError):
+                    await self._objects.delete(tenant, spec["object_id"])
+
+    def _forget(self, running: _Running, *, finished: bool = False) -> None:
+        self._running.discard(running)
+        self._pace.end(finished=finished)
+        self._wake.set()
+
+    def _by_tenant(self, entries: Iterable[_Running]) -> dict[str, list[_Running]]:
+        grouped: defaultdict[str, list[_Running]] = defaultdict(list)
+        for running in entries:
+            grouped[running.claim.tenant].append(running)
+        return grouped
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

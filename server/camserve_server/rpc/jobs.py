@@ -1,0 +1,199 @@
+"""JobService: many images in the background."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
+
+from google.protobuf import json_format, struct_pb2, timestamp_pb2
+
+from camserve.v1 import inference_pb2
+from camserve.v1 import jobs_pb2 as pb
+from camserve.v1.models_pb2 import Page
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.infer import check_inputs
+from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, JobInput, JobIntake, JobRequest
+from camserve_server.core.jobs import LATEST_MS, Item, JobFilter, JobService
+from camserve_server.engine.buffers import ByteBudget
+from camserve_server.rpc.answers import batch_result
+from camserve_server.rpc.call import Call
+from camserve_server.rpc.heartbeats import with_heartbeats
+from camserve_server.rpc.images import open_image
+from camserve_server.rpc.options import infer_options
+from camserve_server.rpc.status import error_object
+from camserve_server.stores.jobs import FINAL, JobRecord
+
+DEFAULT_PAGE = 50
+
+
+class JobServicer:
+    """Converts between messages and the rules in core/jobs; `prefix` begins every link."""
+
+    def __init__(
+        self, intake: JobIntake, jobs: JobService, *, prefix: str, max_image_bytes: int, budget: ByteBudget
+    ) -> None:
+        self._intake = intake
+        self._jobs = jobs
+        self._prefix = prefix
+        self._max_image_bytes = max_image_bytes
+        self._budget = budget
+
+    async def create_job(self, call: Call, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
+        """Accepts a job."""
+        check_inputs([entry.id for entry in request.inputs])
+        receipt = await self._intake.create(
+            call.identity.tenant,
+            JobRequest(
+                [self._input(request, entry) for entry in request.inputs],
+                metadata=_metadata(request.metadata) if request.HasField("metadata") else None,
+                ttl_hours=request.ttl_hours if request.HasField("ttl_hours") else DEFAULT_TTL_HOURS,
+            ),
+        )
+        accepted(call, self._prefix, receipt.job_id)
+        return pb.CreateJobResponse(
+            job_id=receipt.job_id,
+            status=pb.Job.queued,
+            counts=pb.JobCounts(submitted=receipt.submitted),
+            estimated_wait_ms=receipt.estimated_wait_ms,
+            request_id=call.request_id,
+        )
+
+    async def list_jobs(self, call: Call, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
+        """Lists jobs, the newest first."""
+        chosen = JobFilter(
+            status=request.status,
+            model=request.model,
+            created_after_ms=_milliseconds(request.created_after) if request.HasField("created_after") else 0,
+            created_before_ms=(
+                _milliseconds(request.created_before) if request.HasField("created_before") else LATEST_MS
+            ),
+        )
+        jobs, cursor = await self._jobs.page(call.identity.tenant, chosen, cursor=request.cursor, limit=_limit(request))
+        return pb.ListJobsResponse(
+            jobs=[self._job(call, job) for job in jobs], page=Page(next_cursor=cursor, size=len(jobs))
+        )
+
+    async def get_job(self, call: Call, request: pb.GetJobRequest) -> pb.Job:
+        """Returns one job, with its result if it has one image."""
+        return await self._whole_job(call, await self._jobs.get(call.identity.tenant, request.job_id))
+
+    async def list_job_results(self, call: Call, request: pb.ListJobResultsRequest) -> pb.ListJobResultsResponse:
+        """Lists the images of a job."""
+        items, cursor = await self._jobs.results(
+            call.identity.tenant, request.job_id, cursor=request.cursor, limit=_limit(request)
+        )
+        return pb.ListJobResultsResponse(
+            items=[_item(call, item) for item in items], page=Page(next_cursor=cursor, size=len(items))
+        )
+
+    async def watch_job(self, call: Call, request: pb.WatchJobRequest) -> AsyncIterator[pb.JobEvent]:
+        """Yields an event per change, heartbeats in between, and `done` or `error` at the end."""
+        tenant = call.identity.tenant
+        await self._jobs.get(tenant, request.job_id)
+        try:
+            async with (
+                aclosing(self._jobs.watch(tenant, request.job_id)) as changes,
+                # Closed first: it waits on the other one.
+                aclosing(with_heartbeats(changes)) as beating,
+            ):
+                async for change in beating:
+                    if change is None:
+                        yield pb.JobEvent(event=inference_pb2.StreamEvent.heartbeat)
+                    elif change.item:
+                        yield pb.JobEvent(event=inference_pb2.StreamEvent.item, item=_item(call, change.item))
+                    elif change.job.status in FINAL:
+                        job = await self._whole_job(call, change.job)
+                        yield pb.JobEvent(event=inference_pb2.StreamEvent.done, job=job, summary=job.result_summary)
+                    else:
+                        yield pb.JobEvent(event=inference_pb2.StreamEvent.status, job=self._job(call, change.job))
+        except ApiError as error:
+            yield pb.JobEvent(event=inference_pb2.StreamEvent.error, error=error_object(error, call.request_id))
+
+    async def cancel_job(self, call: Call, request: pb.CancelJobRequest) -> pb.Job:
+        """Cancels a job."""
+        return self._job(call, await self._jobs.cancel(call.identity.tenant, request.job_id))
+
+    def _input(self, request: pb.CreateJobRequest, entry: inference_pb2.BatchInput) -> JobInput:
+        return JobInput(
+            entry.id,
+            partial(asyncio.to_thread, open_image, entry.image, self._max_image_bytes, self._budget),
+            infer_options(
+                entry,
+                model=request.model,
+                model_version=request.model_version,
+                response=request.response,
+                media_type=entry.image.media_type,
+                content_md5=entry.image.content_md5,
+            ),
+        )
+
+    async def _whole_job(self, call: Call, job: JobRecord) -> pb.Job:
+        """Returns a job with what is known from its items: the only result, or why it failed."""
+        message = self._job(call, job)
+        if job.status not in ("succeeded", "failed") or (job.items > 1 and job.status == "succeeded"):
+            return message
+        item = await self._jobs.item(call.identity.tenant, job, 0)
+        if item and item[1] and item[1].result:
+            message.result.CopyFrom(batch_result(item[1].result))
+        if item and item[1] and item[1].error:
+            message.error.CopyFrom(error_object(item[1].error, call.request_id))
+        return message
+
+    def _job(self, call: Call, job: JobRecord) -> pb.Job:
+        message = pb.Job(
+            job_id=job.job_id,
+            status=pb.Job.Status.Value(job.status),
+            submitted_at=_timestamp(job.submitted_ms),
+            expires_at=_timestamp(job.expires_ms),
+            model=job.model,
+            model_version=job.model_version,
+            result_summary=pb.JobSummary(items=job.items, succeeded=job.succeeded, failed=job.failed),
+            results_url=f"{self._prefix}/v1/jobs/{job.job_id}/results",
+        )
+        if job.started_ms is not None:
+            message.started_at.CopyFrom(_timestamp(job.started_ms))
+        if job.completed_ms is not None:
+            message.completed_at.CopyFrom(_timestamp(job.completed_ms))
+        if job.metadata is not None:
+            message.metadata.CopyFrom(json_format.Parse(job.metadata, struct_pb2.Struct()))
+        return message
+
+
+def accepted(call: Call, prefix: str, job_id: str) -> None:
+    """Makes the answer a 202 that says where the job is."""
+    call.headers["location"] = f"{prefix}/v1/jobs/{job_id}"
+    if call.rest:
+        call.headers["x-http-code"] = "202"
+
+
+def _item(call: Call, item: Item) -> pb.JobItem:
+    record, outcome = item
+    message = pb.JobItem(id=record.id, status=pb.Job.Status.Value(record.status))
+    if outcome and outcome.result:
+        message.result.CopyFrom(batch_result(outcome.result))
+    if outcome and outcome.error:
+        message.error.CopyFrom(error_object(outcome.error, call.request_id))
+    return message
+
+
+def _metadata(metadata: struct_pb2.Struct) -> bytes:
+    try:
+        return json_format.MessageToJson(metadata, indent=None).encode()
+    except json_format.SerializeToJsonError:
+        # A native caller may have put in a number that JSON does not know.
+        raise ApiError(Reason.PARAM_INVALID, field="metadata") from None
+
+
+def _limit(request: pb.ListJobsRequest | pb.ListJobResultsRequest) -> int:
+    return request.limit if request.HasField("limit") else DEFAULT_PAGE
+
+
+def _milliseconds(time: timestamp_pb2.Timestamp) -> int:
+    # Rounded up: a job of the same millisecond is neither lost nor listed twice at a boundary.
+    return max(0, time.seconds * 1000 - (-time.nanos // 1_000_000))
+
+
+def _timestamp(milliseconds: int) -> timestamp_pb2.Timestamp:
+    return timestamp_pb2.Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)

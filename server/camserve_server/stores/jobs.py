@@ -1,0 +1,274 @@
+"""Jobs: their records, their items and their end. The queue that works on them is job_queue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis.asyncio import Redis
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.stores import keys
+from camserve_server.stores.redis import text, unavailable_on_error
+from camserve_server.stores.scripts import Script
+from camserve_server.stores.sealing import Sealer
+
+Status = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
+FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "expired"})
+ITEM_STATES: dict[str, Status] = {"q": "queued", "r": "running", "s": "succeeded", "f": "failed"}
+# An ended job is listed this long after its results are gone.
+RECORD_KEPT_MS = 7 * 24 * 3600 * 1000
+SERVER_CLOCK_MS = 0
+_DISK_WAIT_MS = 1_500
+
+_SUBMIT = Script("job_submit", after=["jobs"])
+_CANCEL = Script("job_cancel", after=["jobs"])
+_EXPIRE = Script("job_expire", after=["jobs"])
+_RING_ADD = Script("ring_add")
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """One item of a new job: the caller's id, and what a worker needs to know."""
+
+    id: str
+    spec: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to accept; `metadata` is JSON."""
+
+    job_id: str
+    model: str
+    model_version: str
+    ttl_ms: int
+    metadata: bytes | None
+    items: Sequence[NewItem]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as it is; times are unix time in milliseconds, `removed` says that its items are gone."""
+
+    job_id: str
+    status: Status
+    submitted_ms: int
+    started_ms: int | None
+    completed_ms: int | None
+    expires_ms: int
+    model: str
+    model_version: str
+    items: int
+    succeeded: int
+    failed: int
+    metadata: bytes | None
+    removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRecord:
+    """One item of a job; `result` is there once it has ended, empty for an item that no worker survived."""
+
+    index: int
+    id: str
+    status: Status
+    result: bytes | None
+
+
+class Jobs:
+    """The jobs of all tenants. Every method raises ApiError(STORE_UNAVAILABLE) when Redis does not answer.
+
+    `now_ms` is Redis's own clock unless a caller gives another, as tests do.
+    """
+
+    def __init__(self, redis: Redis, sealer: Sealer) -> None:
+        self._redis = redis
+        self._sealer = sealer
+        self.wait_for_disk = False
+        """Whether acknowledged writes are waited for with WAITAOF; see durability."""
+
+    async def submit(self, tenant: str, job: NewJob, *, now_ms: int = SERVER_CLOCK_MS) -> int:
+        """Accepts a job and returns how many items of the tenant wait now, this job's included.
+
+        A second call with the same id changes nothing. Once this returns the job is on the disk.
+        """
+        spec_place = spec_at(tenant, job.job_id)
+        items = [part for item in job.items for part in (item.id, self._sealer.seal(item.spec, spec_place))]
+        args = [now_ms, job.job_id, job.ttl_ms, job.model, job.model_version, job.metadata or b"", *items]
+        look_ms = (now_ms or int(time.time() * 1000)) + job.ttl_ms
+        with unavailable_on_error():
+            # In this order a crash between two of them leaves at most a name without a job, or a job without a
+            # place in the ring, which the janitor gives it.
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.sadd(keys.job_tenants(), tenant)
+            pipe.zadd(keys.job_expiries(), {f"{job.job_id} {tenant}": look_ms})
+            pipe.eval(_SUBMIT.source, 1, keys.tenant(tenant), *args)
+            pipe.eval(_RING_ADD.source, 1, keys.ring(), tenant)
+            if self.wait_for_disk:
+                pipe.execute_command("WAITAOF", 1, 0, _DISK_WAIT_MS)
+            replies = await pipe.execute()
+        if self.wait_for_disk and replies[4][0] < 1:
+            raise ApiError(Reason.STORE_UNAVAILABLE)
+        return int(replies[2][2])
+
+    async def get(self, tenant: str, job_id: str) -> JobRecord | None:
+        """Returns a job, or None when the tenant has none of that id."""
+        with unavailable_on_error():
+            fields: Any = await self._redis.hgetall(keys.job(tenant, job_id))
+        return _record(job_id, fields)
+
+    async def page(
+        self, tenant: str, *, before: tuple[int, str] | None, oldest_ms: int, newest_ms: int, count: int
+    ) -> list[JobRecord]:
+        """Returns up to `count` jobs submitted in [oldest_ms, newest_ms], the newest first, after `before`.
+
+        `before` is (submitted_ms, job_id) of the last job already seen.
+        """
+        job_ids: list[str] = []
+        highest, offset = newest_ms, 0
+        if before:
+            highest = min(highest, before[0])
+        with unavailable_on_error():
+            while len(job_ids) < count:
+                rows: list[Any] = await self._redis.zrange(
+                    keys.jobs(tenant),
+                    highest,
+                    oldest_ms,
+                    desc=True,
+                    byscore=True,
+                    offset=offset,
+                    num=count,
+                    withscores=True,
+                )
+                offset += len(rows)
+                job_ids += [text(row[0]) for row in rows if before is None or (int(row[1]), text(row[0])) < before]
+                if len(rows) < count:
+                    break
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids[:count]:
+                pipe.hgetall(keys.job(tenant, job_id))
+            found = await pipe.execute()
+        records = (_record(job_id, fields) for job_id, fields in zip(job_ids, found, strict=False))
+        return [record for record in records if record]
+
+    async def items(self, tenant: str, job: JobRecord, indices: Iterable[int]) -> list[ItemRecord]:
+        """Returns items of a job that has not been removed."""
+        wanted = list(indices)
+        fields = [f"{letter}:{index}" for index in wanted for letter in "dsr"]
+        if not fields:
+            return []
+        with unavailable_on_error():
+            values: list[Any] = await self._redis.hmget(keys.job_items(tenant, job.job_id), fields)
+        place = result_at(tenant, job.job_id)
+        return [
+            ItemRecord(
+                index,
+                text(values[3 * at] or b""),
+                _item_status(values[3 * at + 1], job.status),
+                self._sealer.open(values[3 * at + 2], place) if values[3 * at + 2] else values[3 * at + 2],
+            )
+            for at, index in enumerate(wanted)
+        ]
+
+    async def finished(self, tenant: str, job_id: str, start: int) -> list[int]:
+        """Returns the indices of the items that ended, in that order, leaving out the first `start`."""
+        with unavailable_on_error():
+            rows = await self._redis.lrange(keys.job_done(tenant, job_id), start, -1)
+        return [int(row) for row in rows]
+
+    async def cancel(
+        self, tenant: str, job_id: str, *, now_ms: int = SERVER_CLOCK_MS
+    ) -> tuple[Status, list[bytes]] | None:
+        """Ends a job as canceled unless it has ended; returns its status before and the specs dropped.
+
+        None when the tenant has no such job.
+        """
+        with unavailable_on_error():
+            reply = await _CANCEL.run(self._redis, [keys.tenant(tenant)], [now_ms, job_id])
+        if reply is None:
+            return None
+        place = spec_at(tenant, job_id)
+        return _status(reply[0]), [self._sealer.open(spec, place) for spec in reply[1]]
+
+    async def expire_due(self, *, now_ms: int, limit: int = 100) -> int:
+        """Ends jobs whose time is over, removes their items and later their records; returns how many were due."""
+        with unavailable_on_error():
+            due: list[Any] = await self._redis.zrange(keys.job_expiries(), 0, now_ms, byscore=True, offset=0, num=limit)
+            for member in due:
+                job_id, tenant = text(member).split(" ", 1)
+                again_ms = await _EXPIRE.run(self._redis, [keys.tenant(tenant)], [now_ms, job_id, RECORD_KEPT_MS])
+                if again_ms:
+                    await self._redis.zadd(keys.job_expiries(), {member: again_ms})
+                else:
+                    await self._redis.zrem(keys.job_expiries(), member)
+        return len(due)
+
+    async def mend_ring(self) -> int:
+        """Gives tenants that have work but no place in the ring theirs; returns how many there were.
+
+        A crash between accepting a job and joining the ring leaves such tenants.
+        """
+        with unavailable_on_error():
+            tenants = sorted(text(member) for member in await self._redis.smembers(keys.job_tenants()))
+            pipe = self._redis.pipeline(transaction=False)
+            for tenant in tenants:
+                pipe.zscore(keys.ring_turns(), tenant)
+                pipe.llen(keys.job_queue(tenant))
+                pipe.zcard(keys.job_leases(tenant))
+            replies = await pipe.execute()
+            lost = [
+                tenant
+                for at, tenant in enumerate(tenants)
+                if replies[3 * at] is None and (replies[3 * at + 1] or replies[3 * at + 2])
+            ]
+            if lost:
+                await _RING_ADD.run(self._redis, [keys.ring()], lost)
+        return len(lost)
+
+
+def spec_at(tenant: str, job_id: str) -> str:
+    """The place for which the specs of a job are sealed."""
+    return f"{keys.job_items(tenant, job_id)} spec"
+
+
+def result_at(tenant: str, job_id: str) -> str:
+    """The place for which the results of a job are sealed."""
+    return f"{keys.job_items(tenant, job_id)} result"
+
+
+def _record(job_id: str, fields: dict[bytes, bytes]) -> JobRecord | None:
+    if b"status" not in fields:
+        return None
+
+    def milliseconds(name: bytes) -> int | None:
+        return int(fields[name]) if name in fields else None
+
+    return JobRecord(
+        job_id=job_id,
+        status=_status(fields[b"status"]),
+        submitted_ms=int(fields[b"submitted_ms"]),
+        started_ms=milliseconds(b"started_ms"),
+        completed_ms=milliseconds(b"completed_ms"),
+        expires_ms=int(fields[b"expires_ms"]),
+        model=text(fields[b"model"]),
+        model_version=text(fields[b"model_version"]),
+        items=int(fields[b"items"]),
+        succeeded=int(fields[b"succeeded"]),
+        failed=int(fields[b"failed"]),
+        metadata=fields.get(b"metadata"),
+        removed=b"removed" in fields,
+    )
+
+
+def _status(value: bytes) -> Status:
+    status: Status = text(value)  # type: ignore[assignment]
+    return status
+
+
+def _item_status(letter: bytes, job: Status) -> Status:
+    status = ITEM_STATES[text(letter)]
+    # Of a job that ended otherwise, what has no outcome of its own shares the job's.
+    return job if status in ("queued", "running") and job in FINAL else status

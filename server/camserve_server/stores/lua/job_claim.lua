@@ -1,0 +1,45 @@
+-- Takes items from the front of a tenant's queue under leases.
+-- ARGV: now, items wanted, lease in ms, most leases of the tenant, most claims of an item, result of a poison item.
+-- Returns {items, length of the queue, leases}; an item is {job, index, fence, claims, spec, expiry in ms}.
+local now, wanted, cap, most_claims = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local until_ms = whole(now + tonumber(ARGV[3]))
+
+-- Leases that ran out first: their items go to the front again, in their order.
+local lost = redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 256)
+table.sort(lost)
+for position = #lost, 1, -1 do
+  local name = lost[position]
+  redis.call('ZREM', leases, name)
+  local job, index = parts(name)
+  if live(redis.call('HGET', job_key(job), 'status')) then
+    local items = items_key(job)
+    if tonumber(redis.call('HGET', items, 'c:' .. index) or '0') >= most_claims then
+      record(job, index, 'f', ARGV[6], now)
+    else
+      redis.call('HSET', items, 's:' .. index, 'q')
+      redis.call('LPUSH', queue, name)
+    end
+  end
+end
+
+local claimed = {}
+local room = math.min(wanted, cap - redis.call('ZCARD', leases))
+local looks = 0
+while #claimed < room and looks < 4096 do
+  looks = looks + 1
+  local name = redis.call('LPOP', queue)
+  if not name then break end
+  local job, index = parts(name)
+  local key, items = job_key(job), items_key(job)
+  local known = redis.call('HMGET', key, 'status', 'expires_ms')
+  -- Items of jobs that were canceled or expired stay in the queue until they are met here.
+  if live(known[1]) and tonumber(known[2]) > now and redis.call('HGET', items, 's:' .. index) == 'q' then
+    local fence = redis.call('INCR', fences)
+    redis.call('HSET', items, 's:' .. index, 'r', 'f:' .. index, fence)
+    local claims = redis.call('HINCRBY', items, 'c:' .. index, 1)
+    redis.call('ZADD', leases, until_ms, name)
+    if known[1] == 'queued' then redis.call('HSET', key, 'status', 'running', 'started_ms', whole(now)) end
+    claimed[#claimed + 1] = {job, index, fence, claims, redis.call('HGET', items, 'i:' .. index), tonumber(known[2])}
+  end
+end
+return {claimed, redis.call('LLEN', queue), redis.call('ZCARD', leases)}

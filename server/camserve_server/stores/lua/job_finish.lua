@@ -1,0 +1,24 @@
+-- Records outcomes, each only for the holder of its item's present lease.
+-- ARGV: now, then job, index, fence, state (s or f) and result of every outcome.
+-- Returns for each 1 when it is recorded, now or by an earlier copy of this call, else 0.
+local now = clock(ARGV[1])
+local answers = {}
+for at = 2, #ARGV, 5 do
+  local job, index, fence = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
+  local items = items_key(job)
+  local known = redis.call('HMGET', items, 's:' .. index, 'f:' .. index)
+  local recorded = 0
+  if known[2] == fence then
+    if known[1] == 's' or known[1] == 'f' then
+      recorded = 1
+    elseif known[1] == 'r' then
+      redis.call('ZREM', leases, member(job, index))
+      if redis.call('HGET', job_key(job), 'status') == 'running' then
+        record(job, index, ARGV[at + 3], ARGV[at + 4], now)
+        recorded = 1
+      end
+    end
+  end
+  answers[#answers + 1] = recorded
+end
+return answers

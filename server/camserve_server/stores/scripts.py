@@ -1,0 +1,30 @@
+"""Lua scripts that run inside Redis, each a step that happens whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+
+class Script:
+    """A script of stores/lua, with the files it builds on put before it.
+
+    Every script is safe to repeat: a lost connection makes the client send it again.
+    """
+
+    def __init__(self, name: str, *, after: Sequence[str] = ()) -> None:
+        folder = resources.files("camserve_server.stores") / "lua"
+        self.source = "\n".join((folder / f"{part}.lua").read_text() for part in (*after, name))
+        self._sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, redis: Redis, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+        """Returns the script's reply; it is sent whole only to a server that does not know it."""
+        try:
+            return await redis.evalsha(self._sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await redis.eval(self.source, len(keys), *keys, *args)

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import pytest
+from tests.clock import FakeClock
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.ids import new_id
+from camserve_server.stores import keys
+from camserve_server.stores.durability import DurabilityError, needs_wait
+from camserve_server.stores.job_queue import Claim, JobQueue, Outcome
+from camserve_server.stores.jobs import RECORD_KEPT_MS, Jobs, NewItem, NewJob
+from camserve_server.stores.keyring import KeyRing
+from camserve_server.stores.sealing import Sealer
+
+NOW = 1_800_000_000_000
+TTL = 3_600_000
+LEASE = 15_000
+
+
+@pytest.fixture
+def sealer(tmp_path):
+    return Sealer(KeyRing(tmp_path / "state.json", clock=FakeClock()), "job")
+
+
+@pytest.fixture
+def jobs(redis, sealer):
+    return Jobs(redis, sealer)
+
+
+@pytest.fixture
+def queue(redis, sealer):
+    return JobQueue(redis, sealer)
+
+
+async def submit(jobs, count, *, tenant="a", at=NOW):
+    job_id = new_id("job")
+    items = [NewItem(f"i{n}", b"spec %d" % n) for n in range(count)]
+    await jobs.submit(tenant, NewJob(job_id, "shapes", "2", TTL, None, items), now_ms=at)
+    return job_id
+
+
+async def claim(queue, count=100, *, at=NOW, worker="w", width=100, most=100) -> list[Claim]:
+    turn = await queue.next_turn(worker, width=width, items_per_s=1.0, now_ms=at)
+    if turn is None:
+        return []
+    return await queue.claim(turn, count, lease_ms=LEASE, most_leases=most, now_ms=at)
+
+
+async def finish(queue, claims, state="s", at=NOW):
+    return await queue.finish(claims[0].tenant, [Outcome(c, state, b"result") for c in claims], now_ms=at)
+
+
+async def test_items_are_claimed_in_the_order_of_submission_with_their_specs(jobs, queue):
+    first, second = await submit(jobs, 2), await submit(jobs, 1)
+    claims = await claim(queue)
+    assert [(one.job_id, one.index, one.spec) for one in claims] == [
+        (first, 0, b"spec 0"),
+        (first, 1, b"spec 1"),
+        (second, 0, b"spec 0"),
+    ]
+    assert len({one.fence for one in claims}) == 3
+    assert await claim(queue) == []
+
+
+async def test_a_job_runs_from_its_first_claim_and_ends_with_its_last_outcome(jobs, queue):
+    job_id = await submit(jobs, 2)
+    assert (await jobs.get("a", job_id)).status == "queued"
+    claims = await claim(queue, at=NOW + 10)
+    running = await jobs.get("a", job_id)
+    assert (running.status, running.started_ms) == ("running", NOW + 10)
+    assert await finish(queue, claims[:1]) == [True]
+    assert await finish(queue, claims[1:], "f", at=NOW + 30) == [True]
+    done = await jobs.get("a", job_id)
+    assert (done.status, done.completed_ms, done.succeeded, done.failed) == ("succeeded", NOW + 30, 1, 1)
+    items = await jobs.items("a", done, range(2))
+    assert [(item.id, item.status, item.result) for item in items] == [
+        ("i0", "succeeded", b"result"),
+        ("i1", "failed", b"result"),
+    ]
+    assert await jobs.finished("a", job_id, 0) == [0, 1]
+
+
+async def test_a_job_without_a_good_item_fails(jobs, queue):
+    job_id = await submit(jobs, 2)
+    await finish(queue, await claim(queue), "f")
+    assert (await jobs.get("a", job_id)).status == "failed"
+
+
+async def test_submitting_a_job_twice_makes_it_once(jobs, queue):
+    job_id = new_id("job")
+    new = NewJob(job_id, "shapes", "2", TTL, b"{}", [NewItem("x", b"spec")])
+    await jobs.submit("a", new, now_ms=NOW)
+    await jobs.submit("a", new, now_ms=NOW + 5)
+    assert len(await claim(queue)) == 1
+    assert await claim(queue) == []
+    assert (await jobs.get("a", job_id)).submitted_ms == NOW
+
+
+async def test_an_outcome_is_recorded_once_however_often_it_is_sent(jobs, queue):
+    job_id = await submit(jobs, 2)
+    claims = await claim(queue)
+    assert await finish(queue, claims[:1]) == [True]
+    assert await finish(queue, claims[:1]) == [True]
+    assert (await jobs.get("a", job_id)).succeeded == 1
+    assert await jobs.finished("a", job_id, 0) == [0]
+
+
+async def test_a_worker_that_lost_its_lease_cannot_write(jobs, queue):
+    job_id = await submit(jobs, 1)
+    old = await claim(queue)
+    new = await claim(queue, at=NOW + LEASE)
+    assert (new[0].index, new[0].claims) == (0, 2)
+    assert await finish(queue, old, at=NOW + LEASE) == [False]
+    assert await queue.renew("a", old, lease_ms=LEASE, now_ms=NOW + LEASE) == [False]
+    assert not await queue.release(old[0], now_ms=NOW + LEASE)
+    assert await finish(queue, new, at=NOW + LEASE) == [True]
+    assert (await jobs.get("a", job_id)).succeeded == 1
+
+
+async def test_a_renewed_lease_holds(jobs, queue):
+    await submit(jobs, 1)
+    held = await claim(queue)
+    assert await queue.renew("a", held, lease_ms=LEASE, now_ms=NOW + LEASE - 1) == [True]
+    assert await claim(queue, at=NOW + LEASE) == []
+    assert len(await claim(queue, at=NOW + 2 * LEASE)) == 1
+
+
+async def test_lost_items_come_back_in_order_ahead_of_the_rest(jobs, queue):
+    await submit(jobs, 12)
+    await claim(queue, 11)
+    again = await claim(queue, at=NOW + LEASE)
+    assert [one.index for one in again] == list(range(12))
+
+
+async def test_a_poison_item_fails_after_three_claims_and_the_rest_goes_on(jobs, queue):
+    job_id = await submit(jobs, 2)
+    good = None
+    for attempt in range(3):
+        claims = await claim(queue, at=NOW + attempt * LEASE)
+        if good is None:
+            good = claims[1]
+            assert await finish(queue, [good]) == [True]
+    assert await claim(queue, at=NOW + 3 * LEASE) == []
+    done = await jobs.get("a", job_id)
+    assert (done.status, done.succeeded, done.failed) == ("succeeded", 1, 1)
+    poison = (await jobs.items("a", done, [0]))[0]
+    assert (poison.status, poison.result) == ("failed", b"")
+
+
+async def test_an_item_handed_back_is_next_and_its_claim_does_not_count(jobs, queue):
+    await submit(jobs, 3)
+    first = (await claim(queue, 1))[0]
+    assert await queue.release(first, now_ms=NOW)
+    again = (await claim(queue, 1))[0]
+    assert (again.index, again.claims) == (0, 1)
+    assert again.fence > first.fence
+
+
+async def test_an_item_handed_back_with_a_delay_waits_for_it(jobs, queue):
+    await submit(jobs, 1)
+    first = (await claim(queue))[0]
+    assert await queue.release(first, delay_ms=2_000, counts=True, now_ms=NOW)
+    assert await finish(queue, [first]) == [False]
+    assert await claim(queue, at=NOW + 1_999) == []
+    assert [one.claims for one in await claim(queue, at=NOW + 2_000)] == [2]
+
+
+async def test_canceling_drops_what_waits_and_refuses_what_runs(jobs, queue):
+    job_id = await submit(jobs, 3)
+    running = await claim(queue, 1)
+    before, specs = await jobs.cancel("a", job_id, now_ms=NOW + 5)
+    assert (before, specs) == ("running", [b"spec 0", b"spec 1", b"spec 2"])
+    assert await finish(queue, running) == [False]
+    assert await queue.renew("a", running, lease_ms=LEASE, now_ms=NOW) == [False]
+    assert await claim(queue) == []
+    assert await claim(queue, at=NOW + LEASE) == []
+    canceled = await jobs.get("a", job_id)
+    assert (canceled.status, canceled.completed_ms) == ("canceled", NOW + 5)
+    assert {item.status for item in await jobs.items("a", canceled, range(3))} == {"canceled"}
+    assert await jobs.cancel("a", job_id, now_ms=NOW + 9) == ("canceled", [])
+    assert (await jobs.get("a", job_id)).completed_ms == NOW + 5
+    assert await jobs.cancel("a", "job_unknown") is None
+
+
+async def test_an_expired_job_loses_its_items_and_later_its_record(redis, jobs, queue):
+    job_id = await submit(jobs, 2)
+    held = await claim(queue, 1)
+    assert await jobs.expire_due(now_ms=NOW + TTL - 1) == 0
+    await jobs.expire_due(now_ms=NOW + TTL)
+    expired = await jobs.get("a", job_id)
+    assert (expired.status, expired.completed_ms, expired.removed) == ("expired", NOW + TTL, True)
+    assert await finish(queue, held, at=NOW + TTL) == [False]
+    assert await claim(queue, at=NOW + TTL) == []
+    assert not await redis.exists(keys.job_items("a", job_id), keys.job_done("a", job_id))
+    assert await jobs.expire_due(now_ms=NOW + TTL + RECORD_KEPT_MS - 1) == 0
+    await jobs.expire_due(now_ms=NOW + TTL + RECORD_KEPT_MS)
+    assert await jobs.get("a", job_id) is None
+    left = {key.decode() for key in await redis.keys("*")}
+    assert left <= {
+        keys.job_tenants(),
+        keys.ring_workers(),
+        keys.tenant("a") + "fences",
+        keys.ring() + "turn",
+        keys.ring() + "version",
+    }
+
+
+async def test_a_finished_job_keeps_its_state_when_its_results_expire(jobs, queue):
+    job_id = await submit(jobs, 1)
+    await finish(queue, await claim(queue))
+    await jobs.expire_due(now_ms=NOW + TTL)
+    kept = await jobs.get("a", job_id)
+    assert (kept.status, kept.removed) == ("succeeded", True)
+
+
+async def test_an_item_of_a_job_past_its_time_is_not_claimed_before_the_janitor_comes(jobs, queue):
+    await submit(jobs, 1)
+    assert await claim(queue, at=NOW + TTL) == []
+
+
+async def test_ten_items_of_one_tenant_do_not_wait_for_ten_thousand_of_another(jobs, queue):
+    for _ in range(40):
+        await submit(jobs, 250, tenant="large")
+    await submit(jobs, 10, tenant="small")
+    order = []
+    while "small" not in order[-1:] or order.count("small") < 10:
+        claims = await claim(queue, 1, worker="w", width=1)
+        order += [one.tenant for one in claims]
+        await finish(queue, claims)
+    assert len(order) <= 20
+
+
+async def test_tenants_take_turns_and_each_keeps_to_its_share(jobs, queue):
+    for tenant in ("a", "b", "c"):
+        await submit(jobs, 10, tenant=tenant)
+    turns = []
+    for _ in range(6):
+        turn = await queue.next_turn("w", width=8, items_per_s=0.0, now_ms=NOW)
+        assert (turn.active, turn.width) == (3, 8)
+        turns.append(turn.tenant)
+        await queue.claim(turn, 8, lease_ms=LEASE, most_leases=3, now_ms=NOW)
+    assert turns == ["a", "b", "c", "a", "b", "c"]
+    assert (await queue.pressure("a")).items == 10
+    later = await queue.next_turn("w", width=8, items_per_s=0.0, now_ms=NOW)
+    assert await queue.claim(later, 8, lease_ms=LEASE, most_leases=3, now_ms=NOW) == []
+
+
+async def test_a_tenant_leaves_the_ring_only_when_it_has_no_work(jobs, queue):
+    await submit(jobs, 1)
+    turn = await queue.next_turn("w", width=1, items_per_s=0.0, now_ms=NOW)
+    held = await queue.claim(turn, 1, lease_ms=LEASE, most_leases=9, now_ms=NOW)
+    assert await queue.claim(turn, 1, lease_ms=LEASE, most_leases=9, now_ms=NOW) == []
+    assert await queue.next_turn("w", width=1, items_per_s=0.0, now_ms=NOW) is not None
+    await finish(queue, held)
+    stale = await queue.next_turn("w", width=1, items_per_s=0.0, now_ms=NOW)
+    await submit(jobs, 1)
+    # The turn was drawn before the new job: its version is old, and the tenant stays.
+    await finish(queue, await claim(queue))
+    assert await queue.claim(stale, 1, lease_ms=LEASE, most_leases=9, now_ms=NOW) == []
+    assert await queue.next_turn("w", width=1, items_per_s=0.0, now_ms=NOW) is not None
+    assert await claim(queue) == []
+    assert await queue.next_turn("w", width=1, items_per_s=0.0, now_ms=NOW) is None
+
+
+async def test_a_tenant_that_a_crash_kept_from_the_ring_gets_its_place(redis, jobs, queue):
+    await submit(jobs, 1)
+    await redis.delete(keys.ring_turns(), keys.ring() + "versions")
+    assert await claim(queue) == []
+    assert await jobs.mend_ring() == 1
+    assert await jobs.mend_ring() == 0
+    assert len(await claim(queue)) == 1
+
+
+async def test_silent_workers_do_not_count(queue, jobs):
+    await submit(jobs, 1)
+    await queue.next_turn("gone", width=5, items_per_s=4.0, now_ms=NOW)
+    turn = await queue.next_turn("here", width=3, items_per_s=2.0, now_ms=NOW + 1_000)
+    assert turn.width == 8
+    assert (await queue.pressure("a")).items_per_s == 6.0
+    turn = await queue.next_turn("here", width=3, items_per_s=2.0, now_ms=NOW + 40_000)
+    assert turn.width == 3
+
+
+async def test_what_lies_in_redis_shows_neither_specs_nor_results(redis, jobs, queue):
+    await submit(jobs, 1)
+    await finish(queue, await claim(queue))
+    await submit(jobs, 1)
+    for key in await redis.keys("*items"):
+        held = b" ".join(await redis.hvals(key))
+        assert b"spec" not in held
+        assert b"result" not in held
+
+
+async def test_a_store_that_cannot_keep_what_it_acknowledges_stops_the_start(redis):
+    assert await needs_wait(redis) is False
+    await redis.config_set("appendfsync", "everysec")
+    assert await needs_wait(redis) is True
+    await redis.config_set("appendonly", "no")
+    try:
+        with pytest.raises(DurabilityError, match="appendonly yes"):
+            await needs_wait(redis)
+    finally:
+        await redis.config_set("appendonly", "yes")
+        await redis.config_set("appendfsync", "always")
+
+
+async def test_a_write_is_waited_for_where_the_server_does_not_wait_itself(redis, jobs):
+    jobs.wait_for_disk = True
+    await submit(jobs, 1)
+    await redis.config_set("appendonly", "no")
+    try:
+        with pytest.raises(ApiError) as caught:
+            await submit(jobs, 1)
+        assert caught.value.reason is Reason.STORE_UNAVAILABLE
+    finally:
+        await redis.config_set("appendonly", "yes")
