@@ -23,6 +23,7 @@ from camserve_server.core.links import Links
 from camserve_server.core.models import Models
 from camserve_server.core.oauth import TokenEndpoint
 from camserve_server.core.signing import UrlSigner
+from camserve_server.core.sync_or_job import SyncOrJob
 from camserve_server.core.token_keys import IssuerKeys, JwksFile
 from camserve_server.core.tokens import TokenIssuer, TokenVerifier, VerificationKeys
 from camserve_server.engine.buffers import ByteBudget
@@ -110,6 +111,8 @@ class Replica:
             {
                 "inference": InferenceServicer(
                     infer,
+                    SyncOrJob(infer, intake, sync_bytes=settings.sync_image_bytes, sync_px=settings.sync_pixels),
+                    prefix=settings.link_prefix,
                     max_image_bytes=settings.max_image_bytes,
                     budget=budget,
                 ),

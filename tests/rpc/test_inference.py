@@ -11,6 +11,7 @@ import pytest
 from tests.images import encoded, opened, star_png
 
 from camserve.v1 import inference_pb2 as pb
+from camserve.v1 import jobs_pb2 as jobs_pb
 
 
 def request(**changes):
@@ -244,3 +245,34 @@ async def test_bytes_that_are_no_message_are_refused_in_our_words(stack, refusal
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await infer(b"\xff\xff", metadata=(("authorization", f"Bearer {stack.token()}"),))
     assert refusal(caught.value).reason == "param.invalid"
+
+
+async def test_a_caller_who_prefers_not_to_wait_gets_a_job(client):
+    metadata = (*client.metadata, ("prefer", "wait=5, respond-async;x=1"))
+    call = client.inference.Infer(request(grad_cam=pb.GradCAMOptions(enabled=True)), metadata=metadata)
+    receipt = await call
+    headers = dict(await call.initial_metadata())
+    assert headers["location"].endswith(f"/v1/jobs/{receipt.job_id}")
+    assert headers["preference-applied"] == "respond-async"
+    assert (receipt.status, receipt.counts.submitted) == (pb.InferResponse.queued, 1)
+    assert receipt.HasField("estimated_wait_ms")
+    assert (receipt.model, receipt.model_version, list(receipt.classes)) == ("shapes", "2", [])
+    async for event in client.jobs.WatchJob(jobs_pb.WatchJobRequest(job_id=receipt.job_id), metadata=client.metadata):
+        last = event
+    assert last.job.status == jobs_pb.Job.succeeded
+    assert last.job.result.classes[0].id == "star"
+    assert last.job.result.heatmap.url
+
+
+async def test_an_answer_at_once_has_none_of_a_receipts_fields(client):
+    call = client.inference.Infer(request(), metadata=(*client.metadata, ("prefer", "handling=respond-async")))
+    answer = await call
+    assert not any(answer.HasField(name) for name in ("job_id", "status", "counts", "estimated_wait_ms"))
+    assert "location" not in dict(await call.initial_metadata())
+
+
+async def test_what_a_job_would_refuse_at_once_is_refused_at_once(client, refusal):
+    metadata = (*client.metadata, ("prefer", "respond-async"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.inference.Infer(request(model="unknown"), metadata=metadata)
+    assert refusal(caught.value).reason == "model.not_found"

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     max_side_px: int = Field(16384, ge=16, le=65535, description="Longest side of an image.")
     max_pixels: int = Field(268_435_456, ge=256, description="Pixels of an image.")
     sync_timeout_s: float = Field(15.0, gt=0, le=600, description="Time budget of a call that waits for its answer.")
+    sync_image_bytes: int = Field(20_000_000, ge=0, description="Bytes above which an image becomes a job.")
+    sync_pixels: int = Field(75_000_000, ge=0, description="Pixels above which an image becomes a job.")
     url_ttl_s: int = Field(900, ge=1, le=604_800, description="How long a link to a heatmap works.")
     heatmap_retention_hours: float = Field(72, gt=0, le=8760, description="How long a stored heatmap is kept.")
     janitor_interval_s: float = Field(300, gt=0, description="Pause between removals of what expired.")

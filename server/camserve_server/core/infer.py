@@ -41,11 +41,21 @@ class InferService:
     def check(self, options: InferOptions) -> ModelVersion:
         """Refuses what can be refused before any byte of the image is read; returns the version that will answer.
 
+        A full queue is no reason to refuse while it is too long for the time budget: then a job is made of the call.
         Raises ApiError: MODEL_*, PARAM_INVALID (target), PARAM_LAYER_NOT_FOUND, SERVICE_OVERLOADED.
         """
         version = self.validate(options)
-        self._engine.check_admission(version)
+        if self.in_time(version, self._timeout_s):
+            self._engine.check_admission(version)
         return version
+
+    def in_time(self, version: ModelVersion, budget_s: float) -> bool:
+        """Returns whether an image that came now would have its turn within the budget, as far as can be told."""
+        return self._imaging.wait_s() + self._engine.wait_s(version) < budget_s
+
+    def budget_s(self, time_left_s: float | None) -> float:
+        """Returns the time budget of a call whose caller waits that long."""
+        return self._timeout_s if time_left_s is None else min(self._timeout_s, time_left_s)
 
     def validate(self, options: InferOptions) -> ModelVersion:
         """Refuses what `check` refuses, but for a full queue: what is asked for may wait its turn."""
@@ -56,14 +66,22 @@ class InferService:
         return version
 
     async def infer(
-        self, tenant: str, image: SharedBuffer, options: InferOptions, *, time_left_s: float | None = None
+        self,
+        tenant: str,
+        image: SharedBuffer,
+        options: InferOptions,
+        *,
+        time_left_s: float | None = None,
+        defer_above_px: int | None = None,
     ) -> InferResult:
         """Returns the answer for `image` within the time budget; a full queue refuses at once.
 
-        Raises ApiError: those of `check`, everything the imaging workers refuse, TIMEOUT_EXCEEDED.
+        Raises ApiError: those of `check`, everything the imaging workers refuse, TIMEOUT_EXCEEDED; DeferredError
+        for a sound image of more than `defer_above_px` pixels.
         """
-        budget_s = self._timeout_s if time_left_s is None else min(self._timeout_s, time_left_s)
-        return await self._within(budget_s, tenant, image, options, "unary")
+        return await self._within(
+            self.budget_s(time_left_s), tenant, image, options, "unary", defer_above_px=defer_above_px
+        )
 
     async def infer_batch(self, tenant: str, inputs: list[BatchInput]) -> AsyncGenerator[BatchOutcome]:
         """Yields every input's outcome as it completes; closing the iterator cancels the rest."""
@@ -110,10 +128,11 @@ class InferService:
         lane: Lane,
         *,
         keep_until: float | None = None,
+        defer_above_px: int | None = None,
     ) -> InferResult:
         try:
             async with asyncio.timeout(budget_s):
-                return await self._predict(tenant, image, options, lane, budget_s, keep_until)
+                return await self._predict(tenant, image, options, lane, budget_s, keep_until, defer_above_px)
         except TimeoutError:
             raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
 
@@ -125,13 +144,14 @@ class InferService:
         lane: Lane,
         budget_s: float | None,
         keep_until: float | None,
+        defer_above_px: int | None,
     ) -> InferResult:
         started = time.monotonic()
         version = self.check(options) if lane == "unary" else self._engine.resolve(options.model, options.model_version)
         wanted = options.heatmap
         target = _target_index(version, wanted.target) if wanted else None
         with await self._imaging.decode(
-            image, _decode_request(version, options), background=keep_until is not None
+            image, _decode_request(version, options, defer_above_px), background=keep_until is not None
         ) as picture:
             prediction = await self._engine.predict(
                 version,
@@ -234,7 +254,7 @@ def _heatmap(
     )
 
 
-def _decode_request(version: ModelVersion, options: InferOptions) -> DecodeRequest:
+def _decode_request(version: ModelVersion, options: InferOptions, defer_above_px: int | None) -> DecodeRequest:
     wanted = options.heatmap
     return DecodeRequest(
         input=version.input,
@@ -243,6 +263,7 @@ def _decode_request(version: ModelVersion, options: InferOptions) -> DecodeReque
         expected_md5=options.md5,
         longest_side_px=options.longest_side_px,
         base_side=(wanted.size or "input") if wanted and wanted.overlay else None,
+        defer_above_px=defer_above_px,
     )
 
 

@@ -53,6 +53,8 @@ class Receipt:
     """An accepted job."""
 
     job_id: str
+    model: str
+    model_version: str
     submitted: int
     estimated_wait_ms: int
 
@@ -93,7 +95,13 @@ class JobIntake:
             raise
         self.on_accept()
         pressure = await self._queue.pressure(tenant)
-        return Receipt(job_id, len(items), _wait_ms(replace(pressure, items=max(waiting, pressure.items))))
+        return Receipt(
+            job_id,
+            version.name,
+            version.version,
+            len(items),
+            _wait_ms(replace(pressure, items=max(waiting, pressure.items))),
+        )
 
     async def wait_ms(self, tenant: str) -> int:
         """Estimates how long a job with one image would take now."""

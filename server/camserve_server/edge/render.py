@@ -155,7 +155,7 @@ def _cors_policy(settings: EdgeSettings, methods: tuple[Method, ...]) -> Node | 
         "x-grpc-web, x-user-agent, grpc-timeout",
         "expose_headers": "request-id, retry-after, www-authenticate, content-disposition, content-range, etag, "
         "location, idempotency-replayed, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, "
-        "deprecation, sunset, link, grpc-status, grpc-message",
+        "preference-applied, deprecation, sunset, link, grpc-status, grpc-message",
         "max_age": "600",
     }
 

@@ -16,7 +16,7 @@ from camserve_server.engine.formats.exif import swaps_sides
 from camserve_server.engine.formats.raster import Limits, Raster, Want
 from camserve_server.engine.formats.source import PictureFile
 from camserve_server.engine.geometry import MAX_DRAWING_PX, Placement, longest_side, place
-from camserve_server.engine.imaging_requests import DecodeRequest
+from camserve_server.engine.imaging_requests import DecodeRequest, DeferredError
 from camserve_server.engine.input_spec import InputSpec
 from camserve_server.engine.sniff import MEDIA_TYPES, check_declaration, sniff
 
@@ -40,13 +40,18 @@ class Decoded:
 
 
 def decode(file: PictureFile, request: DecodeRequest, limits: Limits) -> Decoded:
-    """Check and decode a picture; raises ApiError with the reason the caller gets, or whatever a decoder raises."""
+    """Check and decode a picture.
+
+    Raises ApiError with the reason the caller gets, DeferredError as the request says, or whatever a decoder raises.
+    """
     sha256 = _digest(file, request.expected_md5)
     if file.size == 0:
         raise ApiError(Reason.IMAGE_INVALID_FORMAT)
     sniffed = sniff(file)
     check_declaration(sniffed, request.declared_media_type, request.file_name)
     pending = _open(sniffed.kind, file, limits)
+    if request.defer_above_px is not None and pending.width * pending.height > request.defer_above_px:
+        raise DeferredError
     shrunk = longest_side(pending.width, pending.height, request.longest_side_px)
     drawing = longest_side(*shrunk, MAX_DRAWING_PX)
     placement = place(*shrunk, request.input)

@@ -28,6 +28,9 @@ from camserve_server.engine.slots import FairSlots
 
 __all__ = ["Engine", "EngineSettings", "EngineStats", "Explain", "Prediction"]
 
+# What the newest batch counts in the mean of the last ones.
+_PACE_WEIGHT = 0.1
+
 T = TypeVar("T")
 BatchHook = Callable[[ModelVersion, int, float, float], None]
 
@@ -109,6 +112,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batches = 0
         self._pictures = 0
+        self._seconds_per_picture: dict[ModelVersion, float] = {}
 
     async def start(self) -> None:
         """Returns when every version found is ready or unavailable; the loop stays free meanwhile."""
@@ -147,6 +151,10 @@ class Engine:
     def check_admission(self, model: ModelVersion) -> None:
         """Raises ApiError SERVICE_OVERLOADED while the version's queue is full: ask before decoding."""
         self._batcher.check_admission(model)
+
+    def wait_s(self, model: ModelVersion) -> float:
+        """Estimates how long a picture that came now would wait for the device."""
+        return self._batcher.depth(model) * self._seconds_per_picture.get(model, 0.0)
 
     def stats(self) -> EngineStats:
         """Returns the counters for metrics."""
@@ -258,7 +266,12 @@ class Engine:
                 (entry, _result(entry, outcome, started, len(batch.entries)))
                 for entry, outcome in zip(batch.entries, outcomes, strict=True)
             ]
+            self._note_pace(model, (self._monotonic() - started) / len(batch.entries))
         self._post(lambda: self._finish(model, len(batch.entries), results))
+
+    def _note_pace(self, model: ModelVersion, seconds: float) -> None:
+        known = self._seconds_per_picture.get(model, seconds)
+        self._seconds_per_picture[model] = known + _PACE_WEIGHT * (seconds - known)
 
     def _post(self, callback: Callable[[], object]) -> None:
         assert self._loop is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -19,6 +20,7 @@ from camserve_server.engine.imaging_process import Answer, ImagingProcess, Worke
 from camserve_server.engine.imaging_requests import (
     DecodedImage,
     DecodeRequest,
+    DeferredError,
     ImagingSettings,
     ImagingStats,
     RenderedHeatmap,
@@ -30,6 +32,7 @@ __all__ = [
     "COLORMAPS",
     "DecodeRequest",
     "DecodedImage",
+    "DeferredError",
     "ImagingPool",
     "ImagingSettings",
     "ImagingStats",
@@ -42,6 +45,8 @@ _MEGABYTE: Final = 1_000_000
 _LONGEST_RESTART_DELAY_S: Final = 5.0
 # With others always waiting, each ninth place goes to the background, so that it slows down and does not stop.
 _FOREGROUND_STREAK: Final = 8
+# What the newest call counts in the mean of the last ones.
+_PACE_WEIGHT: Final = 0.1
 
 Waiter = asyncio.Future[ImagingProcess]
 
@@ -73,6 +78,7 @@ class ImagingPool:
         self._waiting: deque[Waiter] = deque()
         self._waiting_background: deque[Waiter] = deque()
         self._streak = 0
+        self._seconds_per_call = 0.0
         self._started: asyncio.Future[None] | None = None
         self._closing = False
         self._restarts = 0
@@ -108,7 +114,7 @@ class ImagingPool:
         In the background it waits behind all others and is never refused for a full queue.
 
         Raises ApiError: UPLOAD_TOO_LARGE, IMAGE_*, MEDIA_*, and SERVICE_OVERLOADED when the queue is full. A worker
-        that crashes, runs out of memory or passes the deadline means IMAGE_REJECTED.
+        that crashes, runs out of memory or passes the deadline means IMAGE_REJECTED. DeferredError as the request says.
         """
         limit = self._settings.max_image_bytes
         if image.size > limit:
@@ -184,12 +190,19 @@ class ImagingPool:
             restarts=self._restarts,
         )
 
+    def wait_s(self) -> float:
+        """Estimate how long a picture that came now would wait for a worker."""
+        return len(self._waiting) * self._seconds_per_call / max(1, self._settings.workers)
+
     async def _call(self, message: dict[str, Any], fds: Sequence[int], *, background: bool = False) -> Answer:
         """Ask an idle worker, and the next one when that has ended before it saw the request."""
         while True:
             worker = await self._acquire(background=background)
+            started = time.monotonic()
             try:
-                return await worker.call(message, fds, self._settings.deadline_s)
+                answer = await worker.call(message, fds, self._settings.deadline_s)
+                self._seconds_per_call += _PACE_WEIGHT * (time.monotonic() - started - self._seconds_per_call)
+                return answer
             except WorkerLostError as lost:
                 if self._closing:
                     raise ApiError(Reason.SERVICE_DRAINING) from None

@@ -11,11 +11,12 @@ import numpy as np
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.engine.geometry import MAX_DRAWING_PX
-from camserve_server.engine.imaging_channel import close_all
+from camserve_server.engine.imaging_channel import DEFERRED, close_all
 from camserve_server.engine.imaging_process import Answer
 from camserve_server.engine.imaging_requests import (
     DecodedImage,
     DecodeRequest,
+    DeferredError,
     RenderedHeatmap,
     RenderRequest,
 )
@@ -90,6 +91,8 @@ def raise_error(answer: Answer) -> None:
     code = answer.message.get("error")
     if code is None:
         return
+    if code == DEFERRED:
+        raise DeferredError
     reason = next((reason for reason in _DECODE_REASONS if reason == code), Reason.INTERNAL)
     details = answer.message.get("details") or {}
     raise ApiError(reason, **{name: details[name] for name in _DETAILS if isinstance(details.get(name), int)})

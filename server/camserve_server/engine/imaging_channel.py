@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 MAX_MESSAGE_BYTES: Final = 1 << 16
+# Stands where an answer has the code of an error: the request wants this picture later.
+DEFERRED: Final = "deferred"
 _MAX_DESCRIPTORS: Final = 4
 _FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 

@@ -46,7 +46,8 @@ class DecodeRequest:
     `declared_media_type` and `file_name` are the caller's; None, "" and application/octet-stream declare nothing,
     and of the name only a known extension counts. `expected_md5` is 16 bytes. `longest_side_px` shrinks the
     picture before anything else. `base_side` asks for a base picture for an overlay: "input" at the picture's own
-    (shrunk) size of at most 4096 px a side, or at exactly (width, height).
+    (shrunk) size of at most 4096 px a side, or at exactly (width, height). A picture of more than `defer_above_px`
+    pixels is not decoded: DeferredError.
     """
 
     input: InputSpec
@@ -55,6 +56,7 @@ class DecodeRequest:
     expected_md5: bytes | None = None
     longest_side_px: int | None = None
     base_side: tuple[int, int] | Literal["input"] | None = None
+    defer_above_px: int | None = None
 
     def as_message(self) -> dict[str, Any]:
         """Return the request as JSON can carry it to a worker, the caller's strings cut to what can matter."""
@@ -77,7 +79,12 @@ class DecodeRequest:
             expected_md5=None if md5 is None else bytes.fromhex(md5),
             longest_side_px=message["longest_side_px"],
             base_side=(base_side[0], base_side[1]) if isinstance(base_side, list) else base_side,
+            defer_above_px=message["defer_above_px"],
         )
+
+
+class DeferredError(Exception):
+    """The picture passed every check but has more pixels than the request wants decoded now."""
 
 
 @dataclass(slots=True)

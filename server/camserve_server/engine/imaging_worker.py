@@ -21,8 +21,8 @@ from camserve_server.engine.confine import confine, limit_cpu, resident_bytes
 from camserve_server.engine.decode import decode
 from camserve_server.engine.formats.raster import Limits
 from camserve_server.engine.formats.source import PictureFile
-from camserve_server.engine.imaging_channel import Channel, close_all
-from camserve_server.engine.imaging_requests import DecodeRequest
+from camserve_server.engine.imaging_channel import DEFERRED, Channel, close_all
+from camserve_server.engine.imaging_requests import DecodeRequest, DeferredError
 from camserve_server.engine.render import Drawing, draw
 
 # The parent kills a worker at its deadline; the processor limit is the second line.
@@ -57,6 +57,8 @@ class Worker:
             reply = self._handle(message, fds, out)
         except ApiError as error:
             reply = {"error": error.reason, "details": error.details}
+        except DeferredError:
+            reply = {"error": DEFERRED}
         except MemoryError:
             reply = {"error": Reason.IMAGE_REJECTED}
         except Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from camserve.v1 import inference_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.infer_result import BatchOutcome, Heatmap, InferResult, Timings
+from camserve_server.core.job_intake import Receipt
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.status import error_object
 
@@ -22,6 +23,29 @@ def infer_response(call: Call, result: InferResult) -> pb.InferResponse:
         classes=_classes(result),
         heatmap=_heatmap(result.heatmap) if result.heatmap else None,
     )
+
+
+def infer_receipt(call: Call, receipt: Receipt, prefix: str) -> pb.InferResponse:
+    """Returns the answer to a call for one image that became a job; links begin with `prefix`."""
+    accepted(call, prefix, receipt.job_id)
+    if call.prefers_async:
+        call.headers["preference-applied"] = "respond-async"
+    return pb.InferResponse(
+        request_id=call.request_id,
+        model=receipt.model,
+        model_version=receipt.model_version,
+        job_id=receipt.job_id,
+        status=pb.InferResponse.queued,
+        counts=pb.JobCounts(submitted=receipt.submitted),
+        estimated_wait_ms=receipt.estimated_wait_ms,
+    )
+
+
+def accepted(call: Call, prefix: str, job_id: str) -> None:
+    """Makes the answer a 202 that says where the job is."""
+    call.headers["location"] = f"{prefix}/v1/jobs/{job_id}"
+    if call.rest:
+        call.headers["x-http-code"] = "202"
 
 
 def batch_item(call: Call, outcome: BatchOutcome) -> pb.BatchItem:

@@ -20,6 +20,7 @@ _READ = frozenset(
     {
         "authorization",
         "content-md5",
+        "prefer",
         "range",
         "x-camserve-content-length",
         "x-envoy-original-method",
@@ -71,6 +72,12 @@ class Call:
     def has_json(self) -> bool:
         """Is true when the edge made the request of a JSON body."""
         return self.rest and self.metadata.get("x-envoy-original-method") not in ("GET", "HEAD", "DELETE")
+
+    @property
+    def prefers_async(self) -> bool:
+        """Is true when the caller would rather have a receipt than wait (RFC 7240 section 4.1)."""
+        asked = self.metadata.get("prefer", "").lower()
+        return "respond-async" in (preference.partition(";")[0].strip() for preference in asked.split(","))
 
     @property
     def identity(self) -> Identity:

@@ -10,9 +10,11 @@ from functools import partial
 from camserve.v1 import inference_pb2 as pb
 from camserve_server.base.errors import ApiError
 from camserve_server.core.infer import InferService, check_inputs
-from camserve_server.core.infer_options import BatchInput
-from camserve_server.engine.buffers import ByteBudget
-from camserve_server.rpc.answers import batch_item, infer_response
+from camserve_server.core.infer_options import BatchInput, InferOptions
+from camserve_server.core.job_intake import Receipt
+from camserve_server.core.sync_or_job import SyncOrJob
+from camserve_server.engine.buffers import ByteBudget, SharedBuffer
+from camserve_server.rpc.answers import batch_item, infer_receipt, infer_response
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import open_image
@@ -22,10 +24,20 @@ from camserve_server.rpc.upload import Receiver
 
 
 class InferenceServicer:
-    """Converts between messages and the rules in core/infer."""
+    """Converts between messages and the rules in core/infer; `prefix` begins every link."""
 
-    def __init__(self, service: InferService, *, max_image_bytes: int, budget: ByteBudget) -> None:
+    def __init__(
+        self,
+        service: InferService,
+        single: SyncOrJob,
+        *,
+        prefix: str,
+        max_image_bytes: int,
+        budget: ByteBudget,
+    ) -> None:
         self._service = service
+        self._single = single
+        self._prefix = prefix
         self._budget = budget
         self._max_image_bytes = max_image_bytes
         self._receiver = Receiver(limit_bytes=max_image_bytes, budget=budget)
@@ -42,19 +54,13 @@ class InferenceServicer:
         )
         self._service.check(options)
         with await asyncio.to_thread(open_image, request.image, self._max_image_bytes, self._budget) as image:
-            result = await self._service.infer(
-                call.identity.tenant, image, options, time_left_s=call.context.time_remaining()
-            )
-        return infer_response(call, result)
+            return await self._answer(call, image, options)
 
     async def infer_upload(self, call: Call, requests: AsyncIterator[pb.InferUploadRequest]) -> pb.InferResponse:
         """Classifies the image that is streamed."""
         upload = await self._receiver.receive(call, requests, self._service.check)
         with upload.image as image:
-            result = await self._service.infer(
-                call.identity.tenant, image, upload.options, time_left_s=call.context.time_remaining()
-            )
-        return infer_response(call, result)
+            return await self._answer(call, image, upload.options)
 
     async def infer_batch(self, call: Call, request: pb.InferBatchRequest) -> AsyncIterator[pb.BatchEvent]:
         """Yields an event per image as it completes, heartbeats in between, and `done` or `error` at the end."""
@@ -80,6 +86,18 @@ class InferenceServicer:
             return
         summary = pb.BatchSummary(items=len(inputs), succeeded=succeeded, failed=failed)
         yield pb.BatchEvent(event=pb.StreamEvent.done, summary=summary)
+
+    async def _answer(self, call: Call, image: SharedBuffer, options: InferOptions) -> pb.InferResponse:
+        outcome = await self._single.infer(
+            call.identity.tenant,
+            image,
+            options,
+            background=call.prefers_async,
+            time_left_s=call.context.time_remaining(),
+        )
+        if isinstance(outcome, Receipt):
+            return infer_receipt(call, outcome, self._prefix)
+        return infer_response(call, outcome)
 
     def _batch_inputs(self, request: pb.InferBatchRequest) -> list[BatchInput]:
         check_inputs([entry.id for entry in request.inputs])

@@ -17,7 +17,7 @@ from camserve_server.core.infer import check_inputs
 from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, JobInput, JobIntake, JobRequest
 from camserve_server.core.jobs import LATEST_MS, Item, JobFilter, JobService
 from camserve_server.engine.buffers import ByteBudget
-from camserve_server.rpc.answers import batch_result
+from camserve_server.rpc.answers import accepted, batch_result
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import open_image
@@ -55,7 +55,7 @@ class JobServicer:
         return pb.CreateJobResponse(
             job_id=receipt.job_id,
             status=pb.Job.queued,
-            counts=pb.JobCounts(submitted=receipt.submitted),
+            counts=inference_pb2.JobCounts(submitted=receipt.submitted),
             estimated_wait_ms=receipt.estimated_wait_ms,
             request_id=call.request_id,
         )
@@ -159,13 +159,6 @@ class JobServicer:
         if job.metadata is not None:
             message.metadata.CopyFrom(json_format.Parse(job.metadata, struct_pb2.Struct()))
         return message
-
-
-def accepted(call: Call, prefix: str, job_id: str) -> None:
-    """Makes the answer a 202 that says where the job is."""
-    call.headers["location"] = f"{prefix}/v1/jobs/{job_id}"
-    if call.rest:
-        call.headers["x-http-code"] = "202"
 
 
 def _item(call: Call, item: Item) -> pb.JobItem:

@@ -349,9 +349,30 @@ Global___InferUploadRequest: _TypeAlias = InferUploadRequest  # noqa: Y015
 
 @_typing.final
 class InferResponse(_message.Message):
-    """Carries the classes of one image."""
+    """Carries the classes of one image, or the receipt of the job that it became: then `job_id` is present and the answer is
+    202 over REST. Large images, `Prefer: respond-async` and a queue too long for the time budget lead to a job.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _JobStatus:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _JobStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[InferResponse._JobStatus.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        job_status_unspecified: InferResponse._JobStatus.ValueType  # 0
+        """Is never sent."""
+        queued: InferResponse._JobStatus.ValueType  # 1
+        """The job waits for its turn."""
+
+    class JobStatus(_JobStatus, metaclass=_JobStatusEnumTypeWrapper):
+        """Names how a job begins."""
+
+    job_status_unspecified: InferResponse.JobStatus.ValueType  # 0
+    """Is never sent."""
+    queued: InferResponse.JobStatus.ValueType  # 1
+    """The job waits for its turn."""
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
@@ -362,6 +383,10 @@ class InferResponse(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     HEATMAP_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_WAIT_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identifies the call; equals the header `Request-Id`."""
     model: _builtins.str
@@ -372,6 +397,12 @@ class InferResponse(_message.Message):
     """Names the list of labels."""
     calibration_version: _builtins.str
     """Names the calibration of the probabilities."""
+    job_id: _builtins.str
+    """Identifies the job that the call became. Present on a receipt only."""
+    status: Global___InferResponse.JobStatus.ValueType
+    """States how that job is: `queued`. Present on a receipt only."""
+    estimated_wait_ms: _builtins.int
+    """Estimates the wait until that job is finished, in milliseconds. Present on a receipt only."""
     @_builtins.property
     def timings_ms(self) -> Global___Timings:
         """Tells where the time went."""
@@ -388,6 +419,10 @@ class InferResponse(_message.Message):
     def heatmap(self) -> Global___Heatmap:
         """Is the heatmap. Absent unless asked for."""
 
+    @_builtins.property
+    def counts(self) -> Global___JobCounts:
+        """Counts that job's images. Present on a receipt only."""
+
     def __init__(
         self,
         *,
@@ -400,16 +435,59 @@ class InferResponse(_message.Message):
         image: Global___ImageInfo | None = ...,
         classes: _abc.Iterable[Global___ClassScore] | None = ...,
         heatmap: Global___Heatmap | None = ...,
+        job_id: _builtins.str | None = ...,
+        status: Global___InferResponse.JobStatus.ValueType | None = ...,
+        counts: Global___JobCounts | None = ...,
+        estimated_wait_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_heatmap", b"_heatmap", "heatmap", b"heatmap", "image", b"image", "timings_ms", b"timings_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_counts", b"_counts", "_estimated_wait_ms", b"_estimated_wait_ms", "_heatmap", b"_heatmap", "_job_id", b"_job_id", "_status", b"_status", "counts", b"counts", "estimated_wait_ms", b"estimated_wait_ms", "heatmap", b"heatmap", "image", b"image", "job_id", b"job_id", "status", b"status", "timings_ms", b"timings_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heatmap", b"_heatmap", "calibration_version", b"calibration_version", "classes", b"classes", "heatmap", b"heatmap", "image", b"image", "labels_version", b"labels_version", "model", b"model", "model_version", b"model_version", "request_id", b"request_id", "timings_ms", b"timings_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_counts", b"_counts", "_estimated_wait_ms", b"_estimated_wait_ms", "_heatmap", b"_heatmap", "_job_id", b"_job_id", "_status", b"_status", "calibration_version", b"calibration_version", "classes", b"classes", "counts", b"counts", "estimated_wait_ms", b"estimated_wait_ms", "heatmap", b"heatmap", "image", b"image", "job_id", b"job_id", "labels_version", b"labels_version", "model", b"model", "model_version", b"model_version", "request_id", b"request_id", "status", b"status", "timings_ms", b"timings_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__counts: _TypeAlias = _typing.Literal["counts"]  # noqa: Y015
+    _WhichOneofArgType__counts: _TypeAlias = _typing.Literal["_counts", b"_counts"]  # noqa: Y015
+    _WhichOneofReturnType__estimated_wait_ms: _TypeAlias = _typing.Literal["estimated_wait_ms"]  # noqa: Y015
+    _WhichOneofArgType__estimated_wait_ms: _TypeAlias = _typing.Literal["_estimated_wait_ms", b"_estimated_wait_ms"]  # noqa: Y015
     _WhichOneofReturnType__heatmap: _TypeAlias = _typing.Literal["heatmap"]  # noqa: Y015
     _WhichOneofArgType__heatmap: _TypeAlias = _typing.Literal["_heatmap", b"_heatmap"]  # noqa: Y015
+    _WhichOneofReturnType__job_id: _TypeAlias = _typing.Literal["job_id"]  # noqa: Y015
+    _WhichOneofArgType__job_id: _TypeAlias = _typing.Literal["_job_id", b"_job_id"]  # noqa: Y015
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__counts) -> _WhichOneofReturnType__counts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimated_wait_ms) -> _WhichOneofReturnType__estimated_wait_ms | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__heatmap) -> _WhichOneofReturnType__heatmap | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__job_id) -> _WhichOneofReturnType__job_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
 
 Global___InferResponse: _TypeAlias = InferResponse  # noqa: Y015
+
+@_typing.final
+class JobCounts(_message.Message):
+    """Counts the images of a job at its submission."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMITTED_FIELD_NUMBER: _builtins.int
+    submitted: _builtins.int
+    """Counts the images."""
+    def __init__(
+        self,
+        *,
+        submitted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["submitted", b"submitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobCounts: _TypeAlias = JobCounts  # noqa: Y015
 
 @_typing.final
 class Timings(_message.Message):

@@ -61,7 +61,8 @@ class InferenceServiceServicer:
     """
 
     def Infer(self, request, context):
-        """Classifies one image carried in the message.
+        """Classifies one image carried in the message. With the header `Prefer: respond-async`, for a large image, and when the
+        queue would not answer in time, the call becomes a job and answers at once, with 202 over REST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

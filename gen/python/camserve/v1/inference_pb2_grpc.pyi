@@ -37,7 +37,9 @@ class InferenceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Infer: _grpc.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]
-    """Classifies one image carried in the message."""
+    """Classifies one image carried in the message. With the header `Prefer: respond-async`, for a large image, and when the
+    queue would not answer in time, the call becomes a job and answers at once, with 202 over REST.
+    """
     InferUpload: _grpc.StreamUnaryMultiCallable[_inference_pb2.InferUploadRequest, _inference_pb2.InferResponse]
     """Classifies one image that is streamed. Options and content type count in the first message only; `body.data` carries
     bytes in every message.
@@ -59,7 +61,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Infer: _aio.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]  # type: ignore[assignment]
-    """Classifies one image carried in the message."""
+    """Classifies one image carried in the message. With the header `Prefer: respond-async`, for a large image, and when the
+    queue would not answer in time, the call becomes a job and answers at once, with 202 over REST.
+    """
     InferUpload: _aio.StreamUnaryMultiCallable[_inference_pb2.InferUploadRequest, _inference_pb2.InferResponse]  # type: ignore[assignment]
     """Classifies one image that is streamed. Options and content type count in the first message only; `body.data` carries
     bytes in every message.
@@ -84,7 +88,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.InferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.InferResponse, _abc.Awaitable[_inference_pb2.InferResponse]]:
-        """Classifies one image carried in the message."""
+        """Classifies one image carried in the message. With the header `Prefer: respond-async`, for a large image, and when the
+        queue would not answer in time, the call becomes a job and answers at once, with 202 over REST.
+        """
 
     @_abc_1.abstractmethod
     def InferUpload(

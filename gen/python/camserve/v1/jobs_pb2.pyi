@@ -98,7 +98,7 @@ class CreateJobResponse(_message.Message):
     request_id: _builtins.str
     """Identifies the call; equals the header `Request-Id`."""
     @_builtins.property
-    def counts(self) -> Global___JobCounts:
+    def counts(self) -> _inference_pb2.JobCounts:
         """Counts its images."""
 
     def __init__(
@@ -106,7 +106,7 @@ class CreateJobResponse(_message.Message):
         *,
         job_id: _builtins.str = ...,
         status: Global___Job.Status.ValueType = ...,
-        counts: Global___JobCounts | None = ...,
+        counts: _inference_pb2.JobCounts | None = ...,
         estimated_wait_ms: _builtins.int = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
@@ -117,28 +117,6 @@ class CreateJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
-
-@_typing.final
-class JobCounts(_message.Message):
-    """Counts the images of a job at its submission."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SUBMITTED_FIELD_NUMBER: _builtins.int
-    submitted: _builtins.int
-    """Counts the images."""
-    def __init__(
-        self,
-        *,
-        submitted: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["submitted", b"submitted"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobCounts: _TypeAlias = JobCounts  # noqa: Y015
 
 @_typing.final
 class Job(_message.Message):
