@@ -14,6 +14,7 @@ from camserve_server.base.errors import ApiError
 from camserve_server.base.telemetry import BATCH_IMAGES
 from camserve_server.core.cursors import Cursors
 from camserve_server.core.health import Health
+from camserve_server.core.image_urls import ImageUrls
 from camserve_server.core.infer import InferService
 from camserve_server.core.janitor import Janitor
 from camserve_server.core.job_intake import JobIntake
@@ -29,9 +30,12 @@ from camserve_server.core.tokens import TokenIssuer, TokenVerifier, Verification
 from camserve_server.engine.buffers import ByteBudget
 from camserve_server.engine.engine import Engine, EngineSettings
 from camserve_server.engine.imaging import ImagingPool, ImagingSettings
+from camserve_server.outbound.client import GuardedClient
+from camserve_server.outbound.targets import Allowed
 from camserve_server.rpc.auth import AuthServicer
 from camserve_server.rpc.chain import build_chain
 from camserve_server.rpc.health import HealthServicer
+from camserve_server.rpc.images import Images
 from camserve_server.rpc.inference import InferenceServicer
 from camserve_server.rpc.interceptors.draining import Draining
 from camserve_server.rpc.jobs import JobServicer
@@ -91,6 +95,14 @@ class Replica:
         self._jobs = Jobs(self._redis, Sealer(state_keys, "job"))
         queue = JobQueue(self._redis, Sealer(state_keys, "job"))
         budget = ByteBudget(settings.upload_memory_mb * MIB)
+        self._outbound = GuardedClient(Allowed.parse(settings.fetch_allow))
+        urls = ImageUrls(
+            self._outbound,
+            limit_bytes=settings.max_image_bytes,
+            timeout_s=settings.fetch_timeout_s,
+            budget=budget,
+        )
+        images = Images(urls, limit_bytes=settings.max_image_bytes, budget=budget)
         intake = JobIntake(self._jobs, queue, infer, self._objects, clock)
         self._worker = JobWorker(
             queue,
@@ -99,6 +111,7 @@ class Replica:
             clock,
             width=settings.job_concurrency or width,
             lease_s=settings.job_lease_s,
+            urls=urls,
             budget=budget,
         )
         intake.on_accept = self._worker.wake
@@ -112,6 +125,7 @@ class Replica:
                 "inference": InferenceServicer(
                     infer,
                     SyncOrJob(infer, intake, sync_bytes=settings.sync_image_bytes, sync_px=settings.sync_pixels),
+                    images,
                     prefix=settings.link_prefix,
                     max_image_bytes=settings.max_image_bytes,
                     budget=budget,
@@ -119,9 +133,8 @@ class Replica:
                 "jobs": JobServicer(
                     intake,
                     job_service,
+                    images,
                     prefix=settings.link_prefix,
-                    max_image_bytes=settings.max_image_bytes,
-                    budget=budget,
                 ),
                 "models": ModelServicer(Models(self._engine)),
                 "objects": ObjectServicer(links),
@@ -176,6 +189,7 @@ class Replica:
         await self._janitor.stop()
         await self._engine.close()
         await self._imaging.close()
+        await self._outbound.close()
         await self._objects.close()
         await self._redis.aclose()
         _log.info("stopped")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +25,8 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Role = Literal["api", "worker", "courier", "janitor"]
 ROLES: tuple[Role, ...] = ("api", "worker", "courier", "janitor")
+
+_PLACE = re.compile(r"((?P<v4>[0-9.]+)/32|\[(?P<v6>[0-9a-fA-F:.]+)\]/128):(?P<port>[1-9][0-9]{0,4})")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -82,6 +86,10 @@ class Settings(BaseSettings):
     sync_timeout_s: float = Field(15.0, gt=0, le=600, description="Time budget of a call that waits for its answer.")
     sync_image_bytes: int = Field(20_000_000, ge=0, description="Bytes above which an image becomes a job.")
     sync_pixels: int = Field(75_000_000, ge=0, description="Pixels above which an image becomes a job.")
+    fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Private places, as `127.0.0.1/32:8080`, that image URLs may name, with http too."
+    )
+    fetch_timeout_s: float = Field(10.0, gt=0, le=600, description="Time that fetching an image from its URL may take.")
     url_ttl_s: int = Field(900, ge=1, le=604_800, description="How long a link to a heatmap works.")
     heatmap_retention_hours: float = Field(72, gt=0, le=8760, description="How long a stored heatmap is kept.")
     janitor_interval_s: float = Field(300, gt=0, description="Pause between removals of what expired.")
@@ -95,10 +103,20 @@ class Settings(BaseSettings):
     drain_s: float = Field(20.0, ge=0, le=600, description="How long a stopping server finishes running calls.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
-    @field_validator("cors_origins", "roles", mode="before")
+    @field_validator("cors_origins", "fetch_allow", "roles", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("fetch_allow")
+    @classmethod
+    def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for place in value:
+            match = _PLACE.fullmatch(place)
+            if match is None or int(match["port"]) > 65535:
+                raise ValueError(f"{place!r} is not like 127.0.0.1/32:8080 or [::1]/128:8080")
+            ip_address(match["v4"] or match["v6"])
+        return value
 
     @field_validator("data_dir", "ready_file", "models_dir", "tls_cert", "tls_key", "jwt_jwks_file")
     @classmethod

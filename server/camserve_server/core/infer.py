@@ -113,7 +113,7 @@ class InferService:
 
     async def _outcome(self, tenant: str, entry: BatchInput) -> BatchOutcome:
         try:
-            with await asyncio.to_thread(entry.open) as image:
+            with await entry.image.open() as image:
                 result = await self._within(None, tenant, image, entry.options, "stream")
             return BatchOutcome(entry.id, result=result)
         except ApiError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,9 +40,17 @@ class InferOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSource:
+    """Where an image comes from: `open` brings its bytes to shared memory; `url` is there when they come from one."""
+
+    open: Callable[[], Awaitable[SharedBuffer]]
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BatchInput:
-    """One image of a batch; `open` copies its bytes to shared memory when its turn comes."""
+    """One image of a batch or a job, opened when its turn comes."""
 
     id: str
-    open: Callable[[], SharedBuffer]
+    image: ImageSource
     options: InferOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
@@ -14,9 +14,8 @@ from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import base62, new_id
 from camserve_server.core.infer import InferService, check_inputs
-from camserve_server.core.infer_options import InferOptions
+from camserve_server.core.infer_options import BatchInput
 from camserve_server.core.stored_results import encode_options
-from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.stores.job_queue import JobQueue, Pressure
 from camserve_server.stores.jobs import Jobs, NewItem, NewJob
 from camserve_server.stores.objects import ObjectStore
@@ -31,19 +30,13 @@ _STORED_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class JobInput:
-    """One image of a job; `open` gives its bytes, which are stored with the job."""
-
-    id: str
-    open: Callable[[], Awaitable[SharedBuffer]]
-    options: InferOptions
-
-
-@dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What is asked for; every option names the same model and version. `metadata` is JSON."""
+    """What is asked for; every option names the same model and version. `metadata` is JSON.
 
-    inputs: Sequence[JobInput]
+    An image with a URL is fetched when its turn comes, any other is stored with the job.
+    """
+
+    inputs: Sequence[BatchInput]
     metadata: bytes | None = None
     ttl_hours: int = DEFAULT_TTL_HOURS
 
@@ -116,14 +109,17 @@ class JobIntake:
             self._infer.validate(options)
 
     async def _store(
-        self, tenant: str, inputs: Sequence[JobInput], version: str, keep_s: float, object_ids: list[str]
+        self, tenant: str, inputs: Sequence[BatchInput], version: str, keep_s: float, object_ids: list[str]
     ) -> list[NewItem]:
         gate = asyncio.Semaphore(_STORED_AT_ONCE)
         expires_at = self._clock.now() + keep_s
 
-        async def store(entry: JobInput) -> NewItem:
+        async def store(entry: BatchInput) -> NewItem:
+            options = encode_options(replace(entry.options, model_version=version))
+            if entry.image.url is not None:
+                return NewItem(entry.id, orjson.dumps({"url": entry.image.url, "options": options}))
             async with gate:
-                with await entry.open() as image:
+                with await entry.image.open() as image:
                     object_id = await self._objects.put(
                         tenant,
                         image.view(),
@@ -132,7 +128,6 @@ class JobIntake:
                         durable=True,
                     )
             object_ids.append(object_id)
-            options = encode_options(replace(entry.options, model_version=version))
             return NewItem(entry.id, orjson.dumps({"object_id": object_id, "options": options}))
 
         tasks = [asyncio.create_task(store(entry)) for entry in inputs]

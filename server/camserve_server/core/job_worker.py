@@ -15,6 +15,7 @@ from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import new_id
 from camserve_server.base.telemetry import JOB_ITEMS
+from camserve_server.core.image_urls import ImageUrls
 from camserve_server.core.infer import InferService
 from camserve_server.core.pace import Pace
 from camserve_server.core.stored_results import decode_options, encode_error, encode_result
@@ -31,6 +32,8 @@ _MOST_TURNS = 16
 _CROWDED_PAUSE_MS = 500
 _FAULT_PAUSE_MS = 2_000
 # The service is busy or ending: the item is not to blame, and its attempt does not count.
+# An origin that failed may be back later; an input that is gone is a fault of ours.
+_MAY_PASS = frozenset({Reason.IMAGE_FETCH_FAILED, Reason.OBJECT_NOT_FOUND})
 _CROWDED = frozenset({Reason.SERVICE_OVERLOADED, Reason.SERVICE_DRAINING, Reason.STORE_UNAVAILABLE})
 
 
@@ -56,6 +59,7 @@ class JobWorker:
         *,
         width: int,
         lease_s: float,
+        urls: ImageUrls,
         budget: ByteBudget,
     ) -> None:
         self._queue = queue
@@ -64,6 +68,7 @@ class JobWorker:
         self._clock = clock
         self._width = width
         self._lease_s = lease_s
+        self._urls = urls
         self._budget = budget
         self._id = new_id("worker")
         self._pace = Pace(clock)
@@ -166,7 +171,7 @@ class JobWorker:
             encoded = encode_result(result, inline=options.inline)
             return Outcome(claim, "s", encoded)
         except ApiError as error:
-            if error.entry.status < 500 and error.reason is not Reason.OBJECT_NOT_FOUND:
+            if error.entry.status < 500 and error.reason not in _MAY_PASS:
                 return Outcome(claim, "f", encode_error(error))
             return await self._again_or_failed(claim, error)
         except Exception:
@@ -184,6 +189,8 @@ class JobWorker:
         return None
 
     async def _open(self, tenant: str, spec: dict[str, str]) -> SharedBuffer:
+        if "url" in spec:
+            return await self._urls.open(tenant, spec["url"])
         buffer = SharedBuffer.create("job", self._budget)
         try:
             async with await self._objects.open(tenant, spec["object_id"]) as stored:
@@ -242,7 +249,8 @@ class JobWorker:
                 spec = orjson.loads(running.claim.spec)
                 # Where that fails the input goes when it expires.
                 with contextlib.suppress(ApiError):
-                    await self._objects.delete(tenant, spec["object_id"])
+                    if "object_id" in spec:
+                        await self._objects.delete(tenant, spec["object_id"])
 
     def _forget(self, running: _Running, *, finished: bool = False) -> None:
         self._running.discard(running)

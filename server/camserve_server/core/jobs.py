@@ -174,7 +174,7 @@ class JobService:
         before, specs = done
         if before in FINAL and before != "canceled":
             raise ApiError(Reason.JOB_ALREADY_COMPLETED, status=before)
-        await self._delete(tenant, [orjson.loads(spec)["object_id"] for spec in specs])
+        await self._delete(tenant, [object_id for spec in specs if (object_id := orjson.loads(spec).get("object_id"))])
         return await self.get(tenant, job_id)
 
     async def _delete(self, tenant: str, object_ids: Sequence[str]) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
+
+from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.infer import InferService
-from camserve_server.core.infer_options import InferOptions
+from camserve_server.core.infer_options import BatchInput, ImageSource, InferOptions
 from camserve_server.core.infer_result import InferResult
-from camserve_server.core.job_intake import JobInput, JobIntake, JobRequest, Receipt
+from camserve_server.core.job_intake import JobIntake, JobRequest, Receipt
 from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.imaging import DeferredError
 
@@ -25,7 +30,7 @@ class SyncOrJob:
     async def infer(
         self,
         tenant: str,
-        image: SharedBuffer,
+        source: ImageSource,
         options: InferOptions,
         *,
         background: bool = False,
@@ -33,21 +38,40 @@ class SyncOrJob:
     ) -> InferResult | Receipt:
         """Returns the answer, or the receipt of a job; `background` asks for the job.
 
-        Raises ApiError as InferService.infer and JobIntake.create do.
+        Raises ApiError as opening the image, InferService.infer and JobIntake.create do.
         """
         version = self._infer.check(options)
-        in_time = self._infer.in_time(version, self._infer.budget_s(time_left_s))
-        if background or image.size > self._sync_bytes or not in_time:
-            return await self._job(tenant, image, options)
+        budget_s = self._infer.budget_s(time_left_s)
+        if background or not self._infer.in_time(version, budget_s):
+            return await self._job(tenant, source, options)
+        ends = time.monotonic() + budget_s
+        with await self._opened(source, budget_s) as image:
+            if image.size <= self._sync_bytes:
+                with contextlib.suppress(DeferredError):
+                    return await self._infer.infer(
+                        tenant,
+                        image,
+                        options,
+                        time_left_s=max(0.0, ends - time.monotonic()),
+                        defer_above_px=self._sync_px,
+                    )
+            return await self._job(tenant, opened(image), options)
+
+    async def _opened(self, source: ImageSource, within_s: float) -> SharedBuffer:
         try:
-            return await self._infer.infer(
-                tenant, image, options, time_left_s=time_left_s, defer_above_px=self._sync_px
-            )
-        except DeferredError:
-            return await self._job(tenant, image, options)
+            async with asyncio.timeout(within_s):
+                return await source.open()
+        except TimeoutError:
+            raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
 
-    async def _job(self, tenant: str, image: SharedBuffer, options: InferOptions) -> Receipt:
-        async def give() -> SharedBuffer:
-            return image
+    async def _job(self, tenant: str, source: ImageSource, options: InferOptions) -> Receipt:
+        return await self._intake.create(tenant, JobRequest([BatchInput(ITEM_ID, source, options)]))
 
-        return await self._intake.create(tenant, JobRequest([JobInput(ITEM_ID, give, options)]))
+
+def opened(image: SharedBuffer) -> ImageSource:
+    """Returns a source that is there already."""
+
+    async def give() -> SharedBuffer:
+        return image
+
+    return ImageSource(give)

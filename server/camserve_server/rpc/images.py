@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.image_urls import ImageUrls
+from camserve_server.core.infer_options import ImageSource
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.rpc.upload import check_size
 
 
-def open_image(image: inference_pb2.ImageInput, limit_bytes: int, budget: ByteBudget) -> SharedBuffer:
-    """Returns the image's bytes in shared memory; for a thread, as it copies.
+class Images:
+    """Finds the bytes of images, within a byte limit and a memory budget."""
 
-    Raises ApiError: IMAGE_SOURCE_REQUIRED, UPLOAD_TOO_LARGE, SERVICE_OVERLOADED when the budget is exhausted.
-    """
-    data = image.bytes  # once: every access makes a copy
-    if not data:
-        raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
-    check_size(len(data), limit_bytes)
-    buffer = SharedBuffer.create("image", budget)
-    try:
-        buffer.append(data)
-    except BaseException:
-        buffer.close()
-        raise
-    return buffer
+    def __init__(self, urls: ImageUrls, *, limit_bytes: int, budget: ByteBudget) -> None:
+        self._urls = urls
+        self._limit_bytes = limit_bytes
+        self._budget = budget
+
+    def source(self, tenant: str, image: inference_pb2.ImageInput) -> ImageSource:
+        """Returns where an image comes from.
+
+        Raises ApiError: IMAGE_SOURCE_REQUIRED, IMAGE_URL_NOT_ALLOWED. Opening it may raise IMAGE_SOURCE_REQUIRED,
+        UPLOAD_TOO_LARGE, IMAGE_FETCH_FAILED, SERVICE_OVERLOADED when the budget is exhausted.
+        """
+        kind = image.WhichOneof("source")
+        if kind == "url":
+            self._urls.check(image.url)
+            return ImageSource(partial(self._urls.open, tenant, image.url), image.url)
+        if kind is None:
+            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+        return ImageSource(partial(asyncio.to_thread, self._copy, image))
+
+    def _copy(self, image: inference_pb2.ImageInput) -> SharedBuffer:
+        data = image.bytes  # once: every access makes a copy
+        if not data:
+            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+        check_size(len(data), self._limit_bytes)
+        buffer = SharedBuffer.create("image", self._budget)
+        try:
+            buffer.append(data)
+        except BaseException:
+            buffer.close()
+            raise
+        return buffer

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import partial
 
 from camserve.v1 import inference_pb2 as pb
 from camserve_server.base.errors import ApiError
 from camserve_server.core.infer import InferService, check_inputs
-from camserve_server.core.infer_options import BatchInput, InferOptions
+from camserve_server.core.infer_options import BatchInput, ImageSource, InferOptions
 from camserve_server.core.job_intake import Receipt
-from camserve_server.core.sync_or_job import SyncOrJob
-from camserve_server.engine.buffers import ByteBudget, SharedBuffer
+from camserve_server.core.sync_or_job import SyncOrJob, opened
+from camserve_server.engine.buffers import ByteBudget
 from camserve_server.rpc.answers import batch_item, infer_receipt, infer_response
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.heartbeats import with_heartbeats
-from camserve_server.rpc.images import open_image
+from camserve_server.rpc.images import Images
 from camserve_server.rpc.options import infer_options
 from camserve_server.rpc.status import error_object
 from camserve_server.rpc.upload import Receiver
@@ -30,6 +28,7 @@ class InferenceServicer:
         self,
         service: InferService,
         single: SyncOrJob,
+        images: Images,
         *,
         prefix: str,
         max_image_bytes: int,
@@ -37,9 +36,8 @@ class InferenceServicer:
     ) -> None:
         self._service = service
         self._single = single
+        self._images = images
         self._prefix = prefix
-        self._budget = budget
-        self._max_image_bytes = max_image_bytes
         self._receiver = Receiver(limit_bytes=max_image_bytes, budget=budget)
 
     async def infer(self, call: Call, request: pb.InferRequest) -> pb.InferResponse:
@@ -53,18 +51,17 @@ class InferenceServicer:
             content_md5=request.image.content_md5,
         )
         self._service.check(options)
-        with await asyncio.to_thread(open_image, request.image, self._max_image_bytes, self._budget) as image:
-            return await self._answer(call, image, options)
+        return await self._answer(call, self._images.source(call.identity.tenant, request.image), options)
 
     async def infer_upload(self, call: Call, requests: AsyncIterator[pb.InferUploadRequest]) -> pb.InferResponse:
         """Classifies the image that is streamed."""
         upload = await self._receiver.receive(call, requests, self._service.check)
         with upload.image as image:
-            return await self._answer(call, image, upload.options)
+            return await self._answer(call, opened(image), upload.options)
 
     async def infer_batch(self, call: Call, request: pb.InferBatchRequest) -> AsyncIterator[pb.BatchEvent]:
         """Yields an event per image as it completes, heartbeats in between, and `done` or `error` at the end."""
-        inputs = self._batch_inputs(request)
+        inputs = self._batch_inputs(call.identity.tenant, request)
         for options in {entry.options for entry in inputs}:
             self._service.check(options)
         succeeded = failed = 0
@@ -87,7 +84,7 @@ class InferenceServicer:
         summary = pb.BatchSummary(items=len(inputs), succeeded=succeeded, failed=failed)
         yield pb.BatchEvent(event=pb.StreamEvent.done, summary=summary)
 
-    async def _answer(self, call: Call, image: SharedBuffer, options: InferOptions) -> pb.InferResponse:
+    async def _answer(self, call: Call, image: ImageSource, options: InferOptions) -> pb.InferResponse:
         outcome = await self._single.infer(
             call.identity.tenant,
             image,
@@ -99,12 +96,12 @@ class InferenceServicer:
             return infer_receipt(call, outcome, self._prefix)
         return infer_response(call, outcome)
 
-    def _batch_inputs(self, request: pb.InferBatchRequest) -> list[BatchInput]:
+    def _batch_inputs(self, tenant: str, request: pb.InferBatchRequest) -> list[BatchInput]:
         check_inputs([entry.id for entry in request.inputs])
         return [
             BatchInput(
                 entry.id,
-                partial(open_image, entry.image, self._max_image_bytes, self._budget),
+                self._images.source(tenant, entry.image),
                 infer_options(
                     entry,
                     model=request.model,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import partial
 
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
@@ -14,13 +12,13 @@ from camserve.v1 import jobs_pb2 as pb
 from camserve.v1.models_pb2 import Page
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.infer import check_inputs
-from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, JobInput, JobIntake, JobRequest
+from camserve_server.core.infer_options import BatchInput
+from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, JobIntake, JobRequest
 from camserve_server.core.jobs import LATEST_MS, Item, JobFilter, JobService
-from camserve_server.engine.buffers import ByteBudget
 from camserve_server.rpc.answers import accepted, batch_result
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.heartbeats import with_heartbeats
-from camserve_server.rpc.images import open_image
+from camserve_server.rpc.images import Images
 from camserve_server.rpc.options import infer_options
 from camserve_server.rpc.status import error_object
 from camserve_server.stores.jobs import FINAL, JobRecord
@@ -31,14 +29,11 @@ DEFAULT_PAGE = 50
 class JobServicer:
     """Converts between messages and the rules in core/jobs; `prefix` begins every link."""
 
-    def __init__(
-        self, intake: JobIntake, jobs: JobService, *, prefix: str, max_image_bytes: int, budget: ByteBudget
-    ) -> None:
+    def __init__(self, intake: JobIntake, jobs: JobService, images: Images, *, prefix: str) -> None:
         self._intake = intake
         self._jobs = jobs
+        self._images = images
         self._prefix = prefix
-        self._max_image_bytes = max_image_bytes
-        self._budget = budget
 
     async def create_job(self, call: Call, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
         """Accepts a job."""
@@ -46,7 +41,7 @@ class JobServicer:
         receipt = await self._intake.create(
             call.identity.tenant,
             JobRequest(
-                [self._input(request, entry) for entry in request.inputs],
+                [self._input(call.identity.tenant, request, entry) for entry in request.inputs],
                 metadata=_metadata(request.metadata) if request.HasField("metadata") else None,
                 ttl_hours=request.ttl_hours if request.HasField("ttl_hours") else DEFAULT_TTL_HOURS,
             ),
@@ -115,10 +110,10 @@ class JobServicer:
         """Cancels a job."""
         return self._job(call, await self._jobs.cancel(call.identity.tenant, request.job_id))
 
-    def _input(self, request: pb.CreateJobRequest, entry: inference_pb2.BatchInput) -> JobInput:
-        return JobInput(
+    def _input(self, tenant: str, request: pb.CreateJobRequest, entry: inference_pb2.BatchInput) -> BatchInput:
+        return BatchInput(
             entry.id,
-            partial(asyncio.to_thread, open_image, entry.image, self._max_image_bytes, self._budget),
+            self._images.source(tenant, entry.image),
             infer_options(
                 entry,
                 model=request.model,

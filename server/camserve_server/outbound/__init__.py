@@ -1,0 +1,1 @@
+"""What the service sends out: one client, which reaches public addresses only."""

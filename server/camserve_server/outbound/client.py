@@ -1,0 +1,155 @@
+"""The guarded client: everything that the service calls on behalf of a caller goes through it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from camserve_server.outbound.addresses import parse_address
+from camserve_server.outbound.targets import Allowed, NotAllowedError, parse_target
+
+_MOST_REDIRECTS = 3
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CONNECT_S, _SILENCE_S = 5.0, 5.0
+_CHUNK_BYTES = 256 * 1024
+_RESOLVER_THREADS = 32
+# Nothing of the caller goes out; a body that would have to be unpacked is refused.
+_HEADERS = {"accept": "image/*", "accept-encoding": "identity", "user-agent": "camserve"}
+
+Sink = Callable[[bytes], Awaitable[None]]
+
+
+class FetchError(Exception):
+    """Nothing came, or not what was announced. Why is not said: it would tell of the network behind the service."""
+
+
+class TooLargeError(Exception):
+    """More bytes than were asked for; `size_bytes` counts those announced or those that had come."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self.size_bytes = size_bytes
+
+
+class GuardedClient:
+    """Calls public addresses only, and those of a list.
+
+    The address is judged when the socket for it is made, so nothing between a name and its address can change it.
+    No redirect is followed unjudged, no proxy or cookie taken from anywhere, no connection used twice.
+    """
+
+    def __init__(self, allowed: Allowed) -> None:
+        self._allowed = allowed
+        self._resolver = _Resolver()
+        self._session: aiohttp.ClientSession | None = None
+
+    def check(self, url: str) -> None:
+        """Raises NotAllowedError for a URL that is never called."""
+        parse_target(url, self._allowed)
+
+    async def fetch(self, url: str, sink: Sink, *, limit_bytes: int, timeout_s: float) -> None:
+        """Gives the body at `url` to the sink, in chunks; follows up to 3 redirects.
+
+        Raises NotAllowedError for the URL itself, TooLargeError past `limit_bytes`, FetchError for everything else.
+        """
+        target = parse_target(url, self._allowed)
+        try:
+            async with asyncio.timeout(timeout_s):
+                for _ in range(_MOST_REDIRECTS + 1):
+                    next_target = await self._get(target, sink, limit_bytes)
+                    if next_target is None:
+                        return
+                    target = next_target
+        except (TimeoutError, NotAllowedError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise FetchError from error
+        raise FetchError
+
+    async def close(self) -> None:
+        """Ends every call."""
+        if self._session is not None:
+            await self._session.close()
+        await self._resolver.close()
+
+    async def _get(self, target: URL, sink: Sink, limit_bytes: int) -> URL | None:
+        """Fetches once; returns where a redirect leads."""
+        async with self._opened().get(target, allow_redirects=False, headers=_HEADERS) as response:
+            if response.status in _REDIRECTS:
+                return parse_target(str(target.join(URL(response.headers.get("location", "")))), self._allowed)
+            if response.status != 200 or response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise FetchError
+            announced = response.content_length
+            if announced is not None and announced > limit_bytes:
+                raise TooLargeError(announced)
+            size_bytes = 0
+            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                size_bytes += len(chunk)
+                if size_bytes > limit_bytes:
+                    raise TooLargeError(size_bytes)
+                await sink(chunk)
+            if announced is not None and announced != size_bytes:
+                raise FetchError
+            return None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """Returns the session, which belongs to the event loop."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                socket_factory=self._socket,
+                resolver=self._resolver,
+                use_dns_cache=False,
+                force_close=True,
+                limit=0,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S),
+                trust_env=False,
+                auto_decompress=False,
+            )
+        return self._session
+
+    def _socket(self, address_info: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, place = address_info
+        address = parse_address(str(place[0]))
+        if address is None or not self._allowed.permits(address, int(place[1])):
+            raise OSError("an address that is never called")
+        return socket.socket(family, kind, protocol)
+
+
+class _Resolver(AbstractResolver):
+    """The system's resolver in threads of its own, so that slow names hold up nothing else."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolver")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        rows = await loop.run_in_executor(
+            self._threads, lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+        )
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(place[0]),
+                port=int(place[1]),
+                family=found,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for found, _, protocol, _, place in rows
+        ]
+
+    async def close(self) -> None:
+        with suppress(RuntimeError):
+            self._threads.shutdown(wait=False, cancel_futures=True)

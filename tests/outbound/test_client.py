@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from camserve_server.outbound.client import FetchError, GuardedClient, TooLargeError
+from camserve_server.outbound.targets import Allowed, NotAllowedError
+
+Answer = Callable[[asyncio.StreamWriter, str], Awaitable[None]]
+LIMIT_BYTES = 1000
+
+
+@dataclass
+class Origin:
+    """A server that answers as it is told and keeps what it was asked."""
+
+    port: int = 0
+    connections: int = 0
+    requests: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/a.png"
+
+
+@asynccontextmanager
+async def origin(answer: Answer) -> AsyncIterator[Origin]:
+    seen = Origin()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.connections += 1
+        try:
+            request = (await reader.readuntil(b"\r\n\r\n")).decode()
+            seen.requests.append(request)
+            await answer(writer, request.split(" ")[1])
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    seen.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield seen
+
+
+def says(text: str, body: bytes = b"") -> Answer:
+    async def answer(writer: asyncio.StreamWriter, path: str) -> None:
+        writer.write(text.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+
+    return answer
+
+
+async def fetched(seen: Origin, url: str | None = None, *, allow: bool = True, timeout_s: float = 5) -> bytes:
+    client = GuardedClient(Allowed.parse([f"127.0.0.1/32:{seen.port}"] if allow else []))
+    got = bytearray()
+
+    async def keep(chunk: bytes) -> None:
+        got.extend(chunk)
+
+    try:
+        await client.fetch(url or seen.url, keep, limit_bytes=LIMIT_BYTES, timeout_s=timeout_s)
+    finally:
+        await client.close()
+    return bytes(got)
+
+
+async def test_a_body_is_fetched_and_nothing_of_ours_is_sent():
+    async with origin(says("HTTP/1.1 200 OK\ncontent-length: 5\nset-cookie: a=b", b"image")) as seen:
+        assert await fetched(seen) == b"image"
+    lines = seen.requests[0].lower().split("\r\n")
+    sent = {line.split(":")[0] for line in lines[1:] if line}
+    assert sent == {"host", "accept", "accept-encoding", "user-agent", "connection"}
+    assert "accept-encoding: identity" in lines
+
+
+async def test_a_private_place_that_is_not_listed_sees_no_packet():
+    async with origin(says("HTTP/1.1 200 OK\ncontent-length: 0")) as seen:
+        with pytest.raises(NotAllowedError):
+            await fetched(seen, allow=False)
+        assert seen.connections == 0
+
+
+async def test_a_redirect_is_followed_within_what_is_allowed():
+    async def answer(writer: asyncio.StreamWriter, path: str) -> None:
+        step = int(path.strip("/") or 0)
+        if step < 3:
+            writer.write(f"HTTP/1.1 302 Found\r\nlocation: /{step + 1}\r\ncontent-length: 0\r\n\r\n".encode())
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nend")
+
+    async with origin(answer) as seen:
+        assert await fetched(seen, f"http://127.0.0.1:{seen.port}/0") == b"end"
+        assert seen.connections == 4
+
+
+async def test_a_fourth_redirect_is_not_followed():
+    async with origin(says("HTTP/1.1 302 Found\nlocation: /again\ncontent-length: 0")) as seen:
+        with pytest.raises(FetchError):
+            await fetched(seen)
+        assert seen.connections == 4
+
+
+async def test_a_redirect_to_a_forbidden_place_sends_it_nothing():
+    async with origin(says("HTTP/1.1 200 OK\ncontent-length: 0")) as hidden:
+        for location in (
+            hidden.url,
+            hidden.url.replace("127.0.0.1", "localhost"),
+            "file:///etc/passwd",
+            "//[::1]/",
+            "",
+        ):
+            async with origin(says(f"HTTP/1.1 302 Found\nlocation: {location}\ncontent-length: 0")) as seen:
+                with pytest.raises(FetchError):
+                    await fetched(seen)
+        assert hidden.connections == 0
+
+
+@pytest.fixture
+def resolves(monkeypatch):
+    """Lets names lead where a hostile name server would send us."""
+
+    def to(*addresses: str) -> None:
+        def resolve(host, port, family=0, kind=0, *_):
+            rows = [(ip, socket.AF_INET6 if ":" in ip else socket.AF_INET) for ip in addresses]
+            return [
+                (found, kind, 6, "", (ip, port, 0, 0) if found == socket.AF_INET6 else (ip, port)) for ip, found in rows
+            ]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+    return to
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Counts the sockets that are connected, and lets none of them connect."""
+    places = []
+
+    async def connect(loop, sock, place):
+        places.append(place)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", connect)
+    return places
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "fe80::1"]
+)
+async def test_a_name_that_leads_to_a_forbidden_address_sees_no_packet(resolves, opened, address):
+    resolves(address)
+    with pytest.raises(FetchError):
+        await fetched(Origin(), "https://rebind.example/a.png", allow=False)
+    assert opened == []
+
+
+async def test_of_a_names_addresses_only_the_public_ones_are_called(resolves, opened):
+    resolves("127.0.0.1", "8.8.8.8", "10.0.0.1")
+    with pytest.raises(FetchError):
+        await fetched(Origin(), "https://mixed.example/a.png", allow=False)
+    assert set(opened) == {("8.8.8.8", 443)}
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("HTTP/1.1 404 Not Found\ncontent-length: 2", b"no"),
+        ("HTTP/1.1 204 No Content", b""),
+        ("HTTP/1.1 206 Partial Content\ncontent-length: 2", b"no"),
+        ("HTTP/1.1 500 Internal Server Error\ncontent-length: 0", b""),
+        ("HTTP/1.1 200 OK\ncontent-length: 10", b"short"),
+        ("HTTP/1.1 200 OK\ncontent-length: -1", b"x"),
+        ("HTTP/1.1 200 OK\ncontent-length: 1\ncontent-length: 2", b"xx"),
+        ("HTTP/1.1 200 OK\ncontent-encoding: gzip\ncontent-length: 2", b"xx"),
+        ("HTTP/1.1 200 OK\ncontent-encoding: br\ncontent-length: 2", b"xx"),
+        ("HTTP/1.1 200 OK\ntransfer-encoding: chunked", b"5\r\nab"),
+        ("HTTP/1.1 200 OK\ntransfer-encoding: chunked", b"zz\r\n"),
+        ("SSH-2.0-OpenSSH_9.9", b""),
+        ("", b""),
+    ],
+)
+async def test_an_answer_that_is_no_whole_image_is_a_failure(head, body):
+    async with origin(says(head, body)) as seen:
+        with pytest.raises(FetchError):
+            await fetched(seen)
+
+
+async def test_a_body_announced_too_large_is_not_read():
+    async with origin(says("HTTP/1.1 200 OK\ncontent-length: 1001", bytes(1001))) as seen:
+        with pytest.raises(TooLargeError) as caught:
+            await fetched(seen)
+    assert caught.value.size_bytes == 1001
+
+
+async def test_an_endless_body_is_cut_at_the_limit():
+    async def answer(writer: asyncio.StreamWriter, path: str) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(bytes(64))
+            await writer.drain()
+
+    async with origin(answer) as seen:
+        with pytest.raises(TooLargeError):
+            await fetched(seen)
+
+
+async def test_a_body_that_trickles_is_cut_at_the_time():
+    async def answer(writer: asyncio.StreamWriter, path: str) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async with origin(answer) as seen:
+        with pytest.raises(FetchError):
+            await fetched(seen, timeout_s=0.3)
+
+
+async def test_a_silent_origin_is_cut_at_the_time():
+    async def answer(writer: asyncio.StreamWriter, path: str) -> None:
+        await asyncio.sleep(30)
+
+    async with origin(answer) as seen:
+        with pytest.raises(FetchError):
+            await fetched(seen, timeout_s=0.3)
+
+
+async def test_a_closed_port_is_a_failure_like_any_other():
+    seen = Origin(port=1)
+    with pytest.raises(FetchError) as caught:
+        await fetched(seen)
+    assert str(caught.value) == ""
+
+
+async def test_proxies_of_the_environment_are_not_used(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    async with origin(says("HTTP/1.1 200 OK\ncontent-length: 5", b"image")) as seen:
+        assert await fetched(seen) == b"image"
