@@ -20,10 +20,15 @@ from benchmarks.service import RESNET, SHAPES, Service, write_models
 from camserve_server.base import bundle
 
 # Those of the second group share one running stack.
-_ALONE: dict[str, Callable[[Place, Plan], Findings]] = {"footprint": sections.footprint, "stages": sections.stages}
+_ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
+    "footprint": sections.footprint,
+    "stages": sections.stages,
+    "queue": sections.queue,
+}
 _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {
     "throughput": sections.throughput,
     "edge": sections.edge,
+    "jobs": sections.jobs,
     "huge": sections.huge,
 }
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import picture
+from benchmarks.batches import Batches
 from benchmarks.driver import Driver
 from benchmarks.edge import measure_added
 from benchmarks.footprint import REPLICA, measure_footprint
 from benchmarks.huge import measure_huge
+from benchmarks.queue import measure_queue
 from benchmarks.report import Verdict, number, table
 from benchmarks.service import RESNET, SHAPES, Service, environment_for
 from benchmarks.throughput import (
@@ -155,6 +157,64 @@ def edge(place: Place, plan: Plan, service: Service) -> Findings:
     print(table("One call at a time, p50 in ms", header, rows))
     verdicts = [Verdict(f"Envoy adds to {one.name}, p50", one.json_adds_ms, 1.0, " ms") for one in added]
     return Findings([asdict(one) for one in added], verdicts)
+
+
+def queue(place: Place, plan: Plan) -> Findings:
+    """The queue of jobs alone."""
+    place.progress("the queue of jobs alone")
+    sizes = (1_000, 10_000) if plan.quick else (1_000, 10_000, 100_000)
+    found = measure_queue(place.folder / "queue", sizes)
+    rows = [(f"{one.items:,}", number(one.submitted_per_s), number(one.finished_per_s)) for one in found]
+    print(table("The queue alone, items a second", ("items queued", "accepted", "claimed and finished"), rows))
+    return Findings(
+        [asdict(one) for one in found],
+        [
+            Verdict(
+                "items claimed and finished by the queue alone", found[-1].finished_per_s, 5_000, "/s", at_least=True
+            ),
+            Verdict("cost of an item, most / fewest queued", found[0].finished_per_s / found[-1].finished_per_s, 1.25),
+        ],
+    )
+
+
+def jobs(place: Place, plan: Plan, service: Service) -> Findings:
+    """Jobs: accepted, worked on, and fair."""
+    place.progress("jobs, accepted and finished")
+    small = picture.small_picture()
+    batches = Batches(service)
+    rounds = 1 if plan.quick else 3
+    submission = batches.submission(small, SHAPES, 50 if plan.quick else 200)
+    place.progress("jobs beside calls")
+    photo = place.photo().read_bytes()
+    paces = [batches.pace(photo, SHAPES, 64, rounds), batches.pace(photo, RESNET, 32, rounds)]
+    place.progress("a small job behind a flood")
+    delay = batches.delay(small, SHAPES, 2_560 if plan.quick else 10_240, 3 if plan.quick else 7)
+    batches.close()
+    rows = [
+        ("accepted (202), on the disk", number(submission.accepted_ms)),
+        ("finished", number(submission.finished_ms)),
+    ]
+    print(table("A job with one small picture, one at a time, p50 in ms", ("", "ms"), rows))
+    rows = [
+        (f"{one.model}, {one.pictures}", number(one.calls_s), number(one.job_s), number(one.ratio)) for one in paces
+    ]
+    print(
+        table("The same pictures as calls and as a job, s", ("pictures", "8 calls at once", "job", "calls / job"), rows)
+    )
+    print(
+        table(
+            "A job of 10 pictures, s",
+            ("another tenant has queued", "alone", "behind it", "ratio"),
+            [(f"{delay.flood:,}", number(delay.alone_s), number(delay.behind_s), number(delay.ratio))],
+        )
+    )
+    verdicts = [Verdict("submit until 202, gRPC, one small input, p50", submission.accepted_ms, 10, " ms")]
+    verdicts += [
+        Verdict(f"throughput of a job / 8 calls at once, {one.model}", one.ratio, 0.95, at_least=True) for one in paces
+    ]
+    verdicts.append(Verdict(f"10 images behind {delay.flood:,} of another tenant / alone", delay.ratio, 2))
+    figures = {"submission": asdict(submission), "pace": [asdict(one) for one in paces], "delay": asdict(delay)}
+    return Findings(figures, verdicts)
 
 
 def huge(place: Place, plan: Plan, service: Service) -> Findings:

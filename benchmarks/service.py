@@ -92,7 +92,16 @@ class Service:
         self.grpc_target = str(state["grpc_target"])
         self._metrics_url = f"http://127.0.0.1:{environment['CAMSERVE_METRICS_PORT']}/metrics"
         settings = load(data_dir=folder / "data")
-        self.token = issuer(settings).issue(tenant="benchmark", subject="benchmark", scopes=SCOPES, ttl_s=3600)
+        self._issuer = issuer(settings)
+        self._tokens: dict[str, str] = {}
+        self.token = self.token_of("benchmark")
+
+    def token_of(self, tenant: str) -> str:
+        """Returns a token with every scope."""
+        if tenant not in self._tokens:
+            token = self._issuer.issue(tenant=tenant, subject="benchmark", scopes=SCOPES, ttl_s=3600)
+            self._tokens[tenant] = token
+        return self._tokens[tenant]
 
     def pids(self) -> dict[str, list[int]]:
         """Returns the processes by role; see `processes.role`."""

@@ -157,7 +157,8 @@ class JobService:
                 with contextlib.suppress(IndexError):
                     yield JobChange(job, await self.item(tenant, job, index))
             seen += len(ended)
-            if job.status in FINAL and not ended:
+            # The list was read after the state: of a job that has ended it is complete.
+            if job.status in FINAL:
                 yield JobChange(job)
                 return
             moved = bool(ended) or job.status != status
