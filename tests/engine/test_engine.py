@@ -177,6 +177,23 @@ async def test_only_the_picture_that_breaks_the_model_fails(engine: Engine) -> N
     assert (await predict(engine, model, picture(1))).probs.shape == (3,)
 
 
+async def test_a_wait_is_estimated_from_the_batches_before(engine: Engine) -> None:
+    model = engine.resolve("tiny", "stable")
+    assert engine.wait_s(model) == 0
+    await predict(engine, model, picture())
+    assert engine.wait_s(model) == 0
+    waits = []
+    async with HeldDevice(engine):
+        calls = []
+        for seed in range(3):
+            calls.append(asyncio.create_task(predict(engine, model, picture(seed))))
+            await settle()
+            waits.append(engine.wait_s(model))
+    await asyncio.gather(*calls)
+    assert waits == pytest.approx([waits[0], 2 * waits[0], 3 * waits[0]])
+    assert waits[0] > 0
+
+
 async def test_full_queue_refuses_unary_at_once_and_lets_streams_wait(tmp_path: Path) -> None:
     write_model(tmp_path)
     async with running(tmp_path, max_batch=2, queue_limit=2) as engine:

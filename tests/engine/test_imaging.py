@@ -222,6 +222,49 @@ async def test_full_queue_refuses_at_once() -> None:
         await asyncio.gather(running_call, waiting, return_exceptions=True)
 
 
+async def test_in_the_background_tenants_take_turns_behind_all_others() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1, queue_limit=1)) as pool:
+        order: list[str | None] = []
+
+        async def decode(tenant: str | None) -> None:
+            (await pool.decode(image, REQUEST, background=tenant)).close()
+            order.append(tenant)
+
+        with shared(pillow(scene(), "PNG")) as image:
+            # The first one runs at once; the queue's limit binds nobody in the background.
+            await asyncio.gather(*(decode(tenant) for tenant in ("a", "a", "a", "a", "b", "b", None)))
+        assert order == ["a", None, "a", "b", "a", "b", "a"]
+
+
+async def test_a_background_caller_that_leaves_is_passed_over() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
+        with shared(pillow(scene(), "PNG")) as image:
+            running_call = asyncio.create_task(pool.fault("hang"))
+            await until(lambda: pool.stats().busy == 1)
+            leaving, staying = (
+                asyncio.create_task(pool.decode(image, REQUEST, background=tenant)) for tenant in ("a", "b")
+            )
+            await until(lambda: pool.stats().queued == 2)
+            leaving.cancel()
+            await until(lambda: pool.stats().queued == 1)
+            running_call.cancel()
+            (await staying).close()
+            await asyncio.gather(running_call, leaving, return_exceptions=True)
+
+
+async def test_a_wait_is_estimated_from_the_calls_before() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
+        with shared(pillow(scene(), "PNG")) as image:
+            (await pool.decode(image, REQUEST)).close()
+            assert pool.wait_s() == 0
+            running_call, waiting = (asyncio.create_task(pool.fault("hang")) for _ in range(2))
+            await until(lambda: pool.stats().queued == 1)
+            assert pool.wait_s() > 0
+            running_call.cancel()
+            waiting.cancel()
+            await asyncio.gather(running_call, waiting, return_exceptions=True)
+
+
 async def test_caller_that_leaves_the_queue_frees_its_place() -> None:
     async with running(dataclasses.replace(SETTINGS, workers=1, queue_limit=1)) as pool:
         first = asyncio.create_task(pool.fault("hang"))

@@ -151,7 +151,7 @@ class InferService:
         wanted = options.heatmap
         target = _target_index(version, wanted.target) if wanted else None
         with await self._imaging.decode(
-            image, _decode_request(version, options, defer_above_px), background=keep_until is not None
+            image, _decode_request(version, options, defer_above_px), background=tenant if keep_until else None
         ) as picture:
             prediction = await self._engine.predict(
                 version,
@@ -162,7 +162,9 @@ class InferService:
                 deadline_monotonic=None if budget_s is None else started + budget_s,
             )
             rendered = (
-                await self._render(picture, prediction, wanted, background=keep_until is not None) if wanted else None
+                await self._render(picture, prediction, wanted, background=tenant if keep_until else None)
+                if wanted
+                else None
             )
         heatmap = None
         if wanted and rendered:
@@ -193,7 +195,7 @@ class InferService:
         )
 
     async def _render(
-        self, picture: DecodedImage, prediction: Prediction, wanted: HeatmapOptions, *, background: bool
+        self, picture: DecodedImage, prediction: Prediction, wanted: HeatmapOptions, *, background: str | None
     ) -> RenderedHeatmap:
         if prediction.cam is None:
             raise RuntimeError("the engine returned no map although one was asked for")

@@ -27,6 +27,7 @@ from camserve_server.engine.imaging_requests import (
     RenderRequest,
 )
 from camserve_server.engine.input_spec import InputSpec
+from camserve_server.engine.slots import Rotation
 
 __all__ = [
     "COLORMAPS",
@@ -76,7 +77,7 @@ class ImagingPool:
         self._workers: set[ImagingProcess] = set()
         self._idle: deque[ImagingProcess] = deque()
         self._waiting: deque[Waiter] = deque()
-        self._waiting_background: deque[Waiter] = deque()
+        self._waiting_background: Rotation[Waiter] = Rotation()
         self._streak = 0
         self._seconds_per_call = 0.0
         self._started: asyncio.Future[None] | None = None
@@ -98,20 +99,22 @@ class ImagingPool:
     async def close(self) -> None:
         """End all workers and wait until they are gone; calls in progress fail."""
         self._closing = True
-        for waiting in (self._waiting, self._waiting_background):
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_exception(ApiError(Reason.SERVICE_DRAINING))
-            waiting.clear()
+        for waiter in (*self._waiting, *self._waiting_background.drain()):
+            if not waiter.done():
+                waiter.set_exception(ApiError(Reason.SERVICE_DRAINING))
+        self._waiting.clear()
         exits = [worker.exited for worker in self._workers]
         for worker in list(self._workers):
             worker.kill()
         await asyncio.gather(*exits)
 
-    async def decode(self, image: SharedBuffer, request: DecodeRequest, *, background: bool = False) -> DecodedImage:
+    async def decode(
+        self, image: SharedBuffer, request: DecodeRequest, *, background: str | None = None
+    ) -> DecodedImage:
         """Check and decode a picture in a worker; `image` stays the caller's.
 
-        In the background it waits behind all others and is never refused for a full queue.
+        In the background, for the tenant of that name, it waits behind all others, tenants taking turns, and is never
+        refused for a full queue.
 
         Raises ApiError: UPLOAD_TOO_LARGE, IMAGE_*, MEDIA_*, and SERVICE_OVERLOADED when the queue is full. A worker
         that crashes, runs out of memory or passes the deadline means IMAGE_REJECTED. DeferredError as the request says.
@@ -130,7 +133,7 @@ class ImagingPool:
             raise ApiError(Reason.IMAGE_REJECTED) from None
         return decoded_image(answer, request, self._budget)
 
-    async def render(self, request: RenderRequest, *, background: bool = False) -> RenderedHeatmap:
+    async def render(self, request: RenderRequest, *, background: str | None = None) -> RenderedHeatmap:
         """Draw a heatmap in a worker, in the background as `decode` does.
 
         Raises ValueError for a request outside its documented ranges, ApiError SERVICE_OVERLOADED when the queue is
@@ -186,7 +189,7 @@ class ImagingPool:
             workers=self._settings.workers,
             alive=alive,
             busy=alive - len(self._idle),
-            queued=sum(not waiter.done() for waiter in (*self._waiting, *self._waiting_background)),
+            queued=sum(not waiter.done() for waiter in self._waiting) + len(self._waiting_background),
             restarts=self._restarts,
         )
 
@@ -194,14 +197,16 @@ class ImagingPool:
         """Estimate how long a picture that came now would wait for a worker."""
         return len(self._waiting) * self._seconds_per_call / max(1, self._settings.workers)
 
-    async def _call(self, message: dict[str, Any], fds: Sequence[int], *, background: bool = False) -> Answer:
+    async def _call(self, message: dict[str, Any], fds: Sequence[int], *, background: str | None = None) -> Answer:
         """Ask an idle worker, and the next one when that has ended before it saw the request."""
         while True:
             worker = await self._acquire(background=background)
             started = time.monotonic()
             try:
                 answer = await worker.call(message, fds, self._settings.deadline_s)
-                self._seconds_per_call += _PACE_WEIGHT * (time.monotonic() - started - self._seconds_per_call)
+                spent_s = time.monotonic() - started
+                known_s = self._seconds_per_call or spent_s
+                self._seconds_per_call = known_s + _PACE_WEIGHT * (spent_s - known_s)
                 return answer
             except WorkerLostError as lost:
                 if self._closing:
@@ -209,24 +214,28 @@ class ImagingPool:
                 if lost.asked:
                     raise
 
-    async def _acquire(self, *, background: bool) -> ImagingProcess:
+    async def _acquire(self, *, background: str | None) -> ImagingProcess:
         if self._closing or self._started is None:
             raise ApiError(Reason.SERVICE_DRAINING)
         if self._idle:
             return self._idle.popleft()
-        if not background and len(self._waiting) >= self._settings.queue_limit:
-            raise ApiError(Reason.SERVICE_OVERLOADED)
-        waiting = self._waiting_background if background else self._waiting
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        waiting.append(waiter)
+        if background is not None:
+            self._waiting_background.push(background, waiter)
+        elif len(self._waiting) < self._settings.queue_limit:
+            self._waiting.append(waiter)
+        else:
+            raise ApiError(Reason.SERVICE_OVERLOADED)
         try:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._hand_on(waiter.result())
+            elif background is not None:
+                self._waiting_background.discard(background, waiter)
             else:
                 with contextlib.suppress(ValueError):
-                    waiting.remove(waiter)
+                    self._waiting.remove(waiter)
             raise
 
     def _hand_on(self, worker: ImagingProcess) -> None:
@@ -240,11 +249,11 @@ class ImagingPool:
         self._idle.append(worker)
 
     def _next_waiter(self) -> Waiter | None:
-        if self._waiting and not (self._waiting_background and self._streak >= _FOREGROUND_STREAK):
+        if self._waiting and not (len(self._waiting_background) and self._streak >= _FOREGROUND_STREAK):
             self._streak += 1
             return self._waiting.popleft()
         self._streak = 0
-        return self._waiting_background.popleft() if self._waiting_background else None
+        return self._waiting_background.pop() if len(self._waiting_background) else None
 
     def _on_idle(self, worker: ImagingProcess) -> None:
         if self._started is not None and not self._started.done():
