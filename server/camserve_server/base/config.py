@@ -23,8 +23,8 @@ from camserve_server.base.errors import OperatorError
 PREFIX = "CAMSERVE_"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-Role = Literal["api", "worker", "courier", "janitor"]
-ROLES: tuple[Role, ...] = ("api", "worker", "courier", "janitor")
+Role = Literal["api", "worker", "janitor"]
+ROLES: tuple[Role, ...] = ("api", "worker", "janitor")
 
 _PLACE = re.compile(r"((?P<v4>[0-9.]+)/32|\[(?P<v6>[0-9a-fA-F:.]+)\]/128):(?P<port>[1-9][0-9]{0,4})")
 

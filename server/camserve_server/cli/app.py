@@ -51,7 +51,7 @@ def up(
 def serve(
     data_dir: DataDir = None,
     roles: Annotated[
-        str | None, typer.Option(help="What it does, by commas: api, worker, courier, janitor; default: all.")
+        str | None, typer.Option(help="What it does, by commas: api, worker, janitor; default: all.")
     ] = None,
 ) -> None:
     """Run one replica (gRPC only) against the Redis of CAMSERVE_REDIS_URL. SIGTERM drains it."""
