@@ -27,6 +27,7 @@ _log = structlog.get_logger("worker")
 
 _LOOK_INTERVAL_S = 0.1
 _STORE_PAUSE_S = 1.0
+_CANCEL_AGAIN_S = 0.5
 # Tenants asked in a row before the worker concludes that there is nothing for it.
 _MOST_TURNS = 16
 _CROWDED_PAUSE_MS = 500
@@ -265,6 +266,9 @@ class JobWorker:
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    """Cancels the tasks until they have ended: a library on their way may swallow one cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
