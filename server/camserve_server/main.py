@@ -184,7 +184,7 @@ class Replica:
         self._draining.close()
         await self._health.enter_graceful_shutdown()
         await self._internal_health.enter_graceful_shutdown()
-        await asyncio.gather(self._server.stop(self._settings.drain_s), self._worker.stop(self._settings.drain_s))
+        await asyncio.gather(self._stop_server(), self._worker.stop(self._settings.drain_s))
         await self._internal.stop(None)
         await self._janitor.stop()
         await self._engine.close()
@@ -193,6 +193,11 @@ class Replica:
         await self._objects.close()
         await self._redis.aclose()
         _log.info("stopped")
+
+    async def _stop_server(self) -> None:
+        # Without the role it never started.
+        if "api" in self._settings.roles:
+            await self._server.stop(self._settings.drain_s)
 
     async def _engine_works(self) -> bool:
         return all(version.state == "ready" for version in self._engine.models())
