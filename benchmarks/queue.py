@@ -13,6 +13,7 @@ import uvloop
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.ids import new_id
 from camserve_server.cli.valkey import EmbeddedValkey
+from camserve_server.stores.durability import Disk
 from camserve_server.stores.job_queue import JobQueue, Outcome
 from camserve_server.stores.jobs import Jobs, NewItem, NewJob
 from camserve_server.stores.keyring import KeyRing
@@ -45,7 +46,7 @@ async def _measure(folder: Path, sizes: Sequence[int]) -> list[QueueFigure]:
     valkey = EmbeddedValkey(folder)
     redis = connect(await valkey.start())
     sealer = Sealer(KeyRing(folder / "keys.json", clock=SystemClock()), "job")
-    jobs, queue = Jobs(redis, sealer), JobQueue(redis, sealer)
+    jobs, queue = Jobs(redis, sealer, Disk()), JobQueue(redis, sealer)
     try:
         return [await _filled_and_emptied(jobs, queue, size) for size in sizes]
     finally:

@@ -27,7 +27,11 @@ local function strip(headers, native)
   for name, value in pairs(headers) do
     if not allowed(name, value, native) then unwanted[#unwanted + 1] = name end
   end
-  for _, name in ipairs(unwanted) do headers:remove(name) end
+  for _, name in ipairs(unwanted) do
+    headers:remove(name)
+    -- Without its key a call would run although it ran before; an empty one is refused.
+    if name == "idempotency-key" then headers:add(name, "") end
+  end
 end
 
 function envoy_on_request(handle)
@@ -74,7 +78,7 @@ function envoy_on_response(handle)
   end
 
   if upstream["http_status"] ~= nil and upstream["error_json"] ~= nil then
-    for _, name in ipairs({ "retry-after", "www-authenticate", "allow" }) do
+    for _, name in ipairs({ "retry-after", "www-authenticate", "allow", "idempotency-replayed" }) do
       if upstream[name] ~= nil then headers:replace(name, upstream[name]) end
     end
     reply(handle, edge, upstream["http_status"], upstream["error_json"])

@@ -1,7 +1,8 @@
-"""The running stack that tests share: real Valkey, server, imaging workers and Envoy."""
+"""What tests share: a running stack of real Valkey, server, imaging workers and Envoy, and a Valkey alone."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,16 +11,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from camserve_server.base.config import load
 from camserve_server.cli.tokens import issuer
+from camserve_server.cli.valkey import EmbeddedValkey
 from camserve_server.core.tokens import SCOPES
+from camserve_server.stores.redis import connect
 
 START_WITHIN_S = 90.0
 STOP_WITHIN_S = 30.0
@@ -149,3 +153,21 @@ def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
             stop_stack(running)
         elif running.process.stdout:
             running.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Valkey that runs as long as the session."""
+    valkey = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        yield runner.run(valkey.start())
+        runner.run(valkey.stop())
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of an empty database."""
+    client = connect(redis_url)
+    await client.flushall()
+    yield client
+    await client.aclose()

@@ -14,6 +14,7 @@ from camserve_server.base.errors import ApiError
 from camserve_server.base.telemetry import BATCH_IMAGES
 from camserve_server.core.cursors import Cursors
 from camserve_server.core.health import Health
+from camserve_server.core.idempotency import Idempotency
 from camserve_server.core.image_urls import ImageUrls
 from camserve_server.core.infer import InferService
 from camserve_server.core.janitor import Janitor
@@ -43,7 +44,8 @@ from camserve_server.rpc.models import ModelServicer
 from camserve_server.rpc.objects import ObjectServicer
 from camserve_server.rpc.server import internal_server, listen, public_server
 from camserve_server.stores import redis
-from camserve_server.stores.durability import needs_wait
+from camserve_server.stores.durability import Disk, needs_wait
+from camserve_server.stores.idempotency import IdempotencyKeys
 from camserve_server.stores.job_queue import JobQueue
 from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.keyring import KeyRing
@@ -92,7 +94,8 @@ class Replica:
         width = 2 * settings.max_batch + settings.imaging_workers
         infer = InferService(self._engine, self._imaging, links, timeout_s=settings.sync_timeout_s, batch_width=width)
         state_keys = KeyRing(keys_dir / "state.json", clock=clock)
-        self._jobs = Jobs(self._redis, Sealer(state_keys, "job"))
+        self._disk = Disk()
+        self._jobs = Jobs(self._redis, Sealer(state_keys, "job"), self._disk)
         queue = JobQueue(self._redis, Sealer(state_keys, "job"))
         budget = ByteBudget(settings.upload_memory_mb * MIB)
         self._outbound = GuardedClient(Allowed.parse(settings.fetch_allow))
@@ -119,6 +122,9 @@ class Replica:
         health = Health(
             {"engine": self._engine_works, "imaging": self._imaging_works, "store": self._store_works}, clock
         )
+        self._idempotency = Idempotency(
+            IdempotencyKeys(self._redis, Sealer(state_keys, "idempotency"), self._disk), self._objects, clock
+        )
         clients = OAuthClients(self._redis, clock=clock)
         self._server, self._health = public_server(
             {
@@ -141,7 +147,7 @@ class Replica:
                 "health": HealthServicer(health),
                 "auth": AuthServicer(TokenEndpoint(clients, issuer), issuer_keys),
             },
-            build_chain(verifier, self._draining),
+            build_chain(verifier, self._draining, self._idempotency, links),
             max_image_bytes=settings.max_image_bytes,
         )
         self._internal, self._internal_health = internal_server()
@@ -160,7 +166,7 @@ class Replica:
             listen(self._server, settings.grpc_host, settings.grpc_port, certificate)
         listen(self._internal, "127.0.0.1", settings.internal_port)
         start_http_server(settings.metrics_port, "127.0.0.1")
-        self._jobs.wait_for_disk = await needs_wait(self._redis)
+        self._disk.wait = await needs_wait(self._redis)
         if {"api", "worker"} & set(settings.roles):
             await self._start_engine()
         if "api" in settings.roles:
@@ -185,6 +191,7 @@ class Replica:
         await self._health.enter_graceful_shutdown()
         await self._internal_health.enter_graceful_shutdown()
         await asyncio.gather(self._stop_server(), self._worker.stop(self._settings.drain_s))
+        await self._idempotency.close()
         await self._internal.stop(None)
         await self._janitor.stop()
         await self._engine.close()

@@ -13,6 +13,7 @@ from tests.clock import FakeClock
 
 from camserve_server.base.ids import new_id
 from camserve_server.stores import keys
+from camserve_server.stores.durability import Disk
 from camserve_server.stores.job_queue import MOST_CLAIMS, Claim, JobQueue, Outcome
 from camserve_server.stores.jobs import FINAL, Jobs, NewItem, NewJob
 from camserve_server.stores.keyring import KeyRing
@@ -32,7 +33,7 @@ class World:
 
     def __init__(self, redis, sealer):
         self.redis = redis
-        self.jobs = Jobs(redis, sealer)
+        self.jobs = Jobs(redis, sealer, Disk())
         self.queue = JobQueue(redis, sealer)
         self.now = 1_800_000_000_000
         self.ids: list[str] = []

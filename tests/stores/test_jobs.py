@@ -6,7 +6,7 @@ from tests.clock import FakeClock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import new_id
 from camserve_server.stores import keys
-from camserve_server.stores.durability import DurabilityError, needs_wait
+from camserve_server.stores.durability import Disk, DurabilityError, needs_wait
 from camserve_server.stores.job_queue import Claim, JobQueue, Outcome
 from camserve_server.stores.jobs import RECORD_KEPT_MS, Jobs, NewItem, NewJob
 from camserve_server.stores.keyring import KeyRing
@@ -24,7 +24,7 @@ def sealer(tmp_path):
 
 @pytest.fixture
 def jobs(redis, sealer):
-    return Jobs(redis, sealer)
+    return Jobs(redis, sealer, Disk())
 
 
 @pytest.fixture
@@ -304,8 +304,8 @@ async def test_a_store_that_cannot_keep_what_it_acknowledges_stops_the_start(red
         await redis.config_set("appendfsync", "always")
 
 
-async def test_a_write_is_waited_for_where_the_server_does_not_wait_itself(redis, jobs):
-    jobs.wait_for_disk = True
+async def test_a_write_is_waited_for_where_the_server_does_not_wait_itself(redis, sealer):
+    jobs = Jobs(redis, sealer, Disk(wait=True))
     await submit(jobs, 1)
     await redis.config_set("appendonly", "no")
     try:

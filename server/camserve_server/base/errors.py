@@ -162,6 +162,15 @@ class ApiError(Exception):
         self.details = details
         super().__init__(f"{reason}: {self.message}")
 
+    def fields(self) -> dict[str, Any]:
+        """Returns the error as JSON can carry it."""
+        return {"code": self.reason, "message": self.message, "details": self.details}
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> ApiError:
+        """Returns the error that `fields` made JSON of."""
+        return cls(Reason(fields["code"]), fields["message"], **fields["details"])
+
 
 class OperatorError(Exception):
     """Something that the person at the command line must settle; the message says what and how."""

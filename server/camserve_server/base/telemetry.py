@@ -26,6 +26,11 @@ BATCH_IMAGES = Histogram(
 )
 JOB_ITEMS = Counter("camserve_job_items", "Items of jobs by outcome: succeeded, failed, lost.", ["outcome"])
 JOBS_DUE = Counter("camserve_jobs_due", "Jobs that the janitor found due to expire or to be forgotten.")
+IDEMPOTENT_CALLS = Counter(
+    "camserve_idempotent_calls",
+    "Calls with a key by what became of them: executed, replayed, running, reused.",
+    ["outcome"],
+)
 OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
 
 

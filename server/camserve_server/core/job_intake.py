@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from camserve_server.core.infer_options import BatchInput
 from camserve_server.core.stored_results import encode_options
 from camserve_server.stores.job_queue import JobQueue, Pressure
 from camserve_server.stores.jobs import Jobs, NewItem, NewJob
-from camserve_server.stores.objects import ObjectStore
+from camserve_server.stores.objects import ObjectStore, discard
 
 DEFAULT_TTL_HOURS = 72
 METADATA_LIMIT_BYTES = 16 * 1024
@@ -84,7 +83,7 @@ class JobIntake:
         except ApiError as error:
             # After a failure of the store the job may have been accepted all the same: then it needs its inputs.
             if error.reason is not Reason.STORE_UNAVAILABLE:
-                await self._delete(tenant, object_ids)
+                await discard(self._objects, tenant, object_ids)
             raise
         self.on_accept()
         pressure = await self._queue.pressure(tenant)
@@ -137,12 +136,6 @@ class JobIntake:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _delete(self, tenant: str, object_ids: Sequence[str]) -> None:
-        """Deletes inputs that nobody needs; where that fails they go when they expire."""
-        for object_id in object_ids:
-            with contextlib.suppress(ApiError):
-                await self._objects.delete(tenant, object_id)
 
 
 def _derived_id(nonce: str) -> str:

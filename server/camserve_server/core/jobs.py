@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 import orjson
@@ -18,7 +18,7 @@ from camserve_server.core.infer_result import BatchOutcome
 from camserve_server.core.links import Links
 from camserve_server.core.stored_results import decode_outcome
 from camserve_server.stores.jobs import FINAL, ItemRecord, JobRecord, Jobs, Status
-from camserve_server.stores.objects import ObjectStore
+from camserve_server.stores.objects import ObjectStore, discard
 
 _log = structlog.get_logger("jobs")
 
@@ -175,14 +175,9 @@ class JobService:
         before, specs = done
         if before in FINAL and before != "canceled":
             raise ApiError(Reason.JOB_ALREADY_COMPLETED, status=before)
-        await self._delete(tenant, [object_id for spec in specs if (object_id := orjson.loads(spec).get("object_id"))])
+        inputs = (orjson.loads(spec).get("object_id") for spec in specs)
+        await discard(self._objects, tenant, [object_id for object_id in inputs if object_id])
         return await self.get(tenant, job_id)
-
-    async def _delete(self, tenant: str, object_ids: Sequence[str]) -> None:
-        """Deletes inputs that nobody needs; where that fails they go when they expire."""
-        for object_id in object_ids:
-            with contextlib.suppress(ApiError):
-                await self._objects.delete(tenant, object_id)
 
     async def _outcome(self, tenant: str, record: ItemRecord) -> tuple[BatchOutcome | None, int]:
         if record.result is None:

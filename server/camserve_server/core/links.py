@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.signing import UrlSigner
-from camserve_server.stores.objects import ObjectStore, StoredObject
+from camserve_server.stores.objects import ObjectStore, StoredObject, read_whole
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
@@ -70,8 +70,7 @@ class Links:
 
     async def read(self, tenant: str, object_id: str) -> bytes:
         """Returns all bytes of an object; raises ApiError: OBJECT_NOT_FOUND, UPSTREAM_FAILED."""
-        async with await self._objects.open(tenant, object_id) as stored:
-            return b"".join([chunk async for chunk in stored.read(0, stored.size_bytes)])
+        return await read_whole(self._objects, tenant, object_id)
 
     async def open(self, object_id: str, token: str, range_header: str | None) -> Part:
         """Returns what a link leads to; the caller closes `stored`.

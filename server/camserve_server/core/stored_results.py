@@ -47,7 +47,7 @@ def encode_result(result: InferResult, *, inline: bool) -> bytes:
 
 def encode_error(error: ApiError) -> bytes:
     """Returns an error that callers will see."""
-    return orjson.dumps({"error": {"code": error.reason, "message": error.message, "details": error.details}})
+    return orjson.dumps({"error": error.fields()})
 
 
 async def decode_outcome(item_id: str, stored: bytes, tenant: str, links: Links) -> tuple[BatchOutcome, int]:
@@ -59,8 +59,7 @@ async def decode_outcome(item_id: str, stored: bytes, tenant: str, links: Links)
         return BatchOutcome(item_id, error=ApiError(Reason.INTERNAL, _NO_WORKER_SURVIVED)), 0
     document = orjson.loads(stored)
     if error := document.get("error"):
-        described = ApiError(Reason(error["code"]), error["message"], **error["details"])
-        return BatchOutcome(item_id, error=described), len(stored)
+        return BatchOutcome(item_id, error=ApiError.of(error)), len(stored)
     fields = document["result"]
     size_bytes = len(stored) + _CLASS_FRAME_BYTES * len(fields["classes"])
     heatmap = None

@@ -35,15 +35,16 @@ class SyncOrJob:
         *,
         background: bool = False,
         time_left_s: float | None = None,
+        nonce: str | None = None,
     ) -> InferResult | Receipt:
-        """Returns the answer, or the receipt of a job; `background` asks for the job.
+        """Returns the answer, or the receipt of a job; `background` asks for the job, which is made once under a nonce.
 
         Raises ApiError as opening the image, InferService.infer and JobIntake.create do.
         """
         version = self._infer.check(options)
         budget_s = self._infer.budget_s(time_left_s)
         if background or not self._infer.in_time(version, budget_s):
-            return await self._job(tenant, source, options)
+            return await self._job(tenant, source, options, nonce)
         ends = time.monotonic() + budget_s
         with await self._opened(source, budget_s) as image:
             if image.size <= self._sync_bytes:
@@ -55,7 +56,7 @@ class SyncOrJob:
                         time_left_s=max(0.0, ends - time.monotonic()),
                         defer_above_px=self._sync_px,
                     )
-            return await self._job(tenant, opened(image), options)
+            return await self._job(tenant, opened(image), options, nonce)
 
     async def _opened(self, source: ImageSource, within_s: float) -> SharedBuffer:
         try:
@@ -64,8 +65,8 @@ class SyncOrJob:
         except TimeoutError:
             raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
 
-    async def _job(self, tenant: str, source: ImageSource, options: InferOptions) -> Receipt:
-        return await self._intake.create(tenant, JobRequest([BatchInput(ITEM_ID, source, options)]))
+    async def _job(self, tenant: str, source: ImageSource, options: InferOptions, nonce: str | None) -> Receipt:
+        return await self._intake.create(tenant, JobRequest([BatchInput(ITEM_ID, source, options)]), nonce=nonce)
 
 
 def opened(image: SharedBuffer) -> ImageSource:

@@ -65,7 +65,6 @@ async def _run(chain: Sequence[Interceptor], call: Call, serve: Callable[[], Awa
 
 async def _single(call: Call, serve: Callable[..., Any]) -> None:
     call.response = await serve(call, call.request)
-    await call.send_headers()
 
 
 async def _stream(call: Call, serve: Callable[..., Any]) -> None:

@@ -44,8 +44,7 @@ def infer_receipt(call: Call, receipt: Receipt, prefix: str) -> pb.InferResponse
 def accepted(call: Call, prefix: str, job_id: str) -> None:
     """Makes the answer a 202 that says where the job is."""
     call.headers["location"] = f"{prefix}/v1/jobs/{job_id}"
-    if call.rest:
-        call.headers["x-http-code"] = "202"
+    call.http_code = 202
 
 
 def batch_item(call: Call, outcome: BatchOutcome) -> pb.BatchItem:

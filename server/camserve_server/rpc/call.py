@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
 
 from camserve_server.core.tokens import Identity
 from camserve_server.rpc.policy import Policy
@@ -20,6 +21,7 @@ _READ = frozenset(
     {
         "authorization",
         "content-md5",
+        "idempotency-key",
         "prefer",
         "range",
         "x-camserve-content-length",
@@ -30,12 +32,19 @@ _READ = frozenset(
 )
 
 
+async def _run(_: Callable[[], bytes], serve: Callable[[], Awaitable[Message]]) -> Message:
+    return await serve()
+
+
 @dataclass(slots=True)
 class Call:
     """What the links of the chain and the servicer share about one call.
 
     `request` is the message, or for a client stream an async iterator of messages. `metadata` holds only the
-    keys that the server reads.
+    keys that the server reads. `http_code` is the status over REST where it is not 200.
+
+    `nonce` is the same in every attempt at a request with an idempotency key. A servicer of a client stream hands
+    `once` what tells the request from others, and what serves it. `answer_id` is the request id in an error's body.
     """
 
     method: MethodDescriptor
@@ -48,6 +57,11 @@ class Call:
     response: Any = None
     code: str = "OK"
     headers: dict[str, str] = field(default_factory=dict)
+    http_code: int | None = None
+    nonce: str | None = None
+    replayed: bool = False
+    once: Callable[[Callable[[], bytes], Callable[[], Awaitable[Message]]], Awaitable[Any]] = _run
+    answer_id: str = ""
 
     @classmethod
     def begin(
@@ -61,7 +75,7 @@ class Call:
                 metadata[key] = f"{metadata[key]}, {value}" if key in metadata else value
         offered = metadata.get("x-request-id", "")
         request_id = offered if _REQUEST_ID.fullmatch(offered) else str(uuid.uuid4())
-        return cls(method, policy, context, request, metadata, request_id)
+        return cls(method, policy, context, request, metadata, request_id, answer_id=request_id)
 
     @property
     def rest(self) -> bool:
@@ -72,6 +86,11 @@ class Call:
     def has_json(self) -> bool:
         """Is true when the edge made the request of a JSON body."""
         return self.rest and self.metadata.get("x-envoy-original-method") not in ("GET", "HEAD", "DELETE")
+
+    @property
+    def has_key(self) -> bool:
+        """Is true when the call runs under an idempotency key."""
+        return bool(self.policy.operation) and "idempotency-key" in self.metadata
 
     @property
     def prefers_async(self) -> bool:
@@ -88,10 +107,14 @@ class Call:
 
     async def send_headers(self) -> None:
         """Sends the initial metadata once, with `headers`; for a stream, before its first message."""
-        metadata = tuple(self.headers.items())
+        metadata = list(self.headers.items())
+        if self.policy.operation:
+            metadata.append(("idempotency-replayed", str(self.replayed).lower()))
         if not self.rest:
-            metadata = (("request-id", self.request_id), *metadata)
-        await self.context.send_initial_metadata(metadata)
+            metadata.append(("request-id", self.request_id))
+        elif self.http_code:
+            metadata.append(("x-http-code", str(self.http_code)))
+        await self.context.send_initial_metadata(tuple(metadata))
 
 
 Proceed = Callable[[], Awaitable[None]]

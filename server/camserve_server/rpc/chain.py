@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from camserve_server.core.idempotency import Idempotency
+from camserve_server.core.links import Links
 from camserve_server.core.tokens import TokenVerifier
 from camserve_server.rpc.call import Interceptor
 from camserve_server.rpc.interceptors.auth import auth
 from camserve_server.rpc.interceptors.draining import Draining
 from camserve_server.rpc.interceptors.errors import errors
+from camserve_server.rpc.interceptors.headers import headers
+from camserve_server.rpc.interceptors.idempotency import idempotency
 from camserve_server.rpc.interceptors.parse import parse
 from camserve_server.rpc.interceptors.telemetry import telemetry
 from camserve_server.rpc.interceptors.validate import validate
 
 
-def build_chain(verifier: TokenVerifier, draining: Draining) -> tuple[Interceptor, ...]:
+def build_chain(
+    verifier: TokenVerifier, draining: Draining, keys: Idempotency, links: Links
+) -> tuple[Interceptor, ...]:
     """Returns the links in the order in which a call meets them."""
     return (
         telemetry,  # sees the final code of every call, refused ones too
         errors,  # everything below may raise ApiError
+        headers,  # sent only when nothing below can fail any more
         draining,  # a stopping replica takes no new work, whoever asks
         auth(verifier),  # before any byte of the request is read
         parse,  # nothing is read for strangers
         validate,  # servicers see only requests that keep the rules
+        idempotency(keys, links),  # last: a refusal above has nothing to remember
     )

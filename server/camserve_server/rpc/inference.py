@@ -14,6 +14,7 @@ from camserve_server.core.sync_or_job import SyncOrJob, opened
 from camserve_server.engine.buffers import ByteBudget
 from camserve_server.rpc.answers import batch_item, infer_receipt, infer_response
 from camserve_server.rpc.call import Call
+from camserve_server.rpc.fingerprint import fingerprint
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import Images
 from camserve_server.rpc.options import infer_options
@@ -55,9 +56,15 @@ class InferenceServicer:
 
     async def infer_upload(self, call: Call, requests: AsyncIterator[pb.InferUploadRequest]) -> pb.InferResponse:
         """Classifies the image that is streamed."""
-        upload = await self._receiver.receive(call, requests, self._service.check)
+        # The answer to a call with a key may be there already.
+        admit = _admit if call.has_key else self._service.check
+        upload = await self._receiver.receive(call, requests, admit)
         with upload.image as image:
-            return await self._answer(call, opened(image), upload.options)
+            answer: pb.InferResponse = await call.once(
+                lambda: fingerprint(upload.asked, image.view()),
+                lambda: self._answer(call, opened(image), upload.options),
+            )
+            return answer
 
     async def infer_batch(self, call: Call, request: pb.InferBatchRequest) -> AsyncIterator[pb.BatchEvent]:
         """Yields an event per image as it completes, heartbeats in between, and `done` or `error` at the end."""
@@ -91,6 +98,7 @@ class InferenceServicer:
             options,
             background=call.prefers_async,
             time_left_s=call.context.time_remaining(),
+            nonce=call.nonce,
         )
         if isinstance(outcome, Receipt):
             return infer_receipt(call, outcome, self._prefix)
@@ -113,3 +121,7 @@ class InferenceServicer:
             )
             for entry in request.inputs
         ]
+
+
+def _admit(_: InferOptions) -> None:
+    """Refuses nothing."""

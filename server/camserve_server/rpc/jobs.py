@@ -45,6 +45,7 @@ class JobServicer:
                 metadata=_metadata(request.metadata) if request.HasField("metadata") else None,
                 ttl_hours=request.ttl_hours if request.HasField("ttl_hours") else DEFAULT_TTL_HOURS,
             ),
+            nonce=call.nonce,
         )
         accepted(call, self._prefix, receipt.job_id)
         return pb.CreateJobResponse(

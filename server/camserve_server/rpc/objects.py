@@ -32,7 +32,7 @@ class ObjectServicer:
                 "x-content-type-options": "nosniff",
             }
             if part.partial:
-                call.headers["x-http-code"] = "206"
+                call.http_code = 206
                 call.headers["content-range"] = f"bytes {part.start}-{part.end - 1}/{stored.size_bytes}"
             if call.metadata.get("x-envoy-original-method") == "HEAD" or part.start == part.end:
                 yield httpbody_pb2.HttpBody(content_type=stored.content_type)

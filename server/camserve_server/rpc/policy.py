@@ -12,10 +12,12 @@ from camserve_server.base.errors import OperatorError
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who may call a method."""
+    """Who may call a method; under which operation its idempotency keys are remembered, if it takes any."""
 
     public: bool
     scopes: frozenset[str]
+    operation: str = ""
+    refuses_key: bool = False
 
 
 class PolicyError(OperatorError):
@@ -23,11 +25,14 @@ class PolicyError(OperatorError):
 
 
 def policy_of(method: MethodDescriptor) -> Policy:
-    """Returns the method's policy; raises PolicyError when it has none or is neither public nor scoped."""
+    """Returns the method's policy; raises PolicyError when it has none or one that contradicts itself."""
     options = method.GetOptions()
     if not options.HasExtension(policy_pb2.policy):
         raise PolicyError(f"{method.full_name} has no policy")
     declared = options.Extensions[policy_pb2.policy]
     if declared.public == bool(declared.scopes):
         raise PolicyError(f"{method.full_name} must be either public or scoped")
-    return Policy(declared.public, frozenset(declared.scopes))
+    keys = declared.idempotency
+    if declared.HasField("idempotency") and (bool(keys.operation) == keys.refused or declared.public):
+        raise PolicyError(f"{method.full_name} must either name an operation for its keys or refuse them")
+    return Policy(declared.public, frozenset(declared.scopes), keys.operation, keys.refused)

@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from camserve.v1 import errors_pb2
 from camserve_server.base.errors import ApiError, Entry, Reason
+from camserve_server.rpc.call import Call
 
 DOMAIN = "camserve"
 # The edge carries a body as a trailer; gRPC clients refuse more than 16 KiB of metadata in all.
@@ -36,25 +37,27 @@ def grpc_code(entry: Entry) -> grpc.StatusCode:
     return grpc.StatusCode[entry.grpc]
 
 
-def trailing_metadata(error: ApiError, request_id: str, *, rest: bool) -> tuple[tuple[str, str | bytes], ...]:
+def trailing_metadata(error: ApiError, call: Call) -> tuple[tuple[str, str | bytes], ...]:
     """Returns the trailers of a failed call: for the edge status and body, for a native caller the details."""
-    headers = tuple(_headers(error).items())
-    if rest:
+    headers = list(_headers(error).items())
+    if call.has_key:
+        headers.append(("idempotency-replayed", str(call.replayed).lower()))
+    if call.rest:
         return (
             ("x-http-status", str(error.entry.status)),
-            ("x-error-json", _body(error, request_id).decode()),
+            ("x-error-json", _body(error, call.answer_id).decode()),
             *headers,
         )
     return (
-        ("request-id", request_id),
-        ("grpc-status-details-bin", _status(error, request_id).SerializeToString()),
+        ("request-id", call.request_id),
+        ("grpc-status-details-bin", _status(error, call.answer_id).SerializeToString()),
         *headers,
     )
 
 
 def _headers(error: ApiError) -> dict[str, str]:
     headers = {}
-    if error.entry.retry_after_s is not None and error.entry.status in (429, 503):
+    if error.entry.retry_after_s is not None and error.entry.status in (409, 429, 503):
         headers["retry-after"] = str(error.entry.retry_after_s)
     if error.entry.status == 401:
         known = "" if error.reason is Reason.AUTH_MISSING_TOKEN else f', error="{_oauth_word(error.reason)}"'

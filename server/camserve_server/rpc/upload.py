@@ -27,9 +27,10 @@ _INLINE_COPY_BYTES = 64 * 1024
 
 @dataclass(slots=True)
 class Upload:
-    """A complete image and what is asked of it; the caller closes `image`."""
+    """A complete image and what is asked of it, as a message and as options; the caller closes `image`."""
 
     image: SharedBuffer
+    asked: inference_pb2.InferRequest
     options: InferOptions
 
 
@@ -59,13 +60,13 @@ class Receiver:
         image = SharedBuffer.create("upload", self._budget)
         try:
             if media_type == MULTIPART:
-                options = await self._multipart(call, first, requests, image)
+                asked, options = await self._multipart(call, first, requests, image)
             else:
-                options = await self._raw(call, first, requests, image, media_type, admit)
+                asked, options = await self._raw(call, first, requests, image, media_type, admit)
         except BaseException:
             image.close()
             raise
-        return Upload(image, options)
+        return Upload(image, asked, options)
 
     async def _raw(
         self,
@@ -75,14 +76,15 @@ class Receiver:
         image: SharedBuffer,
         media_type: str,
         admit: Callable[[InferOptions], object],
-    ) -> InferOptions:
+    ) -> tuple[inference_pb2.InferRequest, InferOptions]:
         declared = _declared_length(call, first)
         md5 = (call.metadata.get("content-md5") if call.rest else None) or first.content_md5
         if declared is None and not md5:
             raise ApiError(Reason.UPLOAD_LENGTH_REQUIRED)
         if declared is not None:
             check_size(declared, self._limit_bytes)
-        options = _options(_asked(call, first), media_type=media_type, content_md5=md5)
+        asked = _asked(call, first)
+        options = _options(asked, media_type=media_type, content_md5=md5)
         admit(options)
         await self._append(image, first.body.data)
         async for request in requests:
@@ -96,7 +98,7 @@ class Receiver:
             )
         if image.size == 0:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
-        return options
+        return asked, options
 
     async def _multipart(
         self,
@@ -104,7 +106,7 @@ class Receiver:
         first: inference_pb2.InferUploadRequest,
         requests: AsyncIterator[inference_pb2.InferUploadRequest],
         image: SharedBuffer,
-    ) -> InferOptions:
+    ) -> tuple[inference_pb2.InferRequest, InferOptions]:
         form = MultipartForm(first.body.content_type)
         declared_md5 = parse_md5(call.metadata.get("content-md5"))
         body_md5 = hashlib.md5(usedforsecurity=False) if declared_md5 else None
@@ -125,7 +127,7 @@ class Receiver:
         # A client may mean the whole body or the file by the header; the file is checked when it is decoded.
         whole_body = body_md5 is not None and body_md5.digest() == declared_md5
         md5 = form.content_md5 or (None if whole_body else call.metadata.get("content-md5"))
-        return _options(asked, media_type=form.media_type, content_md5=md5, file_name=form.file_name)
+        return asked, _options(asked, media_type=form.media_type, content_md5=md5, file_name=form.file_name)
 
     async def _append(self, image: SharedBuffer, data: bytes | bytearray) -> None:
         check_size(image.size + len(data), self._limit_bytes)

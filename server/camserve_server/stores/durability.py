@@ -6,12 +6,14 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
-from camserve_server.base.errors import OperatorError
+from camserve_server.base.errors import ApiError, OperatorError, Reason
 from camserve_server.stores.redis import text, unavailable_on_error
 
 _log = structlog.get_logger("store")
+_WAIT_MS = 1_500
 
 
 class DurabilityError(OperatorError):
@@ -37,3 +39,21 @@ async def needs_wait(redis: Redis) -> bool:
             "restart: set `appendonly yes`, and `appendfsync always` for the shortest answers"
         )
     return settings.get("appendfsync") != "always"
+
+
+class Disk:
+    """Runs pipelines that must be on the server's disk before anybody is told; `wait` says that takes a WAITAOF."""
+
+    def __init__(self, *, wait: bool = False) -> None:
+        self.wait = wait
+
+    async def execute(self, pipe: Pipeline) -> list[Any]:
+        """Returns the replies of the commands in `pipe` once they are kept; raises ApiError(STORE_UNAVAILABLE)."""
+        with unavailable_on_error():
+            if not self.wait:
+                return await pipe.execute()
+            pipe.execute_command("WAITAOF", 1, 0, _WAIT_MS)
+            *replies, (local, _) = await pipe.execute()
+        if local < 1:
+            raise ApiError(Reason.STORE_UNAVAILABLE)
+        return replies

@@ -20,11 +20,11 @@ MOST_CLAIMS = 3
 # A worker that did not look for work this long no longer counts.
 WORKER_SILENT_MS = 30_000
 
-_CLAIM = Script("job_claim", after=["jobs"])
-_FINISH = Script("job_finish", after=["jobs"])
-_RENEW = Script("job_renew", after=["jobs"])
-_RELEASE = Script("job_release", after=["jobs"])
-_RING_NEXT = Script("ring_next")
+_CLAIM = Script("job_claim", after=["clock", "jobs"])
+_FINISH = Script("job_finish", after=["clock", "jobs"])
+_RENEW = Script("job_renew", after=["clock", "jobs"])
+_RELEASE = Script("job_release", after=["clock", "jobs"])
+_RING_NEXT = Script("ring_next", after=["clock"])
 _RING_REMOVE = Script("ring_remove")
 
 

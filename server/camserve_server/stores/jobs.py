@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from redis.asyncio import Redis
 
-from camserve_server.base.errors import ApiError, Reason
 from camserve_server.stores import keys
+from camserve_server.stores.durability import Disk
 from camserve_server.stores.redis import text, unavailable_on_error
 from camserve_server.stores.scripts import Script
 from camserve_server.stores.sealing import Sealer
@@ -21,11 +21,10 @@ ITEM_STATES: dict[str, Status] = {"q": "queued", "r": "running", "s": "succeeded
 # An ended job is listed this long after its results are gone.
 RECORD_KEPT_MS = 7 * 24 * 3600 * 1000
 SERVER_CLOCK_MS = 0
-_DISK_WAIT_MS = 1_500
 
-_SUBMIT = Script("job_submit", after=["jobs"])
-_CANCEL = Script("job_cancel", after=["jobs"])
-_EXPIRE = Script("job_expire", after=["jobs"])
+_SUBMIT = Script("job_submit", after=["clock", "jobs"])
+_CANCEL = Script("job_cancel", after=["clock", "jobs"])
+_EXPIRE = Script("job_expire", after=["clock", "jobs"])
 _RING_ADD = Script("ring_add")
 
 
@@ -84,11 +83,10 @@ class Jobs:
     `now_ms` is Redis's own clock unless a caller gives another, as tests do.
     """
 
-    def __init__(self, redis: Redis, sealer: Sealer) -> None:
+    def __init__(self, redis: Redis, sealer: Sealer, disk: Disk) -> None:
         self._redis = redis
         self._sealer = sealer
-        self.wait_for_disk = False
-        """Whether acknowledged writes are waited for with WAITAOF; see durability."""
+        self._disk = disk
 
     async def submit(self, tenant: str, job: NewJob, *, now_ms: int = SERVER_CLOCK_MS) -> int:
         """Accepts a job and returns how many items of the tenant wait now, this job's included.
@@ -99,19 +97,14 @@ class Jobs:
         items = [part for item in job.items for part in (item.id, self._sealer.seal(item.spec, spec_place))]
         args = [now_ms, job.job_id, job.ttl_ms, job.model, job.model_version, job.metadata or b"", *items]
         look_ms = (now_ms or int(time.time() * 1000)) + job.ttl_ms
-        with unavailable_on_error():
-            # In this order a crash between two of them leaves at most a name without a job, or a job without a
-            # place in the ring, which the janitor gives it.
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.sadd(keys.job_tenants(), tenant)
-            pipe.zadd(keys.job_expiries(), {f"{job.job_id} {tenant}": look_ms})
-            pipe.eval(_SUBMIT.source, 1, keys.tenant(tenant), *args)
-            pipe.eval(_RING_ADD.source, 1, keys.ring(), tenant)
-            if self.wait_for_disk:
-                pipe.execute_command("WAITAOF", 1, 0, _DISK_WAIT_MS)
-            replies = await pipe.execute()
-        if self.wait_for_disk and replies[4][0] < 1:
-            raise ApiError(Reason.STORE_UNAVAILABLE)
+        # In this order a crash between two of them leaves at most a name without a job, or a job without a
+        # place in the ring, which the janitor gives it.
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.sadd(keys.job_tenants(), tenant)
+        pipe.zadd(keys.job_expiries(), {f"{job.job_id} {tenant}": look_ms})
+        pipe.eval(_SUBMIT.source, 1, keys.tenant(tenant), *args)
+        pipe.eval(_RING_ADD.source, 1, keys.ring(), tenant)
+        replies = await self._disk.execute(pipe)
         return int(replies[2][2])
 
     async def get(self, tenant: str, job_id: str) -> JobRecord | None:

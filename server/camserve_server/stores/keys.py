@@ -53,6 +53,11 @@ def job_leases(name: str) -> str:
     return f"{tenant(name)}leases"
 
 
+def idempotency(name: str, operation: str, digest: str) -> str:
+    """A hash: what is known of one idempotency key; `digest` stands for the key."""
+    return f"{tenant(name)}idempotency:{operation}:{digest}"
+
+
 def ring() -> str:
     """The prefix of what the tenants share: turns, versions and counters of the ring, and the workers."""
     return "camserve:{ring}:"

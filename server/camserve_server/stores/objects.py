@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Protocol, Self
 
+from camserve_server.base.errors import ApiError
 from camserve_server.base.ids import ALPHABET, base62, new_id
 
 _OBJECT_ID = re.compile(r"obj_[0-9A-Za-z]{22}([0-9A-Za-z]{5})")
@@ -71,6 +73,19 @@ class ObjectStore(Protocol):
 
     async def close(self) -> None:
         """Lets go of threads and connections."""
+
+
+async def read_whole(store: ObjectStore, tenant: str, object_id: str) -> bytes:
+    """Returns all bytes of an object; raises what opening and reading it raise."""
+    async with await store.open(tenant, object_id) as stored:
+        return b"".join([chunk async for chunk in stored.read(0, stored.size_bytes)])
+
+
+async def discard(store: ObjectStore, tenant: str, object_ids: Iterable[str]) -> None:
+    """Deletes objects that nobody needs; where that fails they go when they expire."""
+    for object_id in object_ids:
+        with contextlib.suppress(ApiError):
+            await store.delete(tenant, object_id)
 
 
 def new_object_id(expires_at: float) -> str:

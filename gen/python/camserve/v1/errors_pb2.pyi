@@ -119,7 +119,7 @@ class ErrorObject(_message.Message):
         image_fetch_failed: ErrorObject._Reason.ValueType  # 43
         """422 unprocessable, FAILED_PRECONDITION. The image could not be fetched from its URL; the answer never says why."""
         idempotency_key_invalid: ErrorObject._Reason.ValueType  # 50
-        """400 validation_error, INVALID_ARGUMENT. The idempotency key is not 1 to 255 visible ASCII characters."""
+        """400 validation_error, INVALID_ARGUMENT. The idempotency key is not 1 to 255 visible ASCII characters, or the call takes none."""
         idempotency_in_progress: ErrorObject._Reason.ValueType  # 51
         """409 conflict, ABORTED. The first call of this idempotency key still runs; `Retry-After` says when to come again."""
         idempotency_key_reused: ErrorObject._Reason.ValueType  # 52
@@ -229,7 +229,7 @@ class ErrorObject(_message.Message):
     image_fetch_failed: ErrorObject.Reason.ValueType  # 43
     """422 unprocessable, FAILED_PRECONDITION. The image could not be fetched from its URL; the answer never says why."""
     idempotency_key_invalid: ErrorObject.Reason.ValueType  # 50
-    """400 validation_error, INVALID_ARGUMENT. The idempotency key is not 1 to 255 visible ASCII characters."""
+    """400 validation_error, INVALID_ARGUMENT. The idempotency key is not 1 to 255 visible ASCII characters, or the call takes none."""
     idempotency_in_progress: ErrorObject.Reason.ValueType  # 51
     """409 conflict, ABORTED. The first call of this idempotency key still runs; `Retry-After` says when to come again."""
     idempotency_key_reused: ErrorObject.Reason.ValueType  # 52

@@ -81,7 +81,7 @@ class InferenceServiceServicer:
 
     def InferBatch(self, request, context):
         """Classifies up to 256 images and streams each result as it completes, in any order. The last event is always `done`
-        or `error`; a stream without one was cut.
+        or `error`; a stream without one was cut. Takes no idempotency key: use a job (`idempotency.key_invalid`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

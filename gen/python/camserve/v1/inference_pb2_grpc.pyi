@@ -49,7 +49,7 @@ class InferenceServiceStub:
     """
     InferBatch: _grpc.UnaryStreamMultiCallable[_inference_pb2.InferBatchRequest, _inference_pb2.BatchEvent]
     """Classifies up to 256 images and streams each result as it completes, in any order. The last event is always `done`
-    or `error`; a stream without one was cut.
+    or `error`; a stream without one was cut. Takes no idempotency key: use a job (`idempotency.key_invalid`).
     """
 
 @_typing.type_check_only
@@ -73,7 +73,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """
     InferBatch: _aio.UnaryStreamMultiCallable[_inference_pb2.InferBatchRequest, _inference_pb2.BatchEvent]  # type: ignore[assignment]
     """Classifies up to 256 images and streams each result as it completes, in any order. The last event is always `done`
-    or `error`; a stream without one was cut.
+    or `error`; a stream without one was cut. Takes no idempotency key: use a job (`idempotency.key_invalid`).
     """
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -112,7 +112,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.BatchEvent], _abc.AsyncIterator[_inference_pb2.BatchEvent]]:
         """Classifies up to 256 images and streams each result as it completes, in any order. The last event is always `done`
-        or `error`; a stream without one was cut.
+        or `error`; a stream without one was cut. Takes no idempotency key: use a job (`idempotency.key_invalid`).
         """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -41,5 +41,5 @@ async def errors(call: Call, proceed: Proceed) -> None:
 
 async def _abort(call: Call, error: ApiError) -> NoReturn:
     call.code = error.reason
-    trailers = trailing_metadata(error, call.request_id, rest=call.rest)
+    trailers = trailing_metadata(error, call)
     await call.context.abort(grpc_code(error.entry), error.message, trailers)

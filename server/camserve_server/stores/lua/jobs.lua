@@ -1,20 +1,10 @@
--- What the scripts of jobs share. KEYS[1] is the tenant's prefix; the names below are those of keys.py.
+-- What the scripts of jobs share, after clock. KEYS[1] is the tenant's prefix; the names below are those of keys.py.
 local prefix = KEYS[1]
 local queue, leases, fences, jobs = prefix .. 'queue', prefix .. 'leases', prefix .. 'fences', prefix .. 'jobs'
 
 local function job_key(job) return prefix .. 'job:' .. job end
 local function items_key(job) return prefix .. 'job:' .. job .. ':items' end
 local function done_key(job) return prefix .. 'job:' .. job .. ':done' end
-
--- Milliseconds since 1970; 0 asks for the server's clock, which all replicas share.
-local function clock(given)
-  if given ~= '0' then return tonumber(given) end
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
--- Lua writes large numbers with an exponent unless told otherwise.
-local function whole(number) return string.format('%.0f', number) end
 
 local function live(status) return status == 'queued' or status == 'running' end
 

@@ -2,8 +2,7 @@
 -- ARGV: now, worker, its width, its pace in items per 1000 s, age in ms at which a silent worker no longer counts.
 -- Returns {tenant, version, tenants in the ring, width of all workers}; false while no tenant has work.
 local prefix = KEYS[1]
-local time = redis.call('TIME')
-local now = ARGV[1] ~= '0' and tonumber(ARGV[1]) or time[1] * 1000 + math.floor(time[2] / 1000)
+local now = clock(ARGV[1])
 local workers = prefix .. 'workers'
 local width, own_ms = 0, 0
 local known = redis.call('HGETALL', workers)
@@ -18,7 +17,7 @@ for at = 1, #known, 2 do
 end
 -- Not at every look: each write is a wait for the disk.
 if now - own_ms > 1000 then
-  redis.call('HSET', workers, ARGV[2], string.format('%.0f', now) .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
+  redis.call('HSET', workers, ARGV[2], whole(now) .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
   if own_ms == 0 then width = width + tonumber(ARGV[3]) end
 end
 local first = redis.call('ZRANGE', prefix .. 'turns', 0, 0)[1]

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n camserve/options/v1/policy.proto\x12\x13\x63\x61mserve.options.v1\x1a google/protobuf/descriptor.proto\":\n\x06Policy\x12\x0e\n\x06public\x18\x01 \x01(\x08\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63onsumes\x18\x03 \x03(\t:M\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xa2\x90\x03 \x01(\x0b\x32\x1b.camserve.options.v1.Policyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n camserve/options/v1/policy.proto\x12\x13\x63\x61mserve.options.v1\x1a google/protobuf/descriptor.proto\"q\n\x06Policy\x12\x0e\n\x06public\x18\x01 \x01(\x08\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63onsumes\x18\x03 \x03(\t\x12\x35\n\x0bidempotency\x18\x04 \x01(\x0b\x32 .camserve.options.v1.Idempotency\"1\n\x0bIdempotency\x12\x11\n\toperation\x18\x01 \x01(\t\x12\x0f\n\x07refused\x18\x02 \x01(\x08:M\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xa2\x90\x03 \x01(\x0b\x32\x1b.camserve.options.v1.Policyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'camserve.options.v1.policy_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_POLICY']._serialized_start=91
-  _globals['_POLICY']._serialized_end=149
+  _globals['_POLICY']._serialized_end=204
+  _globals['_IDEMPOTENCY']._serialized_start=206
+  _globals['_IDEMPOTENCY']._serialized_end=255
 # @@protoc_insertion_point(module_scope)

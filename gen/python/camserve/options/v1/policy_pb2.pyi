@@ -29,6 +29,7 @@ class Policy(_message.Message):
     PUBLIC_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     CONSUMES_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_FIELD_NUMBER: _builtins.int
     public: _builtins.bool
     """Admits callers without a token. False is the safe side: a method that says nothing needs a token."""
     @_builtins.property
@@ -41,20 +42,53 @@ class Policy(_message.Message):
         the route has a body.
         """
 
+    @_builtins.property
+    def idempotency(self) -> Global___Idempotency:
+        """Says what a caller's idempotency key does. Absent: it has no effect."""
+
     def __init__(
         self,
         *,
         public: _builtins.bool = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         consumes: _abc.Iterable[_builtins.str] | None = ...,
+        idempotency: Global___Idempotency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idempotency", b"idempotency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumes", b"consumes", "public", b"public", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumes", b"consumes", "idempotency", b"idempotency", "public", b"public", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class Idempotency(_message.Message):
+    """Says what a caller's idempotency key does: the header `Idempotency-Key`, over gRPC the metadata of that name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    operation: _builtins.str
+    """Names the operation under which keys are remembered. Methods that do the same thing name the same one. Empty on a
+    method that refuses keys.
+    """
+    refused: _builtins.bool
+    """Refuses calls with a key, because their answer cannot be given again."""
+    def __init__(
+        self,
+        *,
+        operation: _builtins.str = ...,
+        refused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Idempotency: _TypeAlias = Idempotency  # noqa: Y015
 
 POLICY_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Policy]

@@ -1,0 +1,124 @@
+"""Requests that run once, however often they are sent: the rules of idempotency keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+
+from camserve_server.base.clock import Clock
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.telemetry import IDEMPOTENT_CALLS
+from camserve_server.stores.idempotency import KEPT_MS, Hold, IdempotencyKeys, Standing
+from camserve_server.stores.objects import ObjectStore, read_whole
+
+_log = structlog.get_logger("idempotency")
+
+# Above this an answer goes into the object store, so that pictures in answers do not fill the memory of Redis.
+_IN_STORE_BYTES = 32 * 1024
+_OBJECT_SLACK_S = 3600.0
+_HERE, _OBJECT = b"\x00", b"\x01"
+
+
+class Idempotency:
+    """Runs requests under keys. A holder that dies frees its key after `lease_s`."""
+
+    def __init__(self, keys: IdempotencyKeys, objects: ObjectStore, clock: Clock, *, lease_s: float = 30.0) -> None:
+        self._keys = keys
+        self._objects = objects
+        self._clock = clock
+        self._lease_s = lease_s
+        self._releases: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self,
+        tenant: str,
+        operation: str,
+        key: str,
+        fingerprint: bytes,
+        execute: Callable[[str], Awaitable[bytes]],
+    ) -> tuple[bytes, bool]:
+        """Returns the answer, and whether it is that of an earlier call.
+
+        `execute` gets a nonce that is the same whenever this request is tried again, and returns the answer to keep;
+        what it raises is not kept. Raises ApiError: IDEMPOTENCY_IN_PROGRESS, IDEMPOTENCY_KEY_REUSED,
+        STORE_UNAVAILABLE, UPSTREAM_FAILED.
+        """
+        hold = await self._keys.begin(tenant, operation, key, fingerprint, lease_ms=self._lease_ms)
+        if isinstance(hold, Standing):
+            IDEMPOTENT_CALLS.labels(hold.name.lower()).inc()
+            running = hold is Standing.RUNNING
+            raise ApiError(Reason.IDEMPOTENCY_IN_PROGRESS if running else Reason.IDEMPOTENCY_KEY_REUSED)
+        if isinstance(hold, bytes):
+            IDEMPOTENT_CALLS.labels("replayed").inc()
+            return await self._load(tenant, hold), True
+        IDEMPOTENT_CALLS.labels("executed").inc()
+        try:
+            async with self._renewed(hold):
+                answer = await execute(hold.nonce)
+                kept = await self._keys.finish(hold, await self._stored(tenant, answer))
+        except BaseException as error:
+            # A refusal left nothing behind. After anything else the request may have done its work all the same.
+            self._release(hold, forget=isinstance(error, ApiError) and error.entry.status < 500)
+            raise
+        if not kept:
+            # This process stood still for longer than the lease, and another one has gone on with the request.
+            raise ApiError(Reason.IDEMPOTENCY_IN_PROGRESS)
+        return answer, False
+
+    async def close(self) -> None:
+        """Waits until keys of calls that failed are free."""
+        await asyncio.gather(*self._releases)
+
+    @property
+    def _lease_ms(self) -> int:
+        return round(self._lease_s * 1000)
+
+    @contextlib.asynccontextmanager
+    async def _renewed(self, hold: Hold) -> AsyncIterator[None]:
+        renewing = asyncio.create_task(self._renew(hold))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+
+    async def _renew(self, hold: Hold) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            with contextlib.suppress(ApiError):  # the store is away: the next time it may be back
+                await self._keys.renew(hold, lease_ms=self._lease_ms)
+
+    def _release(self, hold: Hold, *, forget: bool) -> None:
+        # In a task of its own, because the call may be one that is being canceled.
+        task = asyncio.create_task(self._free(hold, forget=forget))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    async def _free(self, hold: Hold, *, forget: bool) -> None:
+        try:
+            await self._keys.release(hold, forget=forget)
+        except ApiError:
+            _log.warning("a key stays taken until its lease ends")
+
+    async def _stored(self, tenant: str, answer: bytes) -> bytes:
+        if len(answer) <= _IN_STORE_BYTES:
+            return _HERE + answer
+        object_id = await self._objects.put(
+            tenant,
+            answer,
+            content_type="application/octet-stream",
+            expires_at=self._clock.now() + KEPT_MS / 1000 + _OBJECT_SLACK_S,
+            durable=True,
+        )
+        return _OBJECT + object_id.encode()
+
+    async def _load(self, tenant: str, stored: bytes) -> bytes:
+        if stored[:1] == _HERE:
+            return stored[1:]
+        try:
+            return await read_whole(self._objects, tenant, stored[1:].decode())
+        except ApiError as error:
+            raise ApiError(Reason.UPSTREAM_FAILED) from error

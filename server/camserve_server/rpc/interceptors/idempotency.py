@@ -1,0 +1,102 @@
+"""Gives a request that comes again under its key the answer that it had."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from google.protobuf import message_factory
+from google.protobuf.message import Message
+
+from camserve.v1 import inference_pb2
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.idempotency import Idempotency
+from camserve_server.core.links import Links
+from camserve_server.rpc.call import Call, Interceptor, Proceed
+from camserve_server.rpc.fingerprint import fingerprint
+
+_KEY = re.compile(r"[!-~]{1,255}")
+
+
+def idempotency(keys: Idempotency, links: Links) -> Interceptor:
+    """Returns the link that runs a call under its key; of a client stream, once the servicer has received it."""
+
+    async def once(
+        call: Call, key: str, digest: Callable[[], bytes], serve: Callable[[], Awaitable[Message]]
+    ) -> Message:
+        async def execute(nonce: str) -> bytes:
+            call.nonce = nonce
+            try:
+                return _record(call, await serve())
+            except ApiError as error:
+                if not _kept(error):
+                    raise
+                return _error_record(call, error)
+
+        answer, call.replayed = await keys.run(
+            call.identity.tenant, call.policy.operation, key, await asyncio.to_thread(digest), execute
+        )
+        return _answer(call, answer, links)
+
+    async def check(call: Call, proceed: Proceed) -> None:
+        key = call.metadata.get("idempotency-key")
+        if call.policy.refuses_key and key is not None:
+            raise ApiError(Reason.IDEMPOTENCY_KEY_INVALID, "This call takes no idempotency key: use a job.")
+        if not call.policy.operation or key is None:
+            await proceed()
+            return
+        if not _KEY.fullmatch(key):
+            raise ApiError(Reason.IDEMPOTENCY_KEY_INVALID)
+        if call.method.client_streaming:
+            call.once = partial(once, call, key)
+            await proceed()
+            return
+
+        async def serve() -> Message:
+            await proceed()
+            message: Message = call.response
+            return message
+
+        call.response = await once(call, key, partial(fingerprint, call.request), serve)
+
+    return check
+
+
+def _kept(error: ApiError) -> bool:
+    """Whether an error says something of the image, which would be no other the next time."""
+    return error.entry.status == 422 and error.reason.startswith("image.")
+
+
+def _record(call: Call, message: Message) -> bytes:
+    head = {"headers": call.headers, "http_code": call.http_code}
+    return orjson.dumps(head) + b"\n" + message.SerializeToString()
+
+
+def _error_record(call: Call, error: ApiError) -> bytes:
+    return orjson.dumps({"error": error.fields(), "request_id": call.request_id}) + b"\n"
+
+
+def _answer(call: Call, record: bytes, links: Links) -> Message:
+    """Returns the message of a record and makes its headers the call's; raises the error of one that is an error."""
+    line, _, body = record.partition(b"\n")
+    head: dict[str, Any] = orjson.loads(line)
+    if "error" in head:
+        call.answer_id = head["request_id"]
+        raise ApiError.of(head["error"])
+    call.headers, call.http_code = head["headers"], head["http_code"]
+    message = message_factory.GetMessageClass(call.method.output_type).FromString(body)
+    if call.replayed:
+        _sign_again(call.identity.tenant, message, links)
+    return message
+
+
+def _sign_again(tenant: str, message: Message, links: Links) -> None:
+    if isinstance(message, inference_pb2.InferResponse) and message.heatmap.HasField("url"):
+        link = links.sign(tenant, urlsplit(message.heatmap.url).path.rpartition("/")[2])
+        message.heatmap.url = link.url
+        message.heatmap.expires_at.FromSeconds(int(link.expires_at))

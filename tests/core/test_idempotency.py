@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.clock import FakeClock
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.idempotency import Idempotency
+from camserve_server.stores.durability import Disk
+from camserve_server.stores.idempotency import IdempotencyKeys
+from camserve_server.stores.keyring import KeyRing
+from camserve_server.stores.local_objects import LocalObjects
+from camserve_server.stores.sealing import Sealer
+
+LEASE_S = 0.3
+
+
+@pytest.fixture
+async def replica(redis, tmp_path):
+    clock = FakeClock()
+    sealer = Sealer(KeyRing(tmp_path / "state.json", clock=clock), "idempotency")
+    objects = LocalObjects(tmp_path / "objects", KeyRing(tmp_path / "objects.json", clock=clock), clock=clock)
+    yield Idempotency(IdempotencyKeys(redis, sealer, Disk()), objects, clock, lease_s=LEASE_S)
+    await objects.close()
+
+
+def run(replica, execute, fingerprint=b"request"):
+    return replica.run("tenant", "infer", "key", fingerprint, execute)
+
+
+async def test_a_hundred_at_once_are_one_execution(replica):
+    begun = 0
+
+    async def execute(_):
+        nonlocal begun
+        begun += 1
+        await asyncio.sleep(2 * LEASE_S)  # longer than a lease: it is renewed meanwhile
+        return b"answer"
+
+    outcomes = await asyncio.gather(*(run(replica, execute) for _ in range(100)), return_exceptions=True)
+    assert begun == 1
+    assert outcomes.count((b"answer", False)) == 1
+    refused = [outcome.reason for outcome in outcomes if isinstance(outcome, ApiError)]
+    assert refused == [Reason.IDEMPOTENCY_IN_PROGRESS] * 99
+    assert await run(replica, execute) == (b"answer", True)
+
+
+async def test_a_large_answer_comes_back_whole(replica):
+    answer = bytes(range(256)) * 4096
+
+    async def execute(_):
+        return answer
+
+    assert await run(replica, execute) == (answer, False)
+    assert await run(replica, execute) == (answer, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "same_nonce"),
+    [
+        (ApiError(Reason.PARAM_INVALID), False),
+        (ApiError(Reason.STORE_UNAVAILABLE), True),
+        (RuntimeError("a bug"), True),
+        (asyncio.CancelledError(), True),
+    ],
+)
+async def test_what_fails_may_be_sent_again_at_once(replica, error, same_nonce):
+    nonces = []
+
+    async def fail(nonce):
+        nonces.append(nonce)
+        raise error
+
+    async def succeed(nonce):
+        nonces.append(nonce)
+        return b"answer"
+
+    with pytest.raises(type(error)):
+        await run(replica, fail)
+    await replica.close()
+    assert await run(replica, succeed) == (b"answer", False)
+    assert (nonces[0] == nonces[1]) == same_nonce
+
+
+async def test_who_lost_the_key_meanwhile_does_not_answer(replica, redis):
+    async def execute(_):
+        (name,) = await redis.keys("*idempotency*")
+        await redis.hset(name, mapping={"holder": "another replica"})
+        return b"late"
+
+    with pytest.raises(ApiError) as caught:
+        await run(replica, execute)
+    assert caught.value.reason is Reason.IDEMPOTENCY_IN_PROGRESS
