@@ -17,6 +17,7 @@ from camserve_server.stores.durability import Disk
 from camserve_server.stores.job_queue import JobQueue, Outcome
 from camserve_server.stores.jobs import Jobs, NewItem, NewJob
 from camserve_server.stores.keyring import KeyRing
+from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.redis import connect
 from camserve_server.stores.sealing import Sealer
 
@@ -46,7 +47,7 @@ async def _measure(folder: Path, sizes: Sequence[int]) -> list[QueueFigure]:
     valkey = EmbeddedValkey(folder)
     redis = connect(await valkey.start())
     sealer = Sealer(KeyRing(folder / "keys.json", clock=SystemClock()), "job")
-    jobs, queue = Jobs(redis, sealer, Disk()), JobQueue(redis, sealer)
+    jobs, queue = Jobs(redis, sealer, Disk(), Outbox(redis)), JobQueue(redis, sealer, Outbox(redis))
     try:
         return [await _filled_and_emptied(jobs, queue, size) for size in sizes]
     finally:

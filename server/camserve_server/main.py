@@ -12,6 +12,7 @@ from camserve_server.base.clock import SystemClock
 from camserve_server.base.config import Settings
 from camserve_server.base.errors import ApiError
 from camserve_server.base.telemetry import BATCH_IMAGES
+from camserve_server.core.courier import Courier
 from camserve_server.core.cursors import Cursors
 from camserve_server.core.health import Health
 from camserve_server.core.idempotency import Idempotency
@@ -28,6 +29,7 @@ from camserve_server.core.signing import UrlSigner
 from camserve_server.core.sync_or_job import SyncOrJob
 from camserve_server.core.token_keys import IssuerKeys, JwksFile
 from camserve_server.core.tokens import TokenIssuer, TokenVerifier, VerificationKeys
+from camserve_server.core.webhooks import WebhookService
 from camserve_server.engine.buffers import ByteBudget
 from camserve_server.engine.engine import Engine, EngineSettings
 from camserve_server.engine.imaging import ImagingPool, ImagingSettings
@@ -43,6 +45,7 @@ from camserve_server.rpc.jobs import JobServicer
 from camserve_server.rpc.models import ModelServicer
 from camserve_server.rpc.objects import ObjectServicer
 from camserve_server.rpc.server import internal_server, listen, public_server
+from camserve_server.rpc.webhooks import WebhookServicer
 from camserve_server.stores import redis
 from camserve_server.stores.durability import Disk, needs_wait
 from camserve_server.stores.idempotency import IdempotencyKeys
@@ -51,7 +54,9 @@ from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.local_objects import LocalObjects
 from camserve_server.stores.oauth_clients import OAuthClients
+from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.sealing import Sealer
+from camserve_server.stores.webhooks import Webhooks
 
 _log = structlog.get_logger("replica")
 MIB = 1024 * 1024
@@ -95,8 +100,9 @@ class Replica:
         infer = InferService(self._engine, self._imaging, links, timeout_s=settings.sync_timeout_s, batch_width=width)
         state_keys = KeyRing(keys_dir / "state.json", clock=clock)
         self._disk = Disk()
-        self._jobs = Jobs(self._redis, Sealer(state_keys, "job"), self._disk)
-        queue = JobQueue(self._redis, Sealer(state_keys, "job"))
+        outbox = Outbox(self._redis)
+        self._jobs = Jobs(self._redis, Sealer(state_keys, "job"), self._disk, outbox)
+        queue = JobQueue(self._redis, Sealer(state_keys, "job"), outbox)
         budget = ByteBudget(settings.upload_memory_mb * MIB)
         self._outbound = GuardedClient(Allowed.parse(settings.fetch_allow))
         urls = ImageUrls(
@@ -118,7 +124,21 @@ class Replica:
             budget=budget,
         )
         intake.on_accept = self._worker.wake
-        job_service = JobService(self._jobs, self._objects, links, Cursors(Sealer(state_keys, "cursor")), clock)
+        cursors = Cursors(Sealer(state_keys, "cursor"))
+        job_service = JobService(self._jobs, self._objects, links, cursors, clock)
+        webhooks = Webhooks(self._redis, Sealer(state_keys, "webhook"), self._disk)
+        self._webhook_client = GuardedClient(Allowed.parse(settings.webhook_allow))
+        webhook_service = WebhookService(webhooks, outbox, self._webhook_client, cursors)
+        self._courier = Courier(
+            outbox,
+            webhooks,
+            webhook_service,
+            self._jobs,
+            self._webhook_client,
+            clock,
+            prefix=settings.link_prefix,
+            pause_s=settings.webhook_retry_s,
+        )
         health = Health(
             {"engine": self._engine_works, "imaging": self._imaging_works, "store": self._store_works}, clock
         )
@@ -140,8 +160,10 @@ class Replica:
                     intake,
                     job_service,
                     images,
+                    webhook_service,
                     prefix=settings.link_prefix,
                 ),
+                "webhooks": WebhookServicer(webhook_service, prefix=settings.link_prefix),
                 "models": ModelServicer(Models(self._engine)),
                 "objects": ObjectServicer(links),
                 "health": HealthServicer(health),
@@ -151,7 +173,9 @@ class Replica:
             max_image_bytes=settings.max_image_bytes,
         )
         self._internal, self._internal_health = internal_server()
-        self._janitor = Janitor(self._objects, self._jobs, clock, objects_interval_s=settings.janitor_interval_s)
+        self._janitor = Janitor(
+            self._objects, self._jobs, outbox, clock, objects_interval_s=settings.janitor_interval_s
+        )
 
     async def start(self) -> None:
         """Loads the models, opens the ports and begins the work of its roles.
@@ -174,6 +198,8 @@ class Replica:
         await self._internal.start()
         if "worker" in settings.roles:
             self._worker.start()
+        if "courier" in settings.roles:
+            self._courier.start()
         if "janitor" in settings.roles:
             self._janitor.start()
         _log.info("ready", roles=settings.roles, grpc=f"{settings.grpc_host}:{settings.grpc_port}")
@@ -190,13 +216,16 @@ class Replica:
         self._draining.close()
         await self._health.enter_graceful_shutdown()
         await self._internal_health.enter_graceful_shutdown()
-        await asyncio.gather(self._stop_server(), self._worker.stop(self._settings.drain_s))
+        await asyncio.gather(
+            self._stop_server(), self._worker.stop(self._settings.drain_s), self._courier.stop(self._settings.drain_s)
+        )
         await self._idempotency.close()
         await self._internal.stop(None)
         await self._janitor.stop()
         await self._engine.close()
         await self._imaging.close()
         await self._outbound.close()
+        await self._webhook_client.close()
         await self._objects.close()
         await self._redis.aclose()
         _log.info("stopped")

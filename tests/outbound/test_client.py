@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from camserve_server.outbound.client import FetchError, GuardedClient, TooLargeError
+from camserve_server.outbound.client import FetchError, GuardedClient, Reply, TooLargeError
 from camserve_server.outbound.targets import Allowed, NotAllowedError
 
 Answer = Callable[[asyncio.StreamWriter, str], Awaitable[None]]
@@ -245,3 +245,59 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     async with origin(says("HTTP/1.1 200 OK\ncontent-length: 5", b"image")) as seen:
         assert await fetched(seen) == b"image"
+
+
+async def posted(seen: Origin, url: str | None = None, *, allow: bool = True, timeout_s: float = 5) -> Reply:
+    client = GuardedClient(Allowed.parse([f"127.0.0.1/32:{seen.port}"] if allow else []))
+    try:
+        return await client.post(url or seen.url, b"{}", {"x-event-id": "evt_1"}, timeout_s=timeout_s)
+    finally:
+        await client.close()
+
+
+async def test_a_post_sends_the_body_and_returns_any_answer():
+    async with origin(says("HTTP/1.1 503 Busy\nretry-after: 7\ncontent-length: 4", b"busy")) as seen:
+        assert await posted(seen) == Reply(503, "7")
+    assert seen.requests[0].startswith("POST /a.png HTTP/1.1\r\n")
+    assert "x-event-id: evt_1" in seen.requests[0].lower()
+
+
+async def test_a_post_does_not_wait_for_the_body_of_the_answer():
+    async def answer(writer: asyncio.StreamWriter, path: str) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(30)
+
+    async with asyncio.timeout(20), origin(answer) as seen:
+        assert (await posted(seen)).status == 200
+
+
+async def test_a_post_follows_no_redirect():
+    async with origin(says("HTTP/1.1 200 OK\ncontent-length: 0")) as hidden:
+        async with origin(says(f"HTTP/1.1 307 Away\nlocation: {hidden.url}\ncontent-length: 0")) as seen:
+            assert (await posted(seen)).status == 307
+        assert hidden.connections == 0
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "HTTP/1.1 99999 No"])
+async def test_a_post_without_an_answer_fails(text):
+    async with origin(says(text)) as seen:
+        with pytest.raises(FetchError):
+            await posted(seen)
+
+
+async def test_a_post_to_a_place_that_does_not_answer_ends_in_time():
+    async def answer(writer: asyncio.StreamWriter, path: str) -> None:
+        await asyncio.sleep(30)
+
+    async with asyncio.timeout(20), origin(answer) as seen:
+        with pytest.raises(FetchError):
+            await posted(seen, timeout_s=0.2)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])
+async def test_a_post_to_a_name_that_leads_inside_sends_no_packet(resolves, opened, address):
+    resolves(address)
+    with pytest.raises(FetchError):
+        await posted(Origin(), "https://rebind.example/", allow=False)
+    assert not opened

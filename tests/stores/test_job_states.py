@@ -17,8 +17,11 @@ from camserve_server.stores.durability import Disk
 from camserve_server.stores.job_queue import MOST_CLAIMS, Claim, JobQueue, Outcome
 from camserve_server.stores.jobs import FINAL, Jobs, NewItem, NewJob
 from camserve_server.stores.keyring import KeyRing
+from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.sealing import Sealer
+from camserve_server.stores.webhooks import Webhooks
 
+HOOK = "webhook_0000000000000000000000"
 LEASE = 1_000
 TTL = 100_000
 NEXT = {
@@ -31,10 +34,13 @@ NEXT = {
 class World:
     """One tenant's jobs, workers that hold what they once claimed, and the rules that must hold after each step."""
 
-    def __init__(self, redis, sealer):
+    def __init__(self, redis, ring):
+        sealer = Sealer(ring, "job")
         self.redis = redis
-        self.jobs = Jobs(redis, sealer, Disk())
-        self.queue = JobQueue(redis, sealer)
+        self.ring = ring
+        self.outbox = Outbox(redis)
+        self.jobs = Jobs(redis, sealer, Disk(), self.outbox)
+        self.queue = JobQueue(redis, sealer, self.outbox)
         self.now = 1_800_000_000_000
         self.ids: list[str] = []
         self.sizes: dict[str, int] = {}
@@ -43,6 +49,9 @@ class World:
         self.recorded: dict[tuple[str, int], bytes] = {}
 
     async def submit(self, items=1):
+        if not self.ids:
+            webhooks = Webhooks(self.redis, Sealer(self.ring, "webhook"), Disk())
+            await webhooks.create("t", HOOK, "https://hooks.example/", (), b"secret", now_ms=self.now)
         job_id = new_id("job")
         self.ids.append(job_id)
         self.sizes[job_id] = items
@@ -106,6 +115,12 @@ class World:
         assert not leased & set(waiting), "an item waits and is leased"
         for job_id in self.ids:
             job = await self.look(job_id)
+            event = await self.outbox.delivery("t", HOOK, f"evt{job_id[3:]}")
+            if job.status in FINAL:
+                assert event is not None, "a job ended without its event"
+                assert event.event == f"job.{job.status}"
+            else:
+                assert event is None, "an event without its state"
             if job.removed:
                 continue
             items = await self.jobs.items("t", job, range(job.items))
@@ -145,8 +160,8 @@ async def fast_redis(redis) -> AsyncIterator:
 
 
 @pytest.fixture
-def sealer(tmp_path):
-    return Sealer(KeyRing(tmp_path / "state.json", clock=FakeClock()), "job")
+def ring(tmp_path):
+    return KeyRing(tmp_path / "state.json", clock=FakeClock())
 
 
 STEPS = {
@@ -162,10 +177,10 @@ STEPS = {
 
 
 @pytest.mark.timeout(180)
-async def test_every_order_of_four_steps_keeps_the_rules(fast_redis, sealer):
+async def test_every_order_of_four_steps_keeps_the_rules(fast_redis, ring):
     for order in itertools.product(STEPS, repeat=4):
         await fast_redis.flushall()
-        world = World(fast_redis, sealer)
+        world = World(fast_redis, ring)
         await world.submit()
         try:
             for name in order:
@@ -191,7 +206,7 @@ STEP = st.one_of(
 
 
 @pytest.mark.timeout(180)
-def test_long_histories_keep_the_rules_and_come_to_an_end(redis_url, sealer):
+def test_long_histories_keep_the_rules_and_come_to_an_end(redis_url, ring):
     from camserve_server.stores.redis import connect
 
     async def live(steps):
@@ -199,7 +214,7 @@ def test_long_histories_keep_the_rules_and_come_to_an_end(redis_url, sealer):
         try:
             await redis.flushall()
             await redis.config_set("appendfsync", "no")
-            world = World(redis, sealer)
+            world = World(redis, ring)
             await world.submit(2)
             for name, *arguments in steps:
                 await getattr(world, name)(*arguments)

@@ -10,6 +10,7 @@ from camserve_server.stores.durability import Disk, DurabilityError, needs_wait
 from camserve_server.stores.job_queue import Claim, JobQueue, Outcome
 from camserve_server.stores.jobs import RECORD_KEPT_MS, Jobs, NewItem, NewJob
 from camserve_server.stores.keyring import KeyRing
+from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.sealing import Sealer
 
 NOW = 1_800_000_000_000
@@ -24,12 +25,12 @@ def sealer(tmp_path):
 
 @pytest.fixture
 def jobs(redis, sealer):
-    return Jobs(redis, sealer, Disk())
+    return Jobs(redis, sealer, Disk(), Outbox(redis))
 
 
 @pytest.fixture
 def queue(redis, sealer):
-    return JobQueue(redis, sealer)
+    return JobQueue(redis, sealer, Outbox(redis))
 
 
 async def submit(jobs, count, *, tenant="a", at=NOW):
@@ -197,7 +198,7 @@ async def test_an_expired_job_loses_its_items_and_later_its_record(redis, jobs, 
     assert await jobs.get("a", job_id) is None
     left = {key.decode() for key in await redis.keys("*")}
     assert left <= {
-        keys.job_tenants(),
+        keys.known_tenants(),
         keys.ring_workers(),
         keys.tenant("a") + "fences",
         keys.ring() + "turn",
@@ -305,7 +306,7 @@ async def test_a_store_that_cannot_keep_what_it_acknowledges_stops_the_start(red
 
 
 async def test_a_write_is_waited_for_where_the_server_does_not_wait_itself(redis, sealer):
-    jobs = Jobs(redis, sealer, Disk(wait=True))
+    jobs = Jobs(redis, sealer, Disk(wait=True), Outbox(redis))
     await submit(jobs, 1)
     await redis.config_set("appendonly", "no")
     try:

@@ -38,6 +38,15 @@ def grpcurl(stack):
     return run
 
 
+def messages_of(printed: str) -> list[dict]:
+    decoder, messages = json.JSONDecoder(), []
+    while printed.strip():
+        message, end = decoder.raw_decode(printed.lstrip())
+        messages.append(message)
+        printed = printed.lstrip()[end:]
+    return messages
+
+
 def image() -> dict[str, str]:
     return {"bytes": base64.b64encode(star_png()).decode()}
 
@@ -72,12 +81,37 @@ def test_infer_upload(grpcurl):
 def test_infer_batch(grpcurl):
     inputs = [{"id": "a", "image": image()}, {"id": "b", "image": image()}]
     printed = grpcurl("camserve.v1.InferenceService/InferBatch", data={"model": "shapes", "inputs": inputs})
-    decoder, events = json.JSONDecoder(), []
-    while printed.strip():
-        event, end = decoder.raw_decode(printed.lstrip())
-        events.append(event)
-        printed = printed.lstrip()[end:]
-    assert [event["event"] for event in events] == ["item", "item", "done"]
+    assert [event["event"] for event in messages_of(printed)] == ["item", "item", "done"]
+
+
+def test_a_job(grpcurl):
+    inputs = [{"id": "a", "image": image()}]
+    request = {"model": "shapes", "inputs": inputs, "metadata": {"order": 7}}
+    name = {"job_id": json.loads(grpcurl("camserve.v1.JobService/CreateJob", data=request))["job_id"]}
+    assert messages_of(grpcurl("camserve.v1.JobService/WatchJob", data=name))[-1]["event"] == "done"
+    job = json.loads(grpcurl("camserve.v1.JobService/GetJob", data=name))
+    assert (job["status"], job["metadata"]) == ("succeeded", {"order": 7})
+    listed = json.loads(grpcurl("camserve.v1.JobService/ListJobs", data={"status": "succeeded"}))
+    assert name["job_id"] in {job["job_id"] for job in listed["jobs"]}
+    results = json.loads(grpcurl("camserve.v1.JobService/ListJobResults", data=name))
+    assert results["items"][0]["result"]["classes"][0]["id"] == "star"
+    assert "job.already_completed" in grpcurl("camserve.v1.JobService/CancelJob", data=name)
+
+
+def test_a_webhook(grpcurl):
+    request = {"url": "https://hooks.example/", "events": ["job.failed"]}
+    made = json.loads(grpcurl("camserve.v1.WebhookService/CreateWebhook", data=request))
+    name = {"webhook_id": made["webhook_id"]}
+    rotated = json.loads(grpcurl("camserve.v1.WebhookService/RotateWebhookSecret", data=name))
+    assert rotated["secret"] != made["secret"]
+    assert json.loads(grpcurl("camserve.v1.WebhookService/GetWebhook", data=name))["url"] == request["url"]
+    assert "webhook_id" in grpcurl("camserve.v1.WebhookService/ListWebhooks")
+    assert "whsec_" in grpcurl("camserve.v1.WebhookService/GetCallbackSecret")
+    event_id = json.loads(grpcurl("camserve.v1.WebhookService/TestWebhook", data=name))["event_id"]
+    again = json.loads(grpcurl("camserve.v1.WebhookService/Redeliver", data=name | {"event_id": event_id}))
+    assert again["status"] == "pending"
+    assert event_id in grpcurl("camserve.v1.WebhookService/ListDeliveries", data=name)
+    assert json.loads(grpcurl("camserve.v1.WebhookService/DeleteWebhook", data=name)) == {}
 
 
 def test_models(grpcurl):

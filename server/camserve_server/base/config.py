@@ -23,8 +23,8 @@ from camserve_server.base.errors import OperatorError
 PREFIX = "CAMSERVE_"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-Role = Literal["api", "worker", "janitor"]
-ROLES: tuple[Role, ...] = ("api", "worker", "janitor")
+Role = Literal["api", "worker", "courier", "janitor"]
+ROLES: tuple[Role, ...] = ("api", "worker", "courier", "janitor")
 
 _PLACE = re.compile(r"((?P<v4>[0-9.]+)/32|\[(?P<v6>[0-9a-fA-F:.]+)\]/128):(?P<port>[1-9][0-9]{0,4})")
 
@@ -90,6 +90,12 @@ class Settings(BaseSettings):
         (), description="Private places, as `127.0.0.1/32:8080`, that image URLs may name, with http too."
     )
     fetch_timeout_s: float = Field(10.0, gt=0, le=600, description="Time that fetching an image from its URL may take.")
+    webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Private places, as `127.0.0.1/32:9000`, that webhooks may name, with http too."
+    )
+    webhook_retry_s: float = Field(
+        15.0, gt=0, le=600, description="Pause before an event is sent again; each later pause is four times as long."
+    )
     url_ttl_s: int = Field(900, ge=1, le=604_800, description="How long a link to a heatmap works.")
     heatmap_retention_hours: float = Field(72, gt=0, le=8760, description="How long a stored heatmap is kept.")
     janitor_interval_s: float = Field(300, gt=0, description="Pause between removals of what expired.")
@@ -103,12 +109,12 @@ class Settings(BaseSettings):
     drain_s: float = Field(20.0, ge=0, le=600, description="How long a stopping server finishes running calls.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
-    @field_validator("cors_origins", "fetch_allow", "roles", mode="before")
+    @field_validator("cors_origins", "fetch_allow", "webhook_allow", "roles", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("fetch_allow")
+    @field_validator("fetch_allow", "webhook_allow")
     @classmethod
     def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for place in value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import string
 
@@ -20,3 +21,8 @@ def base62(value: int, length: int) -> str:
 def new_id(prefix: str) -> str:
     """Returns `prefix_` and 22 characters that carry 128 random bits."""
     return f"{prefix}_{base62(secrets.randbits(128), 22)}"
+
+
+def derived_id(prefix: str, secret: str) -> str:
+    """Returns an id like `new_id` that is the same whenever it is made of the same secret."""
+    return f"{prefix}_{base62(int.from_bytes(hashlib.sha256(secret.encode()).digest()[:16], 'big'), 22)}"

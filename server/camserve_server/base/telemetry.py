@@ -26,6 +26,9 @@ BATCH_IMAGES = Histogram(
 )
 JOB_ITEMS = Counter("camserve_job_items", "Items of jobs by outcome: succeeded, failed, lost.", ["outcome"])
 JOBS_DUE = Counter("camserve_jobs_due", "Jobs that the janitor found due to expire or to be forgotten.")
+WEBHOOK_ATTEMPTS = Counter(
+    "camserve_webhook_attempts", "Attempts to deliver an event by verdict: delivered, again, dead, gone.", ["verdict"]
+)
 IDEMPOTENT_CALLS = Counter(
     "camserve_idempotent_calls",
     "Calls with a key by what became of them: executed, replayed, running, reused.",

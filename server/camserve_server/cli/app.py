@@ -23,9 +23,11 @@ app = typer.Typer(
 )
 client_app = typer.Typer(no_args_is_help=True, help="Clients that fetch tokens with an id and a secret.")
 models_app = typer.Typer(no_args_is_help=True, help="Models that are served.")
+webhooks_app = typer.Typer(no_args_is_help=True, help="Events about jobs, sent to your own servers.")
 keys_app = typer.Typer(no_args_is_help=True, help="Keys of tokens, links and stored objects.")
 app.add_typer(client_app, name="client")
 app.add_typer(models_app, name="models")
+app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(keys_app, name="keys")
 
 DataDir = Annotated[Path | None, typer.Option(help="Keys, state, objects and logs.")]
@@ -51,7 +53,7 @@ def up(
 def serve(
     data_dir: DataDir = None,
     roles: Annotated[
-        str | None, typer.Option(help="What it does, by commas: api, worker, janitor; default: all.")
+        str | None, typer.Option(help="What it does, by commas: api, worker, courier, janitor; default: all.")
     ] = None,
 ) -> None:
     """Run one replica (gRPC only) against the Redis of CAMSERVE_REDIS_URL. SIGTERM drains it."""
@@ -126,6 +128,23 @@ def models_add(
 
     settings = _settings(data_dir=data_dir)
     typer.echo(_or_fail(add_torchvision, settings, name, version))
+
+
+@webhooks_app.command("listen")
+def webhooks_listen(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 9000,
+    tenant: Annotated[
+        str | None, typer.Option(help="Register a webhook of this tenant with the server here, as long as this runs.")
+    ] = None,
+    secret: Annotated[str | None, typer.Option(help="Secret that verifies what comes: whsec_...")] = None,
+    answer: Annotated[int, typer.Option(help="Status that events are answered with.", min=100, max=599)] = 200,
+    data_dir: DataDir = None,
+) -> None:
+    """Receive events on this machine, verify them and print a line for each. Ctrl-C stops it."""
+    from camserve_server.cli.webhooks import listen
+
+    settings = _settings(data_dir=data_dir)
+    _or_fail(lambda: listen(settings, port=port, tenant=tenant, secret=secret, answer=answer, say=typer.echo))
 
 
 @keys_app.command("rotate")

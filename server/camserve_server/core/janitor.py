@@ -12,6 +12,7 @@ from camserve_server.base.errors import ApiError
 from camserve_server.base.telemetry import JOBS_DUE, OBJECTS_EXPIRED
 from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.objects import ObjectStore
+from camserve_server.stores.outbox import Outbox
 
 _log = structlog.get_logger("janitor")
 _JOBS_INTERVAL_S = 2.0
@@ -20,9 +21,12 @@ _JOBS_INTERVAL_S = 2.0
 class Janitor:
     """Sweeps in rounds. Any number of replicas may do so at once."""
 
-    def __init__(self, objects: ObjectStore, jobs: Jobs, clock: Clock, *, objects_interval_s: float) -> None:
+    def __init__(
+        self, objects: ObjectStore, jobs: Jobs, outbox: Outbox, clock: Clock, *, objects_interval_s: float
+    ) -> None:
         self._objects = objects
         self._jobs = jobs
+        self._outbox = outbox
         self._clock = clock
         self._objects_interval_s = objects_interval_s
         self._rounds: list[asyncio.Task[None]] = []
@@ -45,6 +49,7 @@ class Janitor:
 
     async def _sweep_jobs(self) -> None:
         await self._jobs.mend_ring()
+        await self._outbox.mend()
         JOBS_DUE.inc(await self._jobs.expire_due(now_ms=round(self._clock.now() * 1000)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,7 @@ import orjson
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.base.ids import base62, new_id
+from camserve_server.base.ids import derived_id, new_id
 from camserve_server.core.infer import InferService, check_inputs
 from camserve_server.core.infer_options import BatchInput
 from camserve_server.core.stored_results import encode_options
@@ -38,6 +37,7 @@ class JobRequest:
     inputs: Sequence[BatchInput]
     metadata: bytes | None = None
     ttl_hours: int = DEFAULT_TTL_HOURS
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class JobIntake:
         opening an input raises, UPSTREAM_FAILED, STORE_UNAVAILABLE.
         """
         self._check(request)
-        job_id = _derived_id(nonce) if nonce else new_id("job")
+        job_id = derived_id("job", nonce) if nonce else new_id("job")
         version = self._infer.validate(request.inputs[0].options)
         ttl_s = request.ttl_hours * 3600
         object_ids: list[str] = []
@@ -78,7 +78,15 @@ class JobIntake:
             items = await self._store(tenant, request.inputs, version.version, ttl_s + _SLACK_S, object_ids)
             waiting = await self._jobs.submit(
                 tenant,
-                NewJob(job_id, version.name, version.version, ttl_s * 1000, request.metadata, items),
+                NewJob(
+                    job_id,
+                    version.name,
+                    version.version,
+                    ttl_s * 1000,
+                    request.metadata,
+                    items,
+                    request.callback_url,
+                ),
             )
         except ApiError as error:
             # After a failure of the store the job may have been accepted all the same: then it needs its inputs.
@@ -136,10 +144,6 @@ class JobIntake:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _derived_id(nonce: str) -> str:
-    return f"job_{base62(int.from_bytes(hashlib.sha256(nonce.encode()).digest()[:16], 'big'), 22)}"
 
 
 def _wait_ms(pressure: Pressure) -> int:

@@ -14,6 +14,7 @@ import structlog
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import new_id
+from camserve_server.base.tasks import ended
 from camserve_server.base.telemetry import JOB_ITEMS
 from camserve_server.core.image_urls import ImageUrls
 from camserve_server.core.infer import InferService
@@ -27,7 +28,6 @@ _log = structlog.get_logger("worker")
 
 _LOOK_INTERVAL_S = 0.1
 _STORE_PAUSE_S = 1.0
-_CANCEL_AGAIN_S = 0.5
 # Tenants asked in a row before the worker concludes that there is nothing for it.
 _MOST_TURNS = 16
 _CROWDED_PAUSE_MS = 500
@@ -91,7 +91,7 @@ class JobWorker:
         if not self._loops:
             return
         take, renew, record = self._loops
-        await _ended([take])
+        await ended([take])
         tasks = [running.task for running in self._running if running.task]
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
@@ -100,8 +100,8 @@ class JobWorker:
             async with asyncio.timeout(max(1.0, within_s)):
                 await self._outcomes.join()
         left = list(self._running)
-        await _ended([running.task for running in left if running.task])
-        await _ended([renew, record])
+        await ended([running.task for running in left if running.task])
+        await ended([renew, record])
         for running in left:
             with contextlib.suppress(ApiError):
                 await self._queue.release(running.claim)
@@ -263,12 +263,3 @@ class JobWorker:
         for running in entries:
             grouped[running.claim.tenant].append(running)
         return grouped
-
-
-async def _ended(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancels the tasks until they have ended: a library on their way may swallow one cancellation."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -22,7 +23,8 @@ _CONNECT_S, _SILENCE_S = 5.0, 5.0
 _CHUNK_BYTES = 256 * 1024
 _RESOLVER_THREADS = 32
 # Nothing of the caller goes out; a body that would have to be unpacked is refused.
-_HEADERS = {"accept": "image/*", "accept-encoding": "identity", "user-agent": "camserve"}
+_AGENT = "camserve"
+_HEADERS = {"accept": "image/*", "accept-encoding": "identity", "user-agent": _AGENT}
 
 Sink = Callable[[bytes], Awaitable[None]]
 
@@ -37,6 +39,14 @@ class TooLargeError(Exception):
     def __init__(self, size_bytes: int) -> None:
         super().__init__(size_bytes)
         self.size_bytes = size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a POST was answered with; `retry_after` is the header as it came."""
+
+    status: int
+    retry_after: str | None
 
 
 class GuardedClient:
@@ -71,6 +81,23 @@ class GuardedClient:
         except (TimeoutError, NotAllowedError, aiohttp.ClientError, OSError, ValueError) as error:
             raise FetchError from error
         raise FetchError
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Reply:
+        """Sends a body and returns the answer, whatever its status; a redirect is an answer, and no body is read.
+
+        Raises NotAllowedError for the URL itself, FetchError when there is no answer in time.
+        """
+        target = parse_target(url, self._allowed)
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._opened().post(
+                    target, data=body, headers={**headers, "user-agent": _AGENT}, allow_redirects=False
+                ) as response,
+            ):
+                return Reply(response.status, response.headers.get("retry-after"))
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise FetchError from error
 
     async def close(self) -> None:
         """Ends every call."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from google.protobuf import timestamp_pb2
+
 from camserve.v1 import inference_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.infer_result import BatchOutcome, Heatmap, InferResult, Timings
@@ -45,6 +47,11 @@ def accepted(call: Call, prefix: str, job_id: str) -> None:
     """Makes the answer a 202 that says where the job is."""
     call.headers["location"] = f"{prefix}/v1/jobs/{job_id}"
     call.http_code = 202
+
+
+def timestamp(milliseconds: int) -> timestamp_pb2.Timestamp:
+    """Returns unix time in milliseconds as a message."""
+    return timestamp_pb2.Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
 def batch_item(call: Call, outcome: BatchOutcome) -> pb.BatchItem:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
+import orjson
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
 from camserve.v1 import inference_pb2
@@ -15,7 +17,8 @@ from camserve_server.core.infer import check_inputs
 from camserve_server.core.infer_options import BatchInput
 from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, JobIntake, JobRequest
 from camserve_server.core.jobs import LATEST_MS, Item, JobFilter, JobService
-from camserve_server.rpc.answers import accepted, batch_result
+from camserve_server.core.webhooks import WebhookService
+from camserve_server.rpc.answers import accepted, batch_result, timestamp
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import Images
@@ -24,26 +27,35 @@ from camserve_server.rpc.status import error_object
 from camserve_server.stores.jobs import FINAL, JobRecord
 
 DEFAULT_PAGE = 50
+# Above this a double does not tell whole numbers apart.
+_MOST_EXACT = 2.0**53
 
 
 class JobServicer:
     """Converts between messages and the rules in core/jobs; `prefix` begins every link."""
 
-    def __init__(self, intake: JobIntake, jobs: JobService, images: Images, *, prefix: str) -> None:
+    def __init__(
+        self, intake: JobIntake, jobs: JobService, images: Images, webhooks: WebhookService, *, prefix: str
+    ) -> None:
         self._intake = intake
         self._jobs = jobs
         self._images = images
+        self._webhooks = webhooks
         self._prefix = prefix
 
     async def create_job(self, call: Call, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
         """Accepts a job."""
         check_inputs([entry.id for entry in request.inputs])
+        callback_url = request.callback_url or None
+        if callback_url:
+            self._webhooks.check_url(callback_url)
         receipt = await self._intake.create(
             call.identity.tenant,
             JobRequest(
                 [self._input(call.identity.tenant, request, entry) for entry in request.inputs],
                 metadata=_metadata(request.metadata) if request.HasField("metadata") else None,
                 ttl_hours=request.ttl_hours if request.HasField("ttl_hours") else DEFAULT_TTL_HOURS,
+                callback_url=callback_url,
             ),
             nonce=call.nonce,
         )
@@ -141,17 +153,17 @@ class JobServicer:
         message = pb.Job(
             job_id=job.job_id,
             status=pb.Job.Status.Value(job.status),
-            submitted_at=_timestamp(job.submitted_ms),
-            expires_at=_timestamp(job.expires_ms),
+            submitted_at=timestamp(job.submitted_ms),
+            expires_at=timestamp(job.expires_ms),
             model=job.model,
             model_version=job.model_version,
             result_summary=pb.JobSummary(items=job.items, succeeded=job.succeeded, failed=job.failed),
             results_url=f"{self._prefix}/v1/jobs/{job.job_id}/results",
         )
         if job.started_ms is not None:
-            message.started_at.CopyFrom(_timestamp(job.started_ms))
+            message.started_at.CopyFrom(timestamp(job.started_ms))
         if job.completed_ms is not None:
-            message.completed_at.CopyFrom(_timestamp(job.completed_ms))
+            message.completed_at.CopyFrom(timestamp(job.completed_ms))
         if job.metadata is not None:
             message.metadata.CopyFrom(json_format.Parse(job.metadata, struct_pb2.Struct()))
         return message
@@ -169,10 +181,19 @@ def _item(call: Call, item: Item) -> pb.JobItem:
 
 def _metadata(metadata: struct_pb2.Struct) -> bytes:
     try:
-        return json_format.MessageToJson(metadata, indent=None).encode()
-    except json_format.SerializeToJsonError:
+        return orjson.dumps(_plain(json_format.MessageToDict(metadata)), option=orjson.OPT_SORT_KEYS)
+    except (json_format.SerializeToJsonError, orjson.JSONEncodeError):
         # A native caller may have put in a number that JSON does not know.
         raise ApiError(Reason.PARAM_INVALID, field="metadata") from None
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value of JSON with its whole numbers written without a point, as they were sent."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < _MOST_EXACT else value
 
 
 def _limit(request: pb.ListJobsRequest | pb.ListJobResultsRequest) -> int:
@@ -182,7 +203,3 @@ def _limit(request: pb.ListJobsRequest | pb.ListJobResultsRequest) -> int:
 def _milliseconds(time: timestamp_pb2.Timestamp) -> int:
     # Rounded up: a job of the same millisecond is neither lost nor listed twice at a boundary.
     return max(0, time.seconds * 1000 - (-time.nanos // 1_000_000))
-
-
-def _timestamp(milliseconds: int) -> timestamp_pb2.Timestamp:
-    return timestamp_pb2.Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)

@@ -11,9 +11,8 @@ from redis.asyncio import Redis
 
 from camserve_server.stores import keys
 from camserve_server.stores.durability import Disk
-from camserve_server.stores.jobs import SERVER_CLOCK_MS
 from camserve_server.stores.redis import unavailable_on_error
-from camserve_server.stores.scripts import Script
+from camserve_server.stores.scripts import SERVER_CLOCK_MS, Script
 from camserve_server.stores.sealing import Sealer
 
 KEPT_MS = 24 * 3600 * 1000

@@ -9,9 +9,10 @@ from typing import Literal
 from redis.asyncio import Redis
 
 from camserve_server.stores import keys
-from camserve_server.stores.jobs import SERVER_CLOCK_MS, result_at, spec_at
+from camserve_server.stores.jobs import result_at, spec_at
+from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.redis import text, unavailable_on_error
-from camserve_server.stores.scripts import Script
+from camserve_server.stores.scripts import SERVER_CLOCK_MS, Script
 from camserve_server.stores.sealing import Sealer
 
 Args = list[str | bytes | int]
@@ -20,10 +21,10 @@ MOST_CLAIMS = 3
 # A worker that did not look for work this long no longer counts.
 WORKER_SILENT_MS = 30_000
 
-_CLAIM = Script("job_claim", after=["clock", "jobs"])
-_FINISH = Script("job_finish", after=["clock", "jobs"])
-_RENEW = Script("job_renew", after=["clock", "jobs"])
-_RELEASE = Script("job_release", after=["clock", "jobs"])
+_CLAIM = Script("job_claim", after=["clock", "outbox", "jobs"])
+_FINISH = Script("job_finish", after=["clock", "outbox", "jobs"])
+_RENEW = Script("job_renew", after=["clock", "outbox", "jobs"])
+_RELEASE = Script("job_release", after=["clock", "outbox", "jobs"])
 _RING_NEXT = Script("ring_next", after=["clock"])
 _RING_REMOVE = Script("ring_remove")
 
@@ -76,9 +77,10 @@ class JobQueue:
     it is, and that tenant's part, which may lie in another slot of a cluster, leases the items.
     """
 
-    def __init__(self, redis: Redis, sealer: Sealer) -> None:
+    def __init__(self, redis: Redis, sealer: Sealer, outbox: Outbox) -> None:
         self._redis = redis
         self._sealer = sealer
+        self._outbox = outbox
 
     async def next_turn(
         self, worker: str, *, width: int, items_per_s: float, now_ms: int = SERVER_CLOCK_MS
@@ -99,9 +101,10 @@ class JobQueue:
         tenant = turn.tenant
         args: Args = [now_ms, count, lease_ms, most_leases, MOST_CLAIMS, b""]
         with unavailable_on_error():
-            rows, waiting, leased = await _CLAIM.run(self._redis, [keys.tenant(tenant)], args)
+            rows, waiting, leased, told = await _CLAIM.run(self._redis, [keys.tenant(tenant)], args)
             if not waiting and not leased:
                 await _RING_REMOVE.run(self._redis, [keys.ring()], [tenant, turn.version])
+        await self._outbox.announce(tenant, told)
         return [
             Claim(
                 tenant,
@@ -123,7 +126,9 @@ class JobQueue:
             sealed = self._sealer.seal(outcome.result, result_at(tenant, claim.job_id))
             args += [claim.job_id, claim.index, claim.fence, outcome.state, sealed]
         with unavailable_on_error():
-            return [bool(reply) for reply in await _FINISH.run(self._redis, [keys.tenant(tenant)], args)]
+            answers, told = await _FINISH.run(self._redis, [keys.tenant(tenant)], args)
+        await self._outbox.announce(tenant, told)
+        return [bool(answer) for answer in answers]
 
     async def renew(
         self, tenant: str, claims: Sequence[Claim], *, lease_ms: int, now_ms: int = SERVER_CLOCK_MS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from redis.asyncio import Redis
 
 from camserve_server.stores import keys
 from camserve_server.stores.durability import Disk
+from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.redis import text, unavailable_on_error
-from camserve_server.stores.scripts import Script
+from camserve_server.stores.scripts import SERVER_CLOCK_MS, Script
 from camserve_server.stores.sealing import Sealer
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
@@ -20,11 +22,10 @@ FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "expire
 ITEM_STATES: dict[str, Status] = {"q": "queued", "r": "running", "s": "succeeded", "f": "failed"}
 # An ended job is listed this long after its results are gone.
 RECORD_KEPT_MS = 7 * 24 * 3600 * 1000
-SERVER_CLOCK_MS = 0
 
-_SUBMIT = Script("job_submit", after=["clock", "jobs"])
-_CANCEL = Script("job_cancel", after=["clock", "jobs"])
-_EXPIRE = Script("job_expire", after=["clock", "jobs"])
+_SUBMIT = Script("job_submit", after=["clock", "outbox", "jobs"])
+_CANCEL = Script("job_cancel", after=["clock", "outbox", "jobs"])
+_EXPIRE = Script("job_expire", after=["clock", "outbox", "jobs"])
 _RING_ADD = Script("ring_add")
 
 
@@ -46,6 +47,7 @@ class NewJob:
     ttl_ms: int
     metadata: bytes | None
     items: Sequence[NewItem]
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,11 @@ class Jobs:
     `now_ms` is Redis's own clock unless a caller gives another, as tests do.
     """
 
-    def __init__(self, redis: Redis, sealer: Sealer, disk: Disk) -> None:
+    def __init__(self, redis: Redis, sealer: Sealer, disk: Disk, outbox: Outbox) -> None:
         self._redis = redis
         self._sealer = sealer
         self._disk = disk
+        self._outbox = outbox
 
     async def submit(self, tenant: str, job: NewJob, *, now_ms: int = SERVER_CLOCK_MS) -> int:
         """Accepts a job and returns how many items of the tenant wait now, this job's included.
@@ -95,12 +98,16 @@ class Jobs:
         """
         spec_place = spec_at(tenant, job.job_id)
         items = [part for item in job.items for part in (item.id, self._sealer.seal(item.spec, spec_place))]
-        args = [now_ms, job.job_id, job.ttl_ms, job.model, job.model_version, job.metadata or b"", *items]
+        callback = (b"", b"")
+        if job.callback_url:
+            url = job.callback_url.encode()
+            callback = (_endpoint(url), self._sealer.seal(url, _callback_at(tenant, job.job_id)))
+        args = [now_ms, job.job_id, job.ttl_ms, job.model, job.model_version, job.metadata or b"", *callback, *items]
         look_ms = (now_ms or int(time.time() * 1000)) + job.ttl_ms
         # In this order a crash between two of them leaves at most a name without a job, or a job without a
         # place in the ring, which the janitor gives it.
         pipe = self._redis.pipeline(transaction=False)
-        pipe.sadd(keys.job_tenants(), tenant)
+        pipe.sadd(keys.known_tenants(), tenant)
         pipe.zadd(keys.job_expiries(), {f"{job.job_id} {tenant}": look_ms})
         pipe.eval(_SUBMIT.source, 1, keys.tenant(tenant), *args)
         pipe.eval(_RING_ADD.source, 1, keys.ring(), tenant)
@@ -112,6 +119,12 @@ class Jobs:
         with unavailable_on_error():
             fields: Any = await self._redis.hgetall(keys.job(tenant, job_id))
         return _record(job_id, fields)
+
+    async def callback_url(self, tenant: str, job_id: str) -> str | None:
+        """Returns where the end of a job is told."""
+        with unavailable_on_error():
+            sealed: Any = await self._redis.hget(keys.job(tenant, job_id), "callback")
+        return self._sealer.open(sealed, _callback_at(tenant, job_id)).decode() if sealed else None
 
     async def page(
         self, tenant: str, *, before: tuple[int, str] | None, oldest_ms: int, newest_ms: int, count: int
@@ -183,6 +196,7 @@ class Jobs:
             reply = await _CANCEL.run(self._redis, [keys.tenant(tenant)], [now_ms, job_id])
         if reply is None:
             return None
+        await self._outbox.announce(tenant, reply[2])
         place = spec_at(tenant, job_id)
         return _status(reply[0]), [self._sealer.open(spec, place) for spec in reply[1]]
 
@@ -192,7 +206,8 @@ class Jobs:
             due: list[Any] = await self._redis.zrange(keys.job_expiries(), 0, now_ms, byscore=True, offset=0, num=limit)
             for member in due:
                 job_id, tenant = text(member).split(" ", 1)
-                again_ms = await _EXPIRE.run(self._redis, [keys.tenant(tenant)], [now_ms, job_id, RECORD_KEPT_MS])
+                again_ms, told = await _EXPIRE.run(self._redis, [keys.tenant(tenant)], [now_ms, job_id, RECORD_KEPT_MS])
+                await self._outbox.announce(tenant, told)
                 if again_ms:
                     await self._redis.zadd(keys.job_expiries(), {member: again_ms})
                 else:
@@ -205,7 +220,7 @@ class Jobs:
         A crash between accepting a job and joining the ring leaves such tenants.
         """
         with unavailable_on_error():
-            tenants = sorted(text(member) for member in await self._redis.smembers(keys.job_tenants()))
+            tenants = sorted(text(member) for member in await self._redis.smembers(keys.known_tenants()))
             pipe = self._redis.pipeline(transaction=False)
             for tenant in tenants:
                 pipe.zscore(keys.ring_turns(), tenant)
@@ -230,6 +245,15 @@ def spec_at(tenant: str, job_id: str) -> str:
 def result_at(tenant: str, job_id: str) -> str:
     """The place for which the results of a job are sealed."""
     return f"{keys.job_items(tenant, job_id)} result"
+
+
+def _callback_at(tenant: str, job_id: str) -> str:
+    return f"{keys.job(tenant, job_id)} callback"
+
+
+def _endpoint(url: bytes) -> bytes:
+    """Names a place that jobs call back; all jobs that name it share its outbox."""
+    return b"cb_" + hashlib.sha256(url).hexdigest()[:32].encode()
 
 
 def _record(job_id: str, fields: dict[bytes, bytes]) -> JobRecord | None:

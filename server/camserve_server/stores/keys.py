@@ -58,6 +58,41 @@ def idempotency(name: str, operation: str, digest: str) -> str:
     return f"{tenant(name)}idempotency:{operation}:{digest}"
 
 
+def webhook(name: str, webhook_id: str) -> str:
+    """A hash: one webhook."""
+    return f"{tenant(name)}webhook:{webhook_id}"
+
+
+def webhook_filters(name: str) -> str:
+    """A hash: which events each of the tenant's webhooks gets, `-` for one that is disabled."""
+    return f"{tenant(name)}hooks"
+
+
+def callback_secret(name: str) -> str:
+    """A string: the tenant's sealed callback secret."""
+    return f"{tenant(name)}callback_secret"
+
+
+def delivery(name: str, endpoint: str, event_id: str) -> str:
+    """A hash: what became of an event at an endpoint."""
+    return f"{tenant(name)}delivery:{endpoint}:{event_id}"
+
+
+def deliveries(name: str, endpoint: str) -> str:
+    """A sorted set: the ids of an endpoint's events by the time in ms at which they came."""
+    return f"{tenant(name)}deliveries:{endpoint}"
+
+
+def outbox(name: str, endpoint: str) -> str:
+    """A sorted set: the events that wait for an endpoint by the time in ms at which they are due."""
+    return f"{tenant(name)}outbox:{endpoint}"
+
+
+def outbox_endpoints(name: str) -> str:
+    """A set: the tenant's endpoints for which something waits or is being sent."""
+    return f"{tenant(name)}endpoints"
+
+
 def ring() -> str:
     """The prefix of what the tenants share: turns, versions and counters of the ring, and the workers."""
     return "camserve:{ring}:"
@@ -73,8 +108,13 @@ def ring_workers() -> str:
     return f"{ring()}workers"
 
 
-def job_tenants() -> str:
-    """A set: every tenant that ever had a job, for the janitor."""
+def ring_outbox() -> str:
+    """A sorted set: `endpoint tenant` by the time in ms at which a courier looks at it."""
+    return f"{ring()}outbox"
+
+
+def known_tenants() -> str:
+    """A set: every tenant that ever had a job or a webhook, for the janitor."""
     return f"{ring()}tenants"
 
 

@@ -10,6 +10,9 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+# A script that is given this time takes Redis's own.
+SERVER_CLOCK_MS = 0
+
 
 class Script:
     """A script of stores/lua, with the files it builds on put before it.

@@ -219,17 +219,24 @@ class RepeatedRules(_message.Message):
 
     MIN_ITEMS_FIELD_NUMBER: _builtins.int
     MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    UNIQUE_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     min_items: _builtins.int
     max_items: _builtins.int
+    unique: _builtins.bool
+    @_builtins.property
+    def items(self) -> Global___FieldRules: ...
     def __init__(
         self,
         *,
         min_items: _builtins.int | None = ...,
         max_items: _builtins.int | None = ...,
+        unique: _builtins.bool | None = ...,
+        items: Global___FieldRules | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_items", b"max_items", "min_items", b"min_items"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "max_items", b"max_items", "min_items", b"min_items", "unique", b"unique"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_items", b"max_items", "min_items", b"min_items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "max_items", b"max_items", "min_items", b"min_items", "unique", b"unique"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

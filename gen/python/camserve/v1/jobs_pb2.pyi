@@ -37,6 +37,7 @@ class CreateJobRequest(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     TTL_HOURS_FIELD_NUMBER: _builtins.int
+    CALLBACK_URL_FIELD_NUMBER: _builtins.int
     job_type: _builtins.str
     """Names the kind of work: `inference` (the default)."""
     model: _builtins.str
@@ -45,6 +46,10 @@ class CreateJobRequest(_message.Message):
     """Names a version or an alias. Default `stable`. Resolved now and kept."""
     ttl_hours: _builtins.int
     """Counts the hours from now after which inputs and results are removed, 1 to 720. Default 72."""
+    callback_url: _builtins.str
+    """Is told when the job has ended, like a webhook of this job only, signed with the tenant's callback secret. https, at a
+    public address, at most 2048 characters. Any other: `webhook.url_not_allowed`.
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_inference_pb2.BatchInput]:
         """Lists the images, 1 to 256. None: `batch.empty`; more: `batch.too_large`."""
@@ -67,13 +72,19 @@ class CreateJobRequest(_message.Message):
         response: _inference_pb2.ResponseOptions | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
         ttl_hours: _builtins.int | None = ...,
+        callback_url: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ttl_hours", b"_ttl_hours", "metadata", b"metadata", "response", b"response", "ttl_hours", b"ttl_hours"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_ttl_hours", b"_ttl_hours", "callback_url", b"callback_url", "metadata", b"metadata", "response", b"response", "ttl_hours", b"ttl_hours"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ttl_hours", b"_ttl_hours", "inputs", b"inputs", "job_type", b"job_type", "metadata", b"metadata", "model", b"model", "model_version", b"model_version", "response", b"response", "ttl_hours", b"ttl_hours"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url", "_ttl_hours", b"_ttl_hours", "callback_url", b"callback_url", "inputs", b"inputs", "job_type", b"job_type", "metadata", b"metadata", "model", b"model", "model_version", b"model_version", "response", b"response", "ttl_hours", b"ttl_hours"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__callback_url: _TypeAlias = _typing.Literal["callback_url"]  # noqa: Y015
+    _WhichOneofArgType__callback_url: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url"]  # noqa: Y015
     _WhichOneofReturnType__ttl_hours: _TypeAlias = _typing.Literal["ttl_hours"]  # noqa: Y015
     _WhichOneofArgType__ttl_hours: _TypeAlias = _typing.Literal["_ttl_hours", b"_ttl_hours"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__callback_url) -> _WhichOneofReturnType__callback_url | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_hours) -> _WhichOneofReturnType__ttl_hours | None: ...
 
 Global___CreateJobRequest: _TypeAlias = CreateJobRequest  # noqa: Y015

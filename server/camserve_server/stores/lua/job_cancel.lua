@@ -1,9 +1,9 @@
 -- Cancels a job that has not ended. ARGV: now, job.
--- Returns {status before, specs of the items that will never run}; false for an unknown job.
+-- Returns {status before, specs of the items that will never run, endpoints to announce}; false for an unknown job.
 local job = ARGV[2]
 local status = redis.call('HGET', job_key(job), 'status')
 if not status then return false end
-if not live(status) then return {status, {}} end
+if not live(status) then return {status, {}, told} end
 finalize(job, 'canceled', clock(ARGV[1]))
 local items, specs = items_key(job), {}
 for index = 0, redis.call('HGET', job_key(job), 'items') - 1 do
@@ -14,4 +14,4 @@ for index = 0, redis.call('HGET', job_key(job), 'items') - 1 do
     redis.call('ZREM', leases, member(job, index))
   end
 end
-return {status, specs}
+return {status, specs, told}

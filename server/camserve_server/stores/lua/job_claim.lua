@@ -1,6 +1,6 @@
 -- Takes items from the front of a tenant's queue under leases.
 -- ARGV: now, items wanted, lease in ms, most leases of the tenant, most claims of an item, result of a poison item.
--- Returns {items, length of the queue, leases}; an item is {job, index, fence, claims, spec, expiry in ms}.
+-- Returns {items, length of the queue, leases, endpoints to announce}; an item is {job, index, fence, claims, spec, expiry in ms}.
 local now, wanted, cap, most_claims = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local until_ms = whole(now + tonumber(ARGV[3]))
 
@@ -42,4 +42,4 @@ while #claimed < room and looks < 4096 do
     claimed[#claimed + 1] = {job, index, fence, claims, redis.call('HGET', items, 'i:' .. index), tonumber(known[2])}
   end
 end
-return {claimed, redis.call('LLEN', queue), redis.call('ZCARD', leases)}
+return {claimed, redis.call('LLEN', queue), redis.call('ZCARD', leases), told}

@@ -1,6 +1,6 @@
 -- Records outcomes, each only for the holder of its item's present lease.
 -- ARGV: now, then job, index, fence, state (s or f) and result of every outcome.
--- Returns for each 1 when it is recorded, now or by an earlier copy of this call, else 0.
+-- Returns {answers, endpoints to announce}: for each 1 when it is recorded, now or by an earlier copy of this call, else 0.
 local now = clock(ARGV[1])
 local answers = {}
 for at = 2, #ARGV, 5 do
@@ -21,4 +21,4 @@ for at = 2, #ARGV, 5 do
   end
   answers[#answers + 1] = recorded
 end
-return answers
+return {answers, told}

@@ -1,5 +1,4 @@
--- What the scripts of jobs share, after clock. KEYS[1] is the tenant's prefix; the names below are those of keys.py.
-local prefix = KEYS[1]
+-- What the scripts of jobs share, after clock and outbox; the names below are those of keys.py.
 local queue, leases, fences, jobs = prefix .. 'queue', prefix .. 'leases', prefix .. 'fences', prefix .. 'jobs'
 
 local function job_key(job) return prefix .. 'job:' .. job end
@@ -16,9 +15,18 @@ local function parts(name)
   return job, tonumber(index)
 end
 
--- The only place that ends a job, so that a job ends once.
+-- The only place that ends a job, so that a job ends once, and its event is there if and only if it has ended.
 local function finalize(job, status, now)
   redis.call('HSET', job_key(job), 'status', status, 'completed_ms', whole(now))
+  local event, event_id, filters = 'job.' .. status, 'evt' .. string.sub(job, 4), redis.call('HGETALL', hooks)
+  for at = 1, #filters, 2 do
+    local filter = filters[at + 1]
+    if filter == '' or string.find(',' .. filter .. ',', ',' .. event .. ',', 1, true) then
+      enqueue(filters[at], event_id, event, job, now)
+    end
+  end
+  local callback = redis.call('HGET', job_key(job), 'callback_endpoint')
+  if callback then enqueue(callback, event_id, event, job, now) end
 end
 
 -- Records the outcome of an item of a running job, and the job's when it was the last one.

@@ -1,0 +1,21 @@
+-- Takes due events of an endpoint under leases. ARGV: now, endpoint, events wanted, lease in ms.
+-- Returns {events, when to look again}; an event is {id, name, job, attempt, fence}.
+local now, endpoint = clock(ARGV[1]), ARGV[2]
+local waiting, sending = waiting_key(endpoint), sending_key(endpoint)
+for _, event_id in ipairs(redis.call('ZRANGEBYSCORE', sending, '-inf', whole(now))) do
+  redis.call('ZREM', sending, event_id)
+  redis.call('ZADD', waiting, whole(now), event_id)
+end
+local room = math.min(tonumber(ARGV[3]), width(endpoint) - redis.call('ZCARD', sending))
+local claimed = {}
+if room > 0 then
+  for _, event_id in ipairs(redis.call('ZRANGEBYSCORE', waiting, '-inf', whole(now), 'LIMIT', 0, room)) do
+    local key = delivery_key(endpoint, event_id)
+    local attempt, fence = redis.call('HINCRBY', key, 'attempts', 1), redis.call('HINCRBY', key, 'fence', 1)
+    redis.call('ZREM', waiting, event_id)
+    redis.call('ZADD', sending, whole(now + tonumber(ARGV[4])), event_id)
+    local known = redis.call('HMGET', key, 'event', 'job')
+    claimed[#claimed + 1] = {event_id, known[1], known[2], attempt, fence}
+  end
+end
+return {claimed, next_due(endpoint)}

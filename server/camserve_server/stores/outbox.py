@@ -1,0 +1,225 @@
+"""The outbox: events on their way to endpoints, each sent until it is answered or given up.
+
+An endpoint is a webhook, by its id, or a place that jobs name as their callback. Events come into the outbox in the
+step that ends their job; see lua/outbox.lua.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis.asyncio import Redis
+
+from camserve_server.stores import keys
+from camserve_server.stores.redis import text, unavailable_on_error
+from camserve_server.stores.scripts import SERVER_CLOCK_MS, Script
+
+Status = Literal["pending", "delivered", "dead"]
+Verdict = Literal["delivered", "again", "dead", "gone"]
+
+# While one courier deals with an endpoint the others take other ones.
+_PUT_OFF_MS = 5_000
+
+_ANNOUNCE = Script("outbox_announce", after=["clock"])
+_NEXT = Script("outbox_next", after=["clock"])
+_SETTLE = Script("outbox_settle")
+_CLAIM = Script("outbox_claim", after=["clock", "outbox"])
+_FINISH = Script("outbox_finish", after=["clock", "outbox"])
+_SEND = Script("outbox_send", after=["clock", "outbox"])
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An event under a lease, to be sent now; `number` counts attempts from 1."""
+
+    tenant: str
+    endpoint: str
+    event_id: str
+    event: str
+    job_id: str
+    number: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """What became of an event at an endpoint; times are unix time in milliseconds."""
+
+    event_id: str
+    event: str
+    job_id: str
+    status: Status
+    attempts: int
+    last_status: int | None
+    next_ms: int | None
+
+
+class Outbox:
+    """The outboxes of all tenants. Every method raises ApiError(STORE_UNAVAILABLE) when Redis does not answer.
+
+    Like the queue of jobs it takes two steps: the ring says which endpoint is due, and the tenant's part, which may
+    lie in another slot of a cluster, leases its events. `now_ms` is Redis's own clock unless a caller gives another.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self.on_announce: Callable[[], None] = lambda: None
+        """Is called when events came, so that a courier of this process need not wait to look."""
+
+    async def announce(self, tenant: str, told: Iterable[Any]) -> None:
+        """Says in the ring that these endpoints have something new; after a crash before it the janitor does."""
+        endpoints = [text(endpoint) for endpoint in told]
+        if endpoints:
+            await self._announce([(_member(tenant, endpoint), 0) for endpoint in endpoints])
+            self.on_announce()
+
+    async def take(self, count: int, *, lease_ms: int, now_ms: int = SERVER_CLOCK_MS) -> list[Attempt] | None:
+        """Leases up to `count` events of the endpoint that is longest due, None while none is.
+
+        The list is empty where an endpoint has as many events under way as it gets at once.
+        """
+        with unavailable_on_error():
+            reply = await _NEXT.run(self._redis, [keys.ring()], [now_ms, _PUT_OFF_MS])
+            if reply is None:
+                return None
+            member, version = text(reply[0]), reply[1] or b""
+            endpoint, tenant = member.split(" ", 1)
+            rows, look_ms = await _CLAIM.run(self._redis, [keys.tenant(tenant)], [now_ms, endpoint, count, lease_ms])
+            await _SETTLE.run(self._redis, [keys.ring()], [member, version, look_ms])
+        return [
+            Attempt(tenant, endpoint, text(event_id), text(event), text(job_id), number, fence)
+            for event_id, event, job_id, number, fence in rows
+        ]
+
+    async def finish(
+        self,
+        attempt: Attempt,
+        verdict: Verdict,
+        *,
+        answered: int | None = None,
+        pause_ms: int = 0,
+        now_ms: int = SERVER_CLOCK_MS,
+    ) -> bool:
+        """Records an attempt; False when its lease is no longer the caller's.
+
+        `again` makes the event due after `pause_ms`; `gone` also disables the webhook and gives up what waits for it;
+        `delivered` enables it again.
+        """
+        args: list[str | bytes | int] = [now_ms, attempt.endpoint, attempt.event_id, attempt.fence, verdict]
+        args += ["" if answered is None else answered, pause_ms]
+        with unavailable_on_error():
+            recorded, look_ms = await _FINISH.run(self._redis, [keys.tenant(attempt.tenant)], args)
+        if look_ms:
+            await self._announce([(_member(attempt.tenant, attempt.endpoint), look_ms)])
+            self.on_announce()
+        return bool(recorded)
+
+    async def send(
+        self,
+        tenant: str,
+        webhook_id: str,
+        event_id: str,
+        *,
+        event: str = "",
+        job_id: str = "",
+        now_ms: int = SERVER_CLOCK_MS,
+    ) -> bool:
+        """Sends an event to a webhook: a new one, or one that it had, again; False when it has neither.
+
+        A new event of an id that the webhook had is that one, and is not sent again.
+        """
+        args: list[str | bytes | int] = [now_ms, webhook_id, event_id, event, job_id]
+        with unavailable_on_error():
+            sent, told = await _SEND.run(self._redis, [keys.tenant(tenant)], args)
+        await self.announce(tenant, told)
+        return bool(sent)
+
+    async def delivery(self, tenant: str, endpoint: str, event_id: str) -> DeliveryRecord | None:
+        """Returns what became of an event at an endpoint."""
+        with unavailable_on_error():
+            fields: Any = await self._redis.hgetall(keys.delivery(tenant, endpoint, event_id))
+        return _record(event_id, fields)
+
+    async def page(
+        self, tenant: str, endpoint: str, *, before: tuple[int, str] | None, count: int
+    ) -> list[tuple[tuple[int, str], DeliveryRecord | None]]:
+        """Returns up to `count` deliveries, the newest first, each with its position; None for one that is over.
+
+        `before` is the position of the last one already seen.
+        """
+        rows: list[tuple[int, str]] = []
+        offset = 0
+        with unavailable_on_error():
+            while len(rows) < count:
+                found: list[Any] = await self._redis.zrange(
+                    keys.deliveries(tenant, endpoint),
+                    before[0] if before else "+inf",
+                    "-inf",
+                    desc=True,
+                    byscore=True,
+                    offset=offset,
+                    num=count,
+                    withscores=True,
+                )
+                offset += len(found)
+                positions = ((int(row[1]), text(row[0])) for row in found)
+                rows += [position for position in positions if before is None or position < before]
+                if len(found) < count:
+                    break
+            rows = rows[:count]
+            pipe = self._redis.pipeline(transaction=False)
+            for _, event_id in rows:
+                pipe.hgetall(keys.delivery(tenant, endpoint, event_id))
+            fields = await pipe.execute()
+        return [(position, _record(position[1], each)) for position, each in zip(rows, fields, strict=True)]
+
+    async def mend(self) -> int:
+        """Announces endpoints that have events but no place in the ring; returns how many there were.
+
+        A crash between the end of a job and the announcement leaves such endpoints.
+        """
+        with unavailable_on_error():
+            tenants = sorted(text(member) for member in await self._redis.smembers(keys.known_tenants()))
+            pipe = self._redis.pipeline(transaction=False)
+            for tenant in tenants:
+                pipe.smembers(keys.outbox_endpoints(tenant))
+            members = [
+                _member(tenant, text(endpoint))
+                for tenant, endpoints in zip(tenants, await pipe.execute(), strict=True)
+                for endpoint in endpoints
+            ]
+            if not members:
+                return 0
+            places = await self._redis.zmscore(keys.ring_outbox(), members)
+        lost = [(member, 0) for member, place in zip(members, places, strict=True) if place is None]
+        if lost:
+            await self._announce(lost)
+            self.on_announce()
+        return len(lost)
+
+    async def _announce(self, entries: Iterable[tuple[str, int]]) -> None:
+        """Makes members due at a time in ms, 0 for now."""
+        args = [part for entry in entries for part in entry]
+        with unavailable_on_error():
+            await _ANNOUNCE.run(self._redis, [keys.ring()], args)
+
+
+def _member(tenant: str, endpoint: str) -> str:
+    return f"{endpoint} {tenant}"
+
+
+def _record(event_id: str, fields: dict[bytes, bytes]) -> DeliveryRecord | None:
+    if b"event" not in fields:
+        return None
+    status: Status = text(fields[b"status"])  # type: ignore[assignment]
+    return DeliveryRecord(
+        event_id=event_id,
+        event=text(fields[b"event"]),
+        job_id=text(fields[b"job"]),
+        status=status,
+        attempts=int(fields[b"attempts"]),
+        last_status=int(fields[b"last_status"]) if b"last_status" in fields else None,
+        next_ms=int(fields[b"next_ms"]) if b"next_ms" in fields else None,
+    )
