@@ -24,6 +24,7 @@ _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
     "footprint": sections.footprint,
     "stages": sections.stages,
     "queue": sections.queue,
+    "events": sections.events,
 }
 _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {
     "throughput": sections.throughput,

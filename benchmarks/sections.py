@@ -13,6 +13,7 @@ from benchmarks import picture
 from benchmarks.batches import Batches
 from benchmarks.driver import Driver
 from benchmarks.edge import measure_added
+from benchmarks.events import measure_outage
 from benchmarks.footprint import REPLICA, measure_footprint
 from benchmarks.huge import measure_huge
 from benchmarks.queue import measure_queue
@@ -175,6 +176,22 @@ def queue(place: Place, plan: Plan) -> Findings:
             Verdict("cost of an item, most / fewest queued", found[0].finished_per_s / found[-1].finished_per_s, 1.25),
         ],
     )
+
+
+def events(place: Place, plan: Plan) -> Findings:
+    """Events about jobs through an outage of their receiver: in real time, or with pauses a 30th as long."""
+    place.progress("events through an outage")
+    count, outage_s, compressed = (1_000, 10.0, 30.0) if plan.quick else (10_000, 300.0, 1.0)
+    found = measure_outage(place.folder / "events", count, outage_s, compressed)
+    rows = [
+        ("events", number(found.events)),
+        ("outage, s", number(found.outage_s)),
+        ("sent twice", number(found.copies)),
+        ("most attempts for one event", number(found.most_attempts)),
+        ("from the end of the outage until all had arrived, s", number(found.all_arrived_s)),
+    ]
+    print(table("Events through an outage of their receiver", ("", ""), rows))
+    return Findings(asdict(found), [Verdict("events lost through the outage", found.lost, 0)])
 
 
 def jobs(place: Place, plan: Plan, service: Service) -> Findings:

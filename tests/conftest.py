@@ -127,6 +127,23 @@ def stop_stack(stack: Stack) -> str:
     return stack.process.communicate(timeout=STOP_WITHIN_S)[0]
 
 
+def start_replica(stack: Stack, **settings: object) -> tuple[subprocess.Popen[bytes], Path]:
+    """Starts another server on the state of a stack; returns it and the file that is there once it is healthy."""
+    grpc, internal, metrics, edge = free_ports(4)
+    ready = stack.data_dir / f"replica-{grpc}.json"
+    own = {
+        "redis_url": json.loads((stack.data_dir / "run" / "stack.json").read_text())["redis_url"],
+        "edge_port": edge,
+        "grpc_port": grpc,
+        "internal_port": internal,
+        "metrics_port": metrics,
+        "ready_file": ready,
+        **settings,
+    }
+    environment = stack.environment | {f"CAMSERVE_{name.upper()}": str(value) for name, value in own.items()}
+    return subprocess.Popen([camserve_program(), "serve"], env=environment, stderr=subprocess.DEVNULL), ready
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One stack for every test that does not stop or break it; `broken` is a model that cannot load."""

@@ -12,7 +12,7 @@ from camserve_server.core.webhook_signing import is_authentic, secret_bytes, sec
 
 SECRET, OTHER = bytes(range(32)), bytes(reversed(range(32)))
 BODY = json.dumps({"event": "job.succeeded"}).encode()
-NOW = int(time.time())
+NOW = 1_800_000_000
 
 
 def test_the_signature_is_that_of_the_contract():
@@ -24,9 +24,11 @@ def test_the_signature_is_that_of_the_contract():
 
 @pytest.mark.parametrize("secrets", [[SECRET], [OTHER, SECRET], [SECRET, OTHER]])
 def test_standard_webhooks_and_we_verify_with_either_secret(secrets):
-    headers = signed_headers(secrets, "evt_1", NOW, BODY)
+    # The public verifier has the clock of the machine only.
+    now = int(time.time())
+    headers = signed_headers(secrets, "evt_1", now, BODY)
     assert Webhook(secret_text(SECRET)).verify(BODY, headers) == json.loads(BODY)
-    assert is_authentic(SECRET, headers, BODY, NOW)
+    assert is_authentic(SECRET, headers, BODY, now)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +51,9 @@ def test_what_was_altered_or_is_old_is_not_authentic(secret, changes, body, now)
 
 
 def test_standard_webhooks_refuses_another_secret():
-    with pytest.raises(WebhookVerificationError):
-        Webhook(secret_text(OTHER)).verify(BODY, signed_headers([SECRET], "evt_1", NOW, BODY))
+    headers = signed_headers([SECRET], "evt_1", int(time.time()), BODY)
+    with pytest.raises(WebhookVerificationError, match="signature"):
+        Webhook(secret_text(OTHER)).verify(BODY, headers)
 
 
 def test_a_secret_is_read_as_it_was_written():

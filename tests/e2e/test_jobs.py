@@ -6,14 +6,13 @@ import base64
 import json
 import os
 import signal
-import subprocess
 import time
 from contextlib import contextmanager
 
 import httpx
 import psutil
 import pytest
-from tests.conftest import Stack, camserve_program, free_ports
+from tests.conftest import Stack, start_replica
 from tests.images import encoded, star_png
 
 pytestmark = pytest.mark.timeout(180)
@@ -165,19 +164,8 @@ def test_an_accepted_job_survives_the_kill_of_any_process(make_stack, victim):
 @contextmanager
 def another_replica(stack: Stack, **settings):
     """A second server on the state of a stack."""
-    grpc, internal, metrics, edge = free_ports(4)
-    ready = stack.data_dir / f"replica-{grpc}.json"
-    own = {
-        "redis_url": json.loads((stack.data_dir / "run" / "stack.json").read_text())["redis_url"],
-        "edge_port": edge,
-        "grpc_port": grpc,
-        "internal_port": internal,
-        "metrics_port": metrics,
-        "ready_file": ready,
-        **settings,
-    }
-    environment = stack.environment | {f"CAMSERVE_{name.upper()}": str(value) for name, value in own.items()}
-    with subprocess.Popen([camserve_program(), "serve"], env=environment, stderr=subprocess.DEVNULL) as process:
+    process, ready = start_replica(stack, **settings)
+    with process:
         try:
             while not ready.exists():
                 assert process.poll() is None

@@ -74,8 +74,7 @@ async def test_a_watcher_sees_every_item_once_and_done_last(client):
         1,
     )
     again = await watched(client, receipt.job_id)
-    assert len([event for event in again if event.event == KIND.item]) == 11
-    assert again[-1].event == KIND.done
+    assert [event.event for event in again] == [KIND.status, *[KIND.item] * 11, KIND.done]
 
 
 async def test_a_job_of_one_image_carries_its_result_and_a_job_without_a_good_one_fails_with_its_error(client):

@@ -315,3 +315,14 @@ async def test_a_write_is_waited_for_where_the_server_does_not_wait_itself(redis
         assert caught.value.reason is Reason.STORE_UNAVAILABLE
     finally:
         await redis.config_set("appendonly", "yes")
+
+
+async def test_a_newcomer_is_a_tenant_without_a_lease(jobs, queue):
+    await submit(jobs, 6)
+    turn = await queue.next_turn("w", width=4, items_per_s=1.0, now_ms=NOW)
+    options = {"lease_ms": LEASE, "most_leases": 4, "now_ms": NOW}
+    first = await queue.claim(turn, 2, newcomer=True, **options)
+    assert len(first) == 2
+    assert await queue.claim(turn, 2, newcomer=True, **options) == []
+    assert len(await queue.claim(turn, 2, **options)) == 2
+    assert await queue.claim(turn, 2, **options) == []

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _log = structlog.get_logger("stack")
 _HEALTHY_WITHIN_S = 120.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+# What ran this long did not fall because of how it was started.
+_STEADY_S = 10.0
 
 
 class StackError(OperatorError):
@@ -121,7 +124,10 @@ class Stack:
     ) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
+            started = time.monotonic()
             status = await exited()
+            if time.monotonic() - started > _STEADY_S:
+                pause_s = _FIRST_PAUSE_S
             _log.error("a process ended and is started again", process=name, status=status)
             while True:
                 await asyncio.sleep(pause_s)

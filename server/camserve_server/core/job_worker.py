@@ -49,7 +49,11 @@ class _Running:
 
 
 class JobWorker:
-    """Works on up to `width` items at a time; `lease_s` is how long an item stays ours without a sign of life."""
+    """Works on up to `width` items at a time; `lease_s` is how long an item stays ours without a sign of life.
+
+    A tenant of which nothing is under way begins although `width` is reached, up to twice as many, so that it does not
+    wait until those of others make room.
+    """
 
     def __init__(
         self,
@@ -110,7 +114,7 @@ class JobWorker:
     async def _take(self) -> None:
         while True:
             try:
-                taken = await self._take_some() if len(self._running) < self._width else 0
+                taken = await self._take_some() if len(self._running) < 2 * self._width else 0
             except ApiError as error:
                 _log.warning("the worker cannot reach the queue", code=error.reason)
                 await asyncio.sleep(_STORE_PAUSE_S)
@@ -128,12 +132,15 @@ class JobWorker:
             if turn is None:
                 return 0
             share = max(1, -(-max(turn.width, self._width) // turn.active))
+            room = self._width - len(self._running)
+            full = room <= 0
             asked_monotonic = self._clock.monotonic()
             claims = await self._queue.claim(
                 turn,
-                self._width - len(self._running),
+                room + self._width if full else room,
                 lease_ms=round(self._lease_s * 1000),
                 most_leases=share,
+                newcomer=full,
             )
             for claim in claims:
                 self._begin(claim, asked_monotonic + self._lease_s)

@@ -44,10 +44,11 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class JobChange:
-    """One event of a job that is watched: the job when its state changed, or an item that ended."""
+    """One event of a job that is watched: the job when its state changed, or an item that ended; `last` ends it."""
 
     job: JobRecord
     item: Item | None = None
+    last: bool = False
 
 
 class JobService:
@@ -141,7 +142,7 @@ class JobService:
         return record, outcome
 
     async def watch(self, tenant: str, job_id: str) -> AsyncGenerator[JobChange]:
-        """Yields the job, then each item as it ends and the job whenever its state changes; the last is a final one.
+        """Yields the job, then each item as it ends and the job whenever its state changes, and last the ended job.
 
         Raises ApiError: JOB_NOT_FOUND, STORE_UNAVAILABLE.
         """
@@ -159,7 +160,7 @@ class JobService:
             seen += len(ended)
             # The list was read after the state: of a job that has ended it is complete.
             if job.status in FINAL:
-                yield JobChange(job)
+                yield JobChange(job, last=True)
                 return
             moved = bool(ended) or job.status != status
             look_s = _FIRST_LOOK_S if moved else min(2 * look_s, _LONGEST_LOOK_S)

@@ -10,11 +10,21 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+# How far back counts what a tenant had: about twice as many turns.
+_MEMORY_TURNS = 64
+
+
 class Rotation(Generic[T]):
-    """What waits, taken from the tenants in turn, from each in its order."""
+    """What waits, from each tenant in its order; next is the tenant that had the fewest turns lately.
+
+    So who asks for little does not wait behind who asks for much, and those who ask for as much take turns (least
+    attained service, with a memory that fades).
+    """
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
+        self._had: dict[str, float] = {}
+        self._turns = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -25,11 +35,23 @@ class Rotation(Generic[T]):
 
     def pop(self) -> T:
         """Takes the next one; KeyError when there is none."""
-        tenant, waiters = self._waiting.popitem(last=False)
+        if not self._waiting:
+            raise KeyError("nobody waits")
+        # Among equals the one whose last turn is longest ago stands first.
+        tenant = min(self._waiting, key=lambda name: self._had.get(name, 0.0))
+        waiters = self._waiting.pop(tenant)
         waiter = waiters.popleft()
         if waiters:
             self._waiting[tenant] = waiters
+        self._count(tenant)
         return waiter
+
+    def _count(self, tenant: str) -> None:
+        self._had[tenant] = self._had.get(tenant, 0.0) + 1.0
+        self._turns += 1
+        if self._turns == _MEMORY_TURNS:
+            self._turns = 0
+            self._had = {name: turns / 2 for name, turns in self._had.items() if turns > 1}
 
     def discard(self, tenant: str, waiter: T) -> None:
         """Takes the waiter out if it is here."""

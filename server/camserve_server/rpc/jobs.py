@@ -24,7 +24,7 @@ from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import Images
 from camserve_server.rpc.options import infer_options
 from camserve_server.rpc.status import error_object
-from camserve_server.stores.jobs import FINAL, JobRecord
+from camserve_server.stores.jobs import JobRecord
 
 DEFAULT_PAGE = 50
 # Above this a double does not tell whole numbers apart.
@@ -111,7 +111,7 @@ class JobServicer:
                         yield pb.JobEvent(event=inference_pb2.StreamEvent.heartbeat)
                     elif change.item:
                         yield pb.JobEvent(event=inference_pb2.StreamEvent.item, item=_item(call, change.item))
-                    elif change.job.status in FINAL:
+                    elif change.last:
                         job = await self._whole_job(call, change.job)
                         yield pb.JobEvent(event=inference_pb2.StreamEvent.done, job=job, summary=job.result_summary)
                     else:

@@ -92,14 +92,21 @@ class JobQueue:
         return None if reply is None else Turn(text(reply[0]), reply[1] or b"", reply[2], reply[3])
 
     async def claim(
-        self, turn: Turn, count: int, *, lease_ms: int, most_leases: int, now_ms: int = SERVER_CLOCK_MS
+        self,
+        turn: Turn,
+        count: int,
+        *,
+        lease_ms: int,
+        most_leases: int,
+        newcomer: bool = False,
+        now_ms: int = SERVER_CLOCK_MS,
     ) -> list[Claim]:
-        """Leases up to `count` items of the tenant, which holds at most `most_leases`.
+        """Leases up to `count` items of the tenant, which holds at most `most_leases`; a `newcomer` holds none.
 
         A tenant that has no work left leaves the ring. An item whose third lease ran out is failed here.
         """
         tenant = turn.tenant
-        args: Args = [now_ms, count, lease_ms, most_leases, MOST_CLAIMS, b""]
+        args: Args = [now_ms, count, lease_ms, most_leases, MOST_CLAIMS, b"", int(newcomer)]
         with unavailable_on_error():
             rows, waiting, leased, told = await _CLAIM.run(self._redis, [keys.tenant(tenant)], args)
             if not waiting and not leased:
