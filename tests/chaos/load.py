@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import random
 import time
 from collections import Counter
@@ -89,6 +90,12 @@ class Load:
                 group.create_task(self._submit(tenant, stopping))
                 group.create_task(self._look(tenant, stopping))
             group.create_task(self._ask(TENANTS[0], stopping))
+
+    async def wait_for_answer(self, within_s: float) -> None:
+        """Returns once the system answers, or after the time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.call("GET", "/v1/jobs", TENANTS[0], params={"limit": "1"})
 
     async def close(self) -> None:
         await self._client.aclose()

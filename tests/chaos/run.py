@@ -17,6 +17,8 @@ from tests.chaos.system import COMPONENTS, System, system
 from tests.e2e.receiver import Receiver, receiver
 
 _SETTLED_WITHIN_S = 180.0
+# The next fault comes when the system answers again, or after this: faults overlap, and load goes on in between.
+_ANSWERED_WITHIN_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ async def _run(
     running = asyncio.create_task(load.run(stopping))
     for number, (fault, component) in enumerate(faults, 1):
         await asyncio.sleep(rng.uniform(0.1, 1.5))
+        await load.wait_for_answer(_ANSWERED_WITHIN_S)
         say(f"{number}/{len(faults)} {fault} {component}, {ledger.counts['jobs acknowledged']} jobs so far")
         await asyncio.to_thread(under_test.hurt, fault, component)
         if running.done():
