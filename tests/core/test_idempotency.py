@@ -13,7 +13,7 @@ from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.local_objects import LocalObjects
 from camserve_server.stores.sealing import Sealer
 
-LEASE_S = 0.3
+LEASE_S = 1.5
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def test_a_hundred_at_once_are_one_execution(replica):
     async def execute(_):
         nonlocal begun
         begun += 1
-        await asyncio.sleep(2 * LEASE_S)  # longer than a lease: it is renewed meanwhile
+        await asyncio.sleep(1.5 * LEASE_S)  # longer than a lease: it is renewed meanwhile
         return b"answer"
 
     outcomes = await asyncio.gather(*(run(replica, execute) for _ in range(100)), return_exceptions=True)

@@ -301,6 +301,15 @@ def test_a_registration_under_a_key_is_one_with_one_secret(api, seen, path):
     assert len(api.get("/v1/webhooks").json()["webhooks"]) == 1
 
 
+def test_secrets_outlive_the_rotation_of_the_key_that_seals_them(hooked, api, seen, path):
+    running, _ = hooked
+    webhook = register(api, seen, path)
+    assert running.camserve("keys", "rotate", "state").returncode == 0
+    api.post(f"/v1/webhooks/{webhook['webhook_id']}:test")
+    (event,) = seen.wait(path, 1)
+    Webhook(webhook["secret"]).verify(event.body, event.headers)
+
+
 def test_deliveries_come_in_pages(api, seen, path):
     webhook = register(api, seen, path)
     one = f"/v1/webhooks/{webhook['webhook_id']}"

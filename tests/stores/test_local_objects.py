@@ -57,12 +57,11 @@ async def reason_of(call: object) -> Reason:
     return caught.value.reason
 
 
-@pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize("size", [0, 1, 300_000, 1 << 20, 2_500_000])
-async def test_what_is_put_comes_back(objects: LocalObjects, clock: FakeClock, size: int, durable: bool) -> None:
+async def test_what_is_put_comes_back(objects: LocalObjects, clock: FakeClock, size: int) -> None:
     data = os.urandom(size)
     expires_at = clock.now() + 900.25
-    object_id = await objects.put("acme", data, content_type=PNG, expires_at=expires_at, durable=durable)
+    object_id = await objects.put("acme", data, content_type=PNG, expires_at=expires_at)
     async with await objects.open("acme", object_id) as stored:
         assert (stored.size_bytes, stored.content_type, stored.expires_at) == (size, PNG, expires_at)
         assert b"".join([chunk async for chunk in stored.read(0, size)]) == data
@@ -320,7 +319,7 @@ async def test_fifo_in_place_of_an_object_does_not_hold_the_reader(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EDQUOT])
-@pytest.mark.parametrize("call", ["write", "fsync", "rename", "mkdir"])
+@pytest.mark.parametrize("call", ["write", "rename", "mkdir"])
 async def test_disk_that_fails_a_put_is_an_upstream_failure_and_leaves_nothing(
     objects: LocalObjects,
     clock: FakeClock,
@@ -334,10 +333,39 @@ async def test_disk_that_fails_a_put_is_an_upstream_failure_and_leaves_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
-        put = objects.put("acme", b"data", content_type=PNG, expires_at=clock.now() + 10, durable=True)
+        put = objects.put("acme", b"data", content_type=PNG, expires_at=clock.now() + 10)
         assert await reason_of(put) is Reason.UPSTREAM_FAILED
     assert files(tmp_path) == []
     assert await objects.put("acme", b"data", content_type=PNG, expires_at=clock.now() + 10)
+
+
+async def test_sync_syncs_the_files_and_each_folder_once(
+    objects: LocalObjects, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [await objects.put("acme", b"data", content_type=PNG, expires_at=clock.now() + 10) for _ in range(5)]
+    synced: list[tuple[int, int]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_dev, os.fstat(number).st_ino)))
+        await objects.sync("acme", ids)
+    root = tmp_path / "objects"
+    (hour,) = (folder for folder in root.iterdir() if folder.name.isdecimal())
+    places = [*files(tmp_path), root, hour, *hour.iterdir()]
+    assert sorted(synced) == sorted((path.stat().st_dev, path.stat().st_ino) for path in places)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+async def test_a_sync_that_fails_is_an_upstream_failure(
+    objects: LocalObjects, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    object_id = await objects.put("acme", b"data", content_type=PNG, expires_at=clock.now() + 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        assert await reason_of(objects.sync("acme", [object_id])) is Reason.UPSTREAM_FAILED
+    await objects.delete("acme", object_id)
+    assert await reason_of(objects.sync("acme", [object_id])) is Reason.UPSTREAM_FAILED
 
 
 @pytest.mark.parametrize("call", ["open", "pread", "fstat"])

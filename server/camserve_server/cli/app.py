@@ -24,11 +24,13 @@ app = typer.Typer(
 client_app = typer.Typer(no_args_is_help=True, help="Clients that fetch tokens with an id and a secret.")
 models_app = typer.Typer(no_args_is_help=True, help="Models that are served.")
 webhooks_app = typer.Typer(no_args_is_help=True, help="Events about jobs, sent to your own servers.")
-keys_app = typer.Typer(no_args_is_help=True, help="Keys of tokens, links and stored objects.")
+keys_app = typer.Typer(no_args_is_help=True, help="Keys of tokens, links, stored objects and state.")
 app.add_typer(client_app, name="client")
 app.add_typer(models_app, name="models")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(keys_app, name="keys")
+
+_RINGS = ("objects", "state", "tokens", "urls")
 
 DataDir = Annotated[Path | None, typer.Option(help="Keys, state, objects and logs.")]
 Tenant = Annotated[str, typer.Option(help="Tenant, 1 to 100 letters, digits or . _ : @ -")]
@@ -148,15 +150,13 @@ def webhooks_listen(
 
 
 @keys_app.command("rotate")
-def keys_rotate(
-    ring: Annotated[str, typer.Argument(help="objects, urls or tokens.")], data_dir: DataDir = None
-) -> None:
+def keys_rotate(ring: Annotated[str, typer.Argument(help=f"{', '.join(_RINGS)}.")], data_dir: DataDir = None) -> None:
     """Make a new key for what is new; what the old keys made stays readable. Running servers notice."""
     from camserve_server.base.clock import SystemClock
     from camserve_server.stores.keyring import KeyRing
 
-    if ring not in ("objects", "urls", "tokens"):
-        _fail("the rings are objects, urls and tokens")
+    if ring not in _RINGS:
+        _fail(f"the rings are {', '.join(_RINGS)}")
     path = _settings(data_dir=data_dir).data_dir / "keys" / f"{ring}.json"
     typer.echo(_or_fail(lambda: KeyRing(path, clock=SystemClock()).rotate()))
 

@@ -111,8 +111,8 @@ class Idempotency:
             answer,
             content_type="application/octet-stream",
             expires_at=self._clock.now() + KEPT_MS / 1000 + _OBJECT_SLACK_S,
-            durable=True,
         )
+        await self._objects.sync(tenant, [object_id])
         return _OBJECT + object_id.encode()
 
     async def _load(self, tenant: str, stored: bytes) -> bytes:

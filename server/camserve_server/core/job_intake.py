@@ -132,14 +132,15 @@ class JobIntake:
                         image.view(),
                         content_type="application/octet-stream",
                         expires_at=expires_at,
-                        durable=True,
                     )
             object_ids.append(object_id)
             return NewItem(entry.id, orjson.dumps({"object_id": object_id, "options": options}))
 
         tasks = [asyncio.create_task(store(entry)) for entry in inputs]
         try:
-            return list(await asyncio.gather(*tasks))
+            items = list(await asyncio.gather(*tasks))
+            await self._objects.sync(tenant, object_ids)
+            return items
         finally:
             for task in tasks:
                 task.cancel()

@@ -13,7 +13,8 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -54,19 +55,19 @@ class LocalObjects:
         self._drafts = _File(os.open(_DRAFTS, _FOLDER_FLAGS, dir_fd=self._root.number))
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="objects")
 
-    async def put(
-        self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float, durable: bool = False
-    ) -> str:
+    async def put(self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float) -> str:
         """Stores `data` as a file that appears whole or not at all and returns its new object id.
 
-        Without `durable` nothing is synced: a crash of the process loses nothing, but a loss of power may
-        lose the object, or leave a file that no longer opens. That is enough for what can be computed again,
-        such as heatmaps, and saves them the wait for the disk. With `durable` file and folders are synced
-        before the id is returned.
+        Nothing is synced: a crash of the process loses nothing, but a loss of power may lose the object, or
+        leave a file that no longer opens.
         """
         object_id = new_object_id(expires_at)
-        await self._in_thread(lambda: self._write(tenant, object_id, data, content_type, expires_at, durable))
+        await self._in_thread(lambda: self._write(tenant, object_id, data, content_type, expires_at))
         return object_id
+
+    async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:
+        """Syncs the files, and each folder on the way to them once."""
+        await self._in_thread(lambda: self._sync(tenant, object_ids))
 
     async def open(self, tenant: str, object_id: str) -> LocalObject:
         """Opens an object once its preamble has proved to be authentic and not expired."""
@@ -91,7 +92,7 @@ class LocalObjects:
         return self._ring.subkey(key, "object preamble"), self._ring.subkey(key, "object content")
 
     def _write(
-        self, tenant: str, object_id: str, data: bytes | memoryview, content_type: str, expires_at: float, durable: bool
+        self, tenant: str, object_id: str, data: bytes | memoryview, content_type: str, expires_at: float
     ) -> None:
         key = self._ring.primary()
         preamble_key, content_key = self._keys(key)
@@ -104,24 +105,33 @@ class LocalObjects:
             writer = StreamWriter(file.write, content_key, associated)
             writer.write(data)
             writer.close()
-            if durable:
-                os.fsync(file.number)
-            self._publish(draft, tenant, object_id, durable)
+            self._publish(draft, tenant, object_id)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(draft, dir_fd=self._drafts.number)
             raise
 
-    def _publish(self, draft: str, tenant: str, object_id: str, durable: bool) -> None:
+    def _publish(self, draft: str, tenant: str, object_id: str) -> None:
         hour, owner = _path(tenant, object_id)
         _make_folder(self._root.number, hour)
         with _folder(self._root.number, hour) as hour_folder:
             _make_folder(hour_folder, owner)
             with _folder(hour_folder, owner) as folder:
                 os.rename(draft, object_id, src_dir_fd=self._drafts.number, dst_dir_fd=folder)
-                if durable:
-                    for changed in (folder, hour_folder, self._root.number):
-                        os.fsync(changed)
+
+    def _sync(self, tenant: str, object_ids: Sequence[str]) -> None:
+        by_hour: defaultdict[str, list[str]] = defaultdict(list)
+        for object_id in object_ids:
+            by_hour[_path(tenant, object_id)[0]].append(object_id)
+        for hour, ids in by_hour.items():
+            with _folder(self._root.number, hour) as hour_folder:
+                with _folder(hour_folder, _path(tenant, ids[0])[1]) as folder:
+                    for object_id in ids:
+                        file = _File(os.open(object_id, _READ_FLAGS, dir_fd=folder))
+                        os.fsync(file.number)
+                    os.fsync(folder)
+                os.fsync(hour_folder)
+        os.fsync(self._root.number)
 
     def _open(self, tenant: str, object_id: str) -> LocalObject:
         with self._owner_folder(tenant, object_id) as folder:

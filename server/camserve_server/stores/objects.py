@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol, Self
 
 from camserve_server.base.errors import ApiError
@@ -49,14 +49,15 @@ class StoredObject(Protocol):
 class ObjectStore(Protocol):
     """Where objects are kept; failures of the disk or the service are ApiError(UPSTREAM_FAILED)."""
 
-    async def put(
-        self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float, durable: bool = False
-    ) -> str:
+    async def put(self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float) -> str:
         """Stores `data` and returns its new object id.
 
-        `durable` waits until the object would survive a loss of power; without it the object is whole or
-        absent after one, which is right for what can be computed again, such as heatmaps.
+        It survives a crash of the process. After a loss of power it is whole or absent, until `sync`; that is right
+        for what can be computed again, such as heatmaps.
         """
+
+    async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:
+        """Waits until these objects would survive a loss of power; many at once cost little more than one."""
 
     async def open(self, tenant: str, object_id: str) -> StoredObject:
         """Opens an object.
