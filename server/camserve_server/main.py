@@ -29,6 +29,7 @@ from camserve_server.core.signing import UrlSigner
 from camserve_server.core.sync_or_job import SyncOrJob
 from camserve_server.core.token_keys import IssuerKeys, JwksFile
 from camserve_server.core.tokens import TokenIssuer, TokenVerifier, VerificationKeys
+from camserve_server.core.uploads import UploadService
 from camserve_server.core.webhooks import WebhookService
 from camserve_server.engine.buffers import ByteBudget
 from camserve_server.engine.engine import Engine, EngineSettings
@@ -45,6 +46,8 @@ from camserve_server.rpc.jobs import JobServicer
 from camserve_server.rpc.models import ModelServicer
 from camserve_server.rpc.objects import ObjectServicer
 from camserve_server.rpc.server import internal_server, listen, public_server
+from camserve_server.rpc.signing_again import SigningAgain
+from camserve_server.rpc.uploads import UploadServicer
 from camserve_server.rpc.webhooks import WebhookServicer
 from camserve_server.stores import redis
 from camserve_server.stores.durability import Disk, needs_wait
@@ -56,6 +59,7 @@ from camserve_server.stores.local_objects import LocalObjects
 from camserve_server.stores.oauth_clients import OAuthClients
 from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.sealing import Sealer
+from camserve_server.stores.uploads import Uploads
 from camserve_server.stores.webhooks import Webhooks
 
 _log = structlog.get_logger("replica")
@@ -87,9 +91,10 @@ class Replica:
             tenant_claim=settings.jwt_tenant_claim,
         )
         verifier = TokenVerifier(issuers, clock, audience=settings.jwt_audience, tenant_claim=settings.jwt_tenant_claim)
+        url_keys = KeyRing(keys_dir / "urls.json", clock=clock)
         links = Links(
             self._objects,
-            UrlSigner(KeyRing(keys_dir / "urls.json", clock=clock)),
+            UrlSigner(url_keys),
             clock,
             prefix=settings.link_prefix,
             ttl_s=settings.url_ttl_s,
@@ -111,7 +116,18 @@ class Replica:
             timeout_s=settings.fetch_timeout_s,
             budget=budget,
         )
-        images = Images(urls, limit_bytes=settings.max_image_bytes, budget=budget)
+        uploads = UploadService(
+            Uploads(self._redis, self._disk),
+            self._objects,
+            self._imaging,
+            UrlSigner(url_keys, purpose="upload"),
+            budget,
+            clock,
+            prefix=settings.link_prefix,
+            link_s=settings.url_ttl_s,
+            retention_s=settings.upload_retention_hours * 3600,
+        )
+        images = Images(urls, uploads, limit_bytes=settings.max_image_bytes, budget=budget)
         intake = JobIntake(self._jobs, queue, infer, self._objects, clock)
         self._worker = JobWorker(
             queue,
@@ -165,11 +181,12 @@ class Replica:
                 ),
                 "webhooks": WebhookServicer(webhook_service, prefix=settings.link_prefix),
                 "models": ModelServicer(Models(self._engine)),
-                "objects": ObjectServicer(links),
+                "objects": ObjectServicer(links, uploads, prefix=settings.link_prefix),
+                "uploads": UploadServicer(uploads, prefix=settings.link_prefix, limit_bytes=settings.max_image_bytes),
                 "health": HealthServicer(health),
                 "auth": AuthServicer(TokenEndpoint(clients, issuer), issuer_keys),
             },
-            build_chain(verifier, self._draining, self._idempotency, links),
+            build_chain(verifier, self._draining, self._idempotency, SigningAgain(links, uploads)),
             max_image_bytes=settings.max_image_bytes,
         )
         self._internal, self._internal_health = internal_server()

@@ -41,7 +41,7 @@ def test_an_unknown_path_or_a_malformed_id_is_404(caller: httpx.Client, path: st
         ("GET", "/v1/infer", "POST"),
         ("PUT", "/v1/infer:batch", "POST"),
         ("OPTIONS", "/v1/models", "GET"),
-        ("PATCH", OBJECT, "GET, HEAD"),
+        ("PATCH", OBJECT, "GET, HEAD, PUT"),
         ("GET", "/oauth2/token", "POST"),
     ],
 )

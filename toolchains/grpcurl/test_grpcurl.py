@@ -148,3 +148,20 @@ def test_an_error_shows_its_details(grpcurl):
     printed = grpcurl("camserve.v1.ModelService/GetModel", data={"model": "nobody"})
     assert "Code: NotFound" in printed
     assert "model.not_found" in printed
+
+
+def test_an_upload(grpcurl):
+    data = star_png()
+    body = {"content_type": "image/png", "data": base64.b64encode(data).decode()}
+    made = json.loads(grpcurl("camserve.v1.UploadService/UploadImage", data={"size_bytes": len(data), "body": body}))
+    name = {"storage_id": made["storage_id"]}
+    assert json.loads(grpcurl("camserve.v1.UploadService/GetUpload", data=name)) == made
+    used = grpcurl("camserve.v1.InferenceService/Infer", data={"model": "shapes", "image": name})
+    assert json.loads(used)["classes"][0]["id"] == "star"
+    assert json.loads(grpcurl("camserve.v1.UploadService/DeleteUpload", data=name)) == {}
+    asked = {"media_type": "image/png", "size_bytes": len(data)}
+    link = json.loads(grpcurl("camserve.v1.UploadService/PresignUpload", data=asked))
+    url = urlsplit(link["upload_url"])
+    first = {"object_id": url.path.rpartition("/")[2], "token": parse_qs(url.query)["token"][0], "body": body}
+    stored = json.loads(grpcurl("camserve.v1.ObjectService/PutObject", data=first, token=None))
+    assert stored["storage_id"] == link["storage_id"]

@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     )
     url_ttl_s: int = Field(900, ge=1, le=604_800, description="How long a link to a heatmap works.")
     heatmap_retention_hours: float = Field(72, gt=0, le=8760, description="How long a stored heatmap is kept.")
+    upload_retention_hours: float = Field(72, gt=0, le=8760, description="How long an uploaded image is kept.")
     janitor_interval_s: float = Field(300, gt=0, description="Pause between removals of what expired.")
 
     roles: Annotated[tuple[Role, ...], NoDecode] = Field(ROLES, description="What this replica does.")

@@ -60,6 +60,8 @@ class Reason(StrEnum):
     JOB_RESULTS_EXPIRED = "job.results_expired"
     JOB_ALREADY_COMPLETED = "job.already_completed"
     CURSOR_INVALID = "cursor.invalid"
+    UPLOAD_NOT_FOUND = "upload.not_found"
+    RESOURCE_VERSION_CONFLICT = "resource.version_conflict"
     WEBHOOK_NOT_FOUND = "webhook.not_found"
     WEBHOOK_URL_NOT_ALLOWED = "webhook.url_not_allowed"
 
@@ -143,6 +145,8 @@ CATALOGUE: dict[Reason, Entry] = {
     Reason.JOB_RESULTS_EXPIRED: Entry(*_NOT_FOUND, "The job's results have expired."),
     Reason.JOB_ALREADY_COMPLETED: Entry("conflict", 409, "FAILED_PRECONDITION", "The job has already ended."),
     Reason.CURSOR_INVALID: Entry(*_VALIDATION, "The cursor is not valid for this listing."),
+    Reason.UPLOAD_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such upload."),
+    Reason.RESOURCE_VERSION_CONFLICT: Entry("conflict", 409, "FAILED_PRECONDITION", "The upload has come already."),
     Reason.WEBHOOK_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such webhook."),
     Reason.WEBHOOK_URL_NOT_ALLOWED: Entry(*_VALIDATION, "The webhook's URL is not one that events are sent to."),
 }

@@ -18,6 +18,7 @@ from camserve_server.base.tasks import ended
 from camserve_server.base.telemetry import JOB_ITEMS
 from camserve_server.core.image_urls import ImageUrls
 from camserve_server.core.infer import InferService
+from camserve_server.core.object_images import load
 from camserve_server.core.pace import Pace
 from camserve_server.core.stored_results import decode_options, encode_error, encode_result
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
@@ -199,15 +200,7 @@ class JobWorker:
     async def _open(self, tenant: str, spec: dict[str, str]) -> SharedBuffer:
         if "url" in spec:
             return await self._urls.open(tenant, spec["url"])
-        buffer = SharedBuffer.create("job", self._budget)
-        try:
-            async with await self._objects.open(tenant, spec["object_id"]) as stored:
-                async for chunk in stored.read(0, stored.size_bytes):
-                    await asyncio.to_thread(buffer.append, chunk)
-        except BaseException:
-            buffer.close()
-            raise
-        return buffer
+        return await load(self._objects, tenant, spec["object_id"], self._budget)
 
     async def _renew(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from camserve_server.engine.formats.exif import swaps_sides
 from camserve_server.engine.formats.raster import Limits, Raster, Want
 from camserve_server.engine.formats.source import PictureFile
 from camserve_server.engine.geometry import MAX_DRAWING_PX, Placement, longest_side, place
-from camserve_server.engine.imaging_requests import DecodeRequest, DeferredError
+from camserve_server.engine.imaging_requests import DecodeRequest, DeferredError, Probed
 from camserve_server.engine.input_spec import InputSpec
 from camserve_server.engine.sniff import MEDIA_TYPES, check_declaration, sniff
 
@@ -37,6 +37,19 @@ class Decoded:
     view: tuple[float, float, float, float]
     pixels: Image.Image
     base: Image.Image | None
+
+
+def probe(file: PictureFile, declared_media_type: str | None, file_name: str | None, limits: Limits) -> Probed:
+    """Check what can be told of a picture from its header.
+
+    Raises ApiError as `decode` does.
+    """
+    if file.size == 0:
+        raise ApiError(Reason.IMAGE_INVALID_FORMAT)
+    sniffed = sniff(file)
+    check_declaration(sniffed, declared_media_type, file_name)
+    pending = _open(sniffed.kind, file, limits)
+    return Probed(pending.width, pending.height, MEDIA_TYPES[sniffed.kind])
 
 
 def decode(file: PictureFile, request: DecodeRequest, limits: Limits) -> Decoded:

@@ -15,14 +15,16 @@ import structlog
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.engine.colormap import COLORMAPS
-from camserve_server.engine.imaging_answers import decoded_image, raise_error, rendered_heatmap
+from camserve_server.engine.imaging_answers import decoded_image, probed, raise_error, rendered_heatmap
 from camserve_server.engine.imaging_process import Answer, ImagingProcess, WorkerLostError
 from camserve_server.engine.imaging_requests import (
+    MAX_DECLARATION,
     DecodedImage,
     DecodeRequest,
     DeferredError,
     ImagingSettings,
     ImagingStats,
+    Probed,
     RenderedHeatmap,
     RenderRequest,
 )
@@ -38,6 +40,7 @@ __all__ = [
     "ImagingSettings",
     "ImagingStats",
     "InputSpec",
+    "Probed",
     "RenderRequest",
     "RenderedHeatmap",
 ]
@@ -132,6 +135,22 @@ class ImagingPool:
         except WorkerLostError:
             raise ApiError(Reason.IMAGE_REJECTED) from None
         return decoded_image(answer, request, self._budget)
+
+    async def probe(self, fd: int, size: int, *, declared_media_type: str | None, file_name: str | None) -> Probed:
+        """Check the header of a picture in a worker; what `fd` does not hold of its `size` bytes reads as zeros.
+
+        Raises ApiError as `decode` does.
+        """
+        message = {
+            "operation": "probe",
+            "size": size,
+            "declared_media_type": declared_media_type[:MAX_DECLARATION] if declared_media_type else None,
+            "file_name": file_name[-MAX_DECLARATION:] if file_name else None,
+        }
+        try:
+            return probed(await self._call(message, [fd]))
+        except WorkerLostError:
+            raise ApiError(Reason.IMAGE_REJECTED) from None
 
     async def render(self, request: RenderRequest, *, background: str | None = None) -> RenderedHeatmap:
         """Draw a heatmap in a worker, in the background as `decode` does.

@@ -17,6 +17,7 @@ from camserve_server.engine.imaging_requests import (
     DecodedImage,
     DecodeRequest,
     DeferredError,
+    Probed,
     RenderedHeatmap,
     RenderRequest,
 )
@@ -81,6 +82,21 @@ def decoded_image(answer: Answer, request: DecodeRequest, budget: ByteBudget | N
             _shared=shared,
         )
     except (KeyError, TypeError, ValueError, OSError):
+        raise ApiError(Reason.IMAGE_REJECTED) from None
+    finally:
+        close_all(answer.fds)
+
+
+def probed(answer: Answer) -> Probed:
+    """Return what an answer says of a header, or raise the error that it carries; IMAGE_REJECTED for any other."""
+    try:
+        raise_error(answer)
+        message = answer.message
+        width, height = (_side(message[name], _MAX_SIDE_PX) for name in ("width", "height"))
+        if message["media_type"] not in _MEDIA_TYPES:
+            raise ValueError("not what a worker says")
+        return Probed(width, height, message["media_type"])
+    except (KeyError, TypeError, ValueError):
         raise ApiError(Reason.IMAGE_REJECTED) from None
     finally:
         close_all(answer.fds)

@@ -13,7 +13,7 @@ from camserve_server.engine.colormap import COLORMAPS
 from camserve_server.engine.geometry import MAX_DRAWING_PX
 from camserve_server.engine.input_spec import InputSpec
 
-_MAX_DECLARATION: Final = 128
+MAX_DECLARATION: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class DecodeRequest:
         md5, media_type, name = self.expected_md5, self.declared_media_type, self.file_name
         return asdict(self) | {
             "expected_md5": None if md5 is None else md5.hex(),
-            "declared_media_type": None if media_type is None else media_type[:_MAX_DECLARATION],
-            "file_name": None if name is None else name[-_MAX_DECLARATION:],
+            "declared_media_type": None if media_type is None else media_type[:MAX_DECLARATION],
+            "file_name": None if name is None else name[-MAX_DECLARATION:],
         }
 
     @classmethod
@@ -81,6 +81,15 @@ class DecodeRequest:
             base_side=(base_side[0], base_side[1]) if isinstance(base_side, list) else base_side,
             defer_above_px=message["defer_above_px"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What the header of a picture says; `width` and `height` are upright."""
+
+    width: int
+    height: int
+    media_type: str
 
 
 class DeferredError(Exception):

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.buffers import open_anonymous
 from camserve_server.engine.confine import confine, limit_cpu, resident_bytes
-from camserve_server.engine.decode import decode
+from camserve_server.engine.decode import decode, probe
 from camserve_server.engine.formats.raster import Limits
 from camserve_server.engine.formats.source import PictureFile
 from camserve_server.engine.imaging_channel import DEFERRED, Channel, close_all
@@ -78,6 +79,9 @@ class Worker:
         operation = message["operation"]
         if operation == "decode":
             return self._decode(message, fds[0], out)
+        if operation == "probe":
+            file = PictureFile(fds[0], message["size"])
+            return asdict(probe(file, message["declared_media_type"], message["file_name"], self._limits))
         if operation == "render":
             return self._render(message, fds, out)
         if operation == "fault" and self._fault_injection:

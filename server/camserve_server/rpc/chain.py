@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from camserve_server.core.idempotency import Idempotency
-from camserve_server.core.links import Links
 from camserve_server.core.tokens import TokenVerifier
 from camserve_server.rpc.call import Interceptor
 from camserve_server.rpc.interceptors.auth import auth
@@ -14,10 +13,11 @@ from camserve_server.rpc.interceptors.idempotency import idempotency
 from camserve_server.rpc.interceptors.parse import parse
 from camserve_server.rpc.interceptors.telemetry import telemetry
 from camserve_server.rpc.interceptors.validate import validate
+from camserve_server.rpc.signing_again import SigningAgain
 
 
 def build_chain(
-    verifier: TokenVerifier, draining: Draining, keys: Idempotency, links: Links
+    verifier: TokenVerifier, draining: Draining, keys: Idempotency, sign_again: SigningAgain
 ) -> tuple[Interceptor, ...]:
     """Returns the links in the order in which a call meets them."""
     return (
@@ -28,5 +28,5 @@ def build_chain(
         auth(verifier),  # before any byte of the request is read
         parse,  # nothing is read for strangers
         validate,  # servicers see only requests that keep the rules
-        idempotency(keys, links),  # last: a refusal above has nothing to remember
+        idempotency(keys, sign_again),  # last: a refusal above has nothing to remember
     )

@@ -9,15 +9,17 @@ from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.image_urls import ImageUrls
 from camserve_server.core.infer_options import ImageSource
+from camserve_server.core.uploads import UploadService
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
-from camserve_server.rpc.upload import check_size
+from camserve_server.rpc.receiving import check_size
 
 
 class Images:
     """Finds the bytes of images, within a byte limit and a memory budget."""
 
-    def __init__(self, urls: ImageUrls, *, limit_bytes: int, budget: ByteBudget) -> None:
+    def __init__(self, urls: ImageUrls, uploads: UploadService, *, limit_bytes: int, budget: ByteBudget) -> None:
         self._urls = urls
+        self._uploads = uploads
         self._limit_bytes = limit_bytes
         self._budget = budget
 
@@ -25,12 +27,14 @@ class Images:
         """Returns where an image comes from.
 
         Raises ApiError: IMAGE_SOURCE_REQUIRED, IMAGE_URL_NOT_ALLOWED. Opening it may raise IMAGE_SOURCE_REQUIRED,
-        UPLOAD_TOO_LARGE, IMAGE_FETCH_FAILED, SERVICE_OVERLOADED when the budget is exhausted.
+        UPLOAD_TOO_LARGE, UPLOAD_NOT_FOUND, IMAGE_FETCH_FAILED, SERVICE_OVERLOADED when the budget is exhausted.
         """
         kind = image.WhichOneof("source")
         if kind == "url":
             self._urls.check(image.url)
             return ImageSource(partial(self._urls.open, tenant, image.url), image.url)
+        if kind == "storage_id":
+            return ImageSource(partial(self._uploads.open, tenant, image.storage_id))
         if kind is None:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
         return ImageSource(partial(asyncio.to_thread, self._copy, image))

@@ -17,9 +17,9 @@ from camserve_server.rpc.call import Call
 from camserve_server.rpc.fingerprint import fingerprint
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import Images
+from camserve_server.rpc.infer_upload import Receiver
 from camserve_server.rpc.options import infer_options
 from camserve_server.rpc.status import error_object
-from camserve_server.rpc.upload import Receiver
 
 
 class InferenceServicer:

@@ -1,4 +1,4 @@
-"""ObjectService: what a signed link leads to."""
+"""ObjectService: what a signed link leads to, and what comes by one."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ from collections.abc import AsyncIterator
 
 from google.api import httpbody_pb2
 
-from camserve.v1 import objects_pb2
+from camserve.v1 import objects_pb2, uploads_pb2
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.incoming import IncomingImage
 from camserve_server.core.links import Links
+from camserve_server.core.uploads import Grant, UploadService
 from camserve_server.rpc.call import Call
+from camserve_server.rpc.options import parse_md5
+from camserve_server.rpc.receiving import Declared, receive
+from camserve_server.rpc.uploads import created, room
 
 _EXTENSIONS = {"image/png": "png", "application/x-npy": "npy"}
 
 
 class ObjectServicer:
-    """Streams stored objects."""
+    """Streams stored objects, and stores presigned uploads; `prefix` begins every link."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, uploads: UploadService, *, prefix: str) -> None:
         self._links = links
+        self._uploads = uploads
+        self._prefix = prefix
 
     async def download(self, call: Call, request: objects_pb2.DownloadRequest) -> AsyncIterator[httpbody_pb2.HttpBody]:
         """Yields the object's bytes; the headers say length, type and that no browser may guess another."""
@@ -39,3 +47,45 @@ class ObjectServicer:
                 return
             async for data in stored.read(part.start, part.end):
                 yield httpbody_pb2.HttpBody(content_type=stored.content_type, data=data)
+
+    async def put_object(self, call: Call, requests: AsyncIterator[objects_pb2.PutObjectRequest]) -> uploads_pb2.Upload:
+        """Stores the image of a presigned upload."""
+        first = await anext(requests, None)
+        if first is None:
+            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+        grant = await self._uploads.granted(first.object_id, first.token)
+        presigned = grant.presigned
+        async with room() as made:
+
+            def begin(declared: Declared) -> IncomingImage:
+                _check_grant(declared, grant)
+                made.append(self._uploads.incoming(grant.tenant, presigned.media_type))
+                return made[0]
+
+            received = await receive(
+                call,
+                first,
+                requests,
+                begin,
+                size_bytes=presigned.size_bytes,
+                content_md5=presigned.md5,
+                limit_bytes=presigned.size_bytes,
+            )
+            if received.sink.size != presigned.size_bytes:
+                raise ApiError(Reason.PARAM_INVALID, "The upload has other bytes than the link is for.")
+            await received.sink.end()
+            record = await self._uploads.keep(
+                grant.tenant, received.sink, md5=parse_md5(presigned.md5), storage_id=grant.storage_id
+            )
+        return created(call, record, self._prefix)
+
+
+def _check_grant(declared: Declared, grant: Grant) -> None:
+    """Refuses what a link is not for as soon as it is declared."""
+    presigned = grant.presigned
+    if declared.media_type not in (presigned.media_type, "application/octet-stream", ""):
+        raise ApiError(Reason.MEDIA_MISMATCH)
+    if declared.size_bytes is not None and declared.size_bytes != presigned.size_bytes:
+        raise ApiError(Reason.PARAM_INVALID, "The upload has other bytes than the link is for.")
+    if presigned.md5 and declared.content_md5 and parse_md5(declared.content_md5) != parse_md5(presigned.md5):
+        raise ApiError(Reason.IMAGE_MD5_MISMATCH)

@@ -11,7 +11,7 @@ from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from camserve.v1 import auth_pb2, inference_pb2, jobs_pb2, models_pb2, objects_pb2, webhooks_pb2
+from camserve.v1 import auth_pb2, inference_pb2, jobs_pb2, models_pb2, objects_pb2, uploads_pb2, webhooks_pb2
 from camserve.v1 import health_pb2 as camserve_health_pb2
 from camserve_server.rpc.adapter import bind
 from camserve_server.rpc.call import Interceptor
@@ -28,6 +28,7 @@ def services() -> dict[str, ServiceDescriptor]:
         "inference": inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
         "jobs": jobs_pb2.DESCRIPTOR.services_by_name["JobService"],
         "webhooks": webhooks_pb2.DESCRIPTOR.services_by_name["WebhookService"],
+        "uploads": uploads_pb2.DESCRIPTOR.services_by_name["UploadService"],
         "models": models_pb2.DESCRIPTOR.services_by_name["ModelService"],
         "objects": objects_pb2.DESCRIPTOR.services_by_name["ObjectService"],
         "health": camserve_health_pb2.DESCRIPTOR.services_by_name["HealthService"],

@@ -79,7 +79,7 @@ class StreamWriter:
         self._held = bytearray()
         sink(bytes([STREAM_HEADER_BYTES]) + salt + prefix)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Adds `data`, writing each segment once it is known that another one follows."""
         rest = memoryview(data).cast("B")
         while len(self._held) + len(rest) > self._room():

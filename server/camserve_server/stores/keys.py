@@ -58,6 +58,16 @@ def idempotency(name: str, operation: str, digest: str) -> str:
     return f"{tenant(name)}idempotency:{operation}:{digest}"
 
 
+def upload(name: str, storage_id: str) -> str:
+    """A string: what is known of an upload, as JSON."""
+    return f"{tenant(name)}upload:{storage_id}"
+
+
+def presigned(name: str, storage_id: str) -> str:
+    """A string: what a presigned upload must be, as JSON."""
+    return f"{tenant(name)}presigned:{storage_id}"
+
+
 def webhook(name: str, webhook_id: str) -> str:
     """A hash: one webhook."""
     return f"{tenant(name)}webhook:{webhook_id}"

@@ -12,25 +12,24 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.stores.aead import DamagedError, RangeReader, StreamWriter
+from camserve_server.stores.aead import DamagedError, RangeReader
 from camserve_server.stores.keyring import KeyRing, MasterKey
-from camserve_server.stores.objects import HOUR_S, hour_of_id, new_object_id
+from camserve_server.stores.local_drafts import DraftFile, InThread, LocalDraft, Place
+from camserve_server.stores.local_files import FOLDER_FLAGS, File, make_folder, opened_folder
+from camserve_server.stores.objects import HOUR_S, Draft, hour_of_id, new_object_id
 from camserve_server.stores.preamble import MAX_PREAMBLE_BYTES, Preamble
 
 _DRAFTS = "drafts"
 _DRAFT_LIFETIME_S = 3600.0
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK a FIFO in the place of an object would hold the thread.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -50,9 +49,9 @@ class LocalObjects:
         self._clock = clock
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         # The root itself may be a link, by which an operator puts the objects on another disk.
-        self._root = _File(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        _make_folder(self._root.number, _DRAFTS)
-        self._drafts = _File(os.open(_DRAFTS, _FOLDER_FLAGS, dir_fd=self._root.number))
+        self._root = File(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        make_folder(self._root.number, _DRAFTS)
+        self._drafts = File(os.open(_DRAFTS, FOLDER_FLAGS, dir_fd=self._root.number))
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="objects")
 
     async def put(self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float) -> str:
@@ -62,8 +61,20 @@ class LocalObjects:
         leave a file that no longer opens.
         """
         object_id = new_object_id(expires_at)
-        await self._in_thread(lambda: self._write(tenant, object_id, data, content_type, expires_at))
+
+        def write() -> None:
+            with self._begin(tenant, object_id, content_type, expires_at) as draft:
+                draft.write(data)
+                draft.publish()
+
+        await self._in_thread(write)
         return object_id
+
+    async def draft(self, tenant: str, *, content_type: str, expires_at: float) -> Draft:
+        """Begins a file that appears whole, when it is committed, or not at all."""
+        object_id = new_object_id(expires_at)
+        file = await self._in_thread(lambda: self._begin(tenant, object_id, content_type, expires_at))
+        return LocalDraft(object_id, file, self._in_thread)
 
     async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:
         """Syncs the files, and each folder on the way to them once."""
@@ -91,43 +102,21 @@ class LocalObjects:
     def _keys(self, key: MasterKey) -> tuple[bytes, bytes]:
         return self._ring.subkey(key, "object preamble"), self._ring.subkey(key, "object content")
 
-    def _write(
-        self, tenant: str, object_id: str, data: bytes | memoryview, content_type: str, expires_at: float
-    ) -> None:
+    def _begin(self, tenant: str, object_id: str, content_type: str, expires_at: float) -> DraftFile:
         key = self._ring.primary()
-        preamble_key, content_key = self._keys(key)
-        preamble = Preamble(key.id_bytes, len(data), expires_at, content_type)
-        associated = preamble.associated(tenant, object_id)
-        draft = secrets.token_hex(16)
-        file = _File(os.open(draft, _CREATE_FLAGS, 0o600, dir_fd=self._drafts.number))
-        try:
-            file.write(preamble.sealed(preamble_key, associated))
-            writer = StreamWriter(file.write, content_key, associated)
-            writer.write(data)
-            writer.close()
-            self._publish(draft, tenant, object_id)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(draft, dir_fd=self._drafts.number)
-            raise
-
-    def _publish(self, draft: str, tenant: str, object_id: str) -> None:
-        hour, owner = _path(tenant, object_id)
-        _make_folder(self._root.number, hour)
-        with _folder(self._root.number, hour) as hour_folder:
-            _make_folder(hour_folder, owner)
-            with _folder(hour_folder, owner) as folder:
-                os.rename(draft, object_id, src_dir_fd=self._drafts.number, dst_dir_fd=folder)
+        preamble = Preamble(key.id_bytes, expires_at, content_type)
+        place = Place(self._root, self._drafts, *_path(tenant, object_id), object_id)
+        return DraftFile(place, preamble, self._keys(key), preamble.associated(tenant, object_id))
 
     def _sync(self, tenant: str, object_ids: Sequence[str]) -> None:
         by_hour: defaultdict[str, list[str]] = defaultdict(list)
         for object_id in object_ids:
             by_hour[_path(tenant, object_id)[0]].append(object_id)
         for hour, ids in by_hour.items():
-            with _folder(self._root.number, hour) as hour_folder:
-                with _folder(hour_folder, _path(tenant, ids[0])[1]) as folder:
+            with opened_folder(self._root.number, hour) as hour_folder:
+                with opened_folder(hour_folder, _path(tenant, ids[0])[1]) as folder:
                     for object_id in ids:
-                        file = _File(os.open(object_id, _READ_FLAGS, dir_fd=folder))
+                        file = File(os.open(object_id, _READ_FLAGS, dir_fd=folder))
                         os.fsync(file.number)
                     os.fsync(folder)
                 os.fsync(hour_folder)
@@ -135,7 +124,7 @@ class LocalObjects:
 
     def _open(self, tenant: str, object_id: str) -> LocalObject:
         with self._owner_folder(tenant, object_id) as folder:
-            file = _File(os.open(object_id, _READ_FLAGS, dir_fd=folder))
+            file = File(os.open(object_id, _READ_FLAGS, dir_fd=folder))
         preamble, seal = Preamble.parse(file.read_at(0, MAX_PREAMBLE_BYTES))
         key = self._ring.get(preamble.key_id)
         if key is None:
@@ -164,7 +153,7 @@ class LocalObjects:
     def _owner_folder(self, tenant: str, object_id: str) -> Iterator[int]:
         hour, owner = _path(tenant, object_id)
         try:
-            with _folder(self._root.number, hour) as hour_folder, _folder(hour_folder, owner) as folder:
+            with opened_folder(self._root.number, hour) as hour_folder, opened_folder(hour_folder, owner) as folder:
                 yield folder
         except FileNotFoundError as error:
             raise ApiError(Reason.OBJECT_NOT_FOUND) from error
@@ -201,7 +190,7 @@ class LocalObject:
         self,
         preamble: Preamble,
         reader: RangeReader,
-        in_thread: Callable[[Callable[[], bytes]], Coroutine[Any, Any, bytes]],
+        in_thread: InThread,
     ) -> None:
         self.size_bytes = preamble.size_bytes
         self.content_type = preamble.content_type
@@ -232,51 +221,12 @@ class LocalObject:
         await self.close()
 
 
-class _File:
-    """An open file that closes with the last reference to it.
-
-    A cancelled caller cannot know when the thread that works for it is done. The thread holds a reference,
-    so the number is never closed, and given to another file, under its hands.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __del__(self) -> None:
-        os.close(self.number)
-
-    def write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self.number, rest) :]
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        data = os.pread(self.number, length, offset)
-        while len(data) < length and (more := os.pread(self.number, length - len(data), offset + len(data))):
-            data += more
-        return data
-
-
 def _path(tenant: str, object_id: str) -> tuple[str, str]:
     hour = hour_of_id(object_id)
     if hour is None:
         raise ApiError(Reason.OBJECT_NOT_FOUND)
     # Decimal, because two base62 hours can be one name on a file system that ignores case.
     return str(hour), hashlib.sha256(tenant.encode()).hexdigest()[:32]
-
-
-def _make_folder(parent: int, name: str) -> None:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=parent)
-
-
-@contextlib.contextmanager
-def _folder(parent: int, name: str) -> Iterator[int]:
-    number = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
-    try:
-        yield number
-    finally:
-        os.close(number)
 
 
 def _remove(remove: Callable[..., None], name: str, folder: int) -> bool:

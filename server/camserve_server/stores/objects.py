@@ -46,6 +46,23 @@ class StoredObject(Protocol):
         """Closes the object."""
 
 
+class Draft(Protocol):
+    """An object that is being written: it appears whole with `commit`, and never after `discard`."""
+
+    @property
+    def object_id(self) -> str:
+        """The id that the object will have."""
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Adds bytes; the caller leaves them as they are until this returns."""
+
+    async def commit(self) -> None:
+        """Makes the object appear. After a loss of power it is whole or absent, until it is synced."""
+
+    async def discard(self) -> None:
+        """Gives it up; what was committed stays. May be called again."""
+
+
 class ObjectStore(Protocol):
     """Where objects are kept; failures of the disk or the service are ApiError(UPSTREAM_FAILED)."""
 
@@ -54,6 +71,12 @@ class ObjectStore(Protocol):
 
         It survives a crash of the process. After a loss of power it is whole or absent, until `sync`; that is right
         for what can be computed again, such as heatmaps.
+        """
+
+    async def draft(self, tenant: str, *, content_type: str, expires_at: float) -> Draft:
+        """Begins an object of unknown length, in bounded memory; whoever begins it commits or discards it.
+
+        What a crash leaves of it goes like what expired.
         """
 
     async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:

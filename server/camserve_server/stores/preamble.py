@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hmac
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from camserve_server.stores.aead import DamagedError
 
-_MAGIC = b"CSO1"
+_MAGIC = b"CSO2"
 _FIXED = struct.Struct(">4s4sQdB")
 _SEAL_BYTES = 32
 MAX_PREAMBLE_BYTES = _FIXED.size + 255 + _SEAL_BYTES
@@ -17,17 +17,17 @@ MAX_PREAMBLE_BYTES = _FIXED.size + 255 + _SEAL_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Preamble:
-    """Key id (4 bytes), length, expiry in unix seconds and media type of an object.
+    """Key id (4 bytes), expiry in unix seconds, media type and length of an object.
 
     On disk an HMAC-SHA256 follows it, so that these can be trusted without decrypting a segment. The same
-    bytes, with tenant and object id, are the associated data of the content: neither part can be moved to
-    another object or tenant.
+    bytes but for the length, which is known last, are with tenant and object id the associated data of the
+    content: neither part can be moved to another object or tenant.
     """
 
     key_id: bytes
-    size_bytes: int
     expires_at: float
     content_type: str
+    size_bytes: int = 0
 
     @classmethod
     def parse(cls, head: bytes) -> tuple[Self, bytes]:
@@ -40,7 +40,7 @@ class Preamble:
             content_type = head[_FIXED.size : _FIXED.size + length].decode("ascii")
         except (struct.error, UnicodeDecodeError) as error:
             raise DamagedError("the preamble is malformed") from error
-        preamble = cls(key_id, size_bytes, expires_at, content_type)
+        preamble = cls(key_id, expires_at, content_type, size_bytes)
         if magic != _MAGIC or len(head) < preamble.stored_bytes:
             raise DamagedError("the preamble is malformed")
         return preamble, head[preamble.stored_bytes - _SEAL_BYTES : preamble.stored_bytes]
@@ -51,18 +51,21 @@ class Preamble:
         return _FIXED.size + len(self.content_type) + _SEAL_BYTES
 
     def associated(self, tenant: str, object_id: str) -> bytes:
-        """Returns the associated data of the content: this preamble, the tenant and the object id."""
+        """Returns the associated data of the content: this without the length, the tenant and the object id."""
         owner = tenant.encode()
-        return self._plain() + struct.pack(">H", len(owner)) + owner + object_id.encode("ascii")
+        return replace(self, size_bytes=0)._plain() + struct.pack(">H", len(owner)) + owner + object_id.encode("ascii")
 
     def sealed(self, key: bytes, associated: bytes) -> bytes:
         """Returns the preamble as it is stored, with its seal; `associated` is from `associated()`."""
-        return self._plain() + hmac.digest(key, associated, "sha256")
+        return self._plain() + self._seal(key, associated)
 
     def check(self, key: bytes, associated: bytes, seal: bytes) -> None:
         """Raises DamagedError unless `seal` was made with this key for this preamble, tenant and object."""
-        if not hmac.compare_digest(hmac.digest(key, associated, "sha256"), seal):
+        if not hmac.compare_digest(self._seal(key, associated), seal):
             raise DamagedError("the preamble does not authenticate")
+
+    def _seal(self, key: bytes, associated: bytes) -> bytes:
+        return hmac.digest(key, struct.pack(">Q", self.size_bytes) + associated, "sha256")
 
     def _plain(self) -> bytes:
         content_type = self.content_type.encode("ascii")

@@ -130,6 +130,10 @@ class ErrorObject(_message.Message):
         """404 not_found, NOT_FOUND. The job's time is over: its results are removed."""
         job_already_completed: ErrorObject._Reason.ValueType  # 62
         """409 conflict, FAILED_PRECONDITION. The job ended before it could be canceled."""
+        upload_not_found: ErrorObject._Reason.ValueType  # 64
+        """404 not_found, NOT_FOUND. The upload never was, is gone, or is another tenant's."""
+        resource_version_conflict: ErrorObject._Reason.ValueType  # 65
+        """409 conflict, FAILED_PRECONDITION. The presigned upload has come already."""
         cursor_invalid: ErrorObject._Reason.ValueType  # 63
         """400 validation_error, INVALID_ARGUMENT. The cursor is altered, or another listing's."""
         webhook_not_found: ErrorObject._Reason.ValueType  # 70
@@ -240,6 +244,10 @@ class ErrorObject(_message.Message):
     """404 not_found, NOT_FOUND. The job's time is over: its results are removed."""
     job_already_completed: ErrorObject.Reason.ValueType  # 62
     """409 conflict, FAILED_PRECONDITION. The job ended before it could be canceled."""
+    upload_not_found: ErrorObject.Reason.ValueType  # 64
+    """404 not_found, NOT_FOUND. The upload never was, is gone, or is another tenant's."""
+    resource_version_conflict: ErrorObject.Reason.ValueType  # 65
+    """409 conflict, FAILED_PRECONDITION. The presigned upload has come already."""
     cursor_invalid: ErrorObject.Reason.ValueType  # 63
     """400 validation_error, INVALID_ARGUMENT. The cursor is altered, or another listing's."""
     webhook_not_found: ErrorObject.Reason.ValueType  # 70

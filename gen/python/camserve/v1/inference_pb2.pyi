@@ -31,6 +31,7 @@ class ImageInput(_message.Message):
 
     URL_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    STORAGE_ID_FIELD_NUMBER: _builtins.int
     CONTENT_MD5_FIELD_NUMBER: _builtins.int
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     url: _builtins.str
@@ -39,6 +40,8 @@ class ImageInput(_message.Message):
     """
     bytes: _builtins.bytes
     """Holds the encoded image (JPEG, PNG, TIFF or BMP); base64 in JSON. Past the byte limit: `upload.too_large`."""
+    storage_id: _builtins.str
+    """Names an image that was uploaded before. Unknown: `upload.not_found`."""
     content_md5: _builtins.str
     """Is the MD5 of the encoded image, base64 of 16 bytes. Another image than that: `image.md5_mismatch`."""
     media_type: _builtins.str
@@ -48,18 +51,19 @@ class ImageInput(_message.Message):
         *,
         url: _builtins.str = ...,
         bytes: _builtins.bytes = ...,
+        storage_id: _builtins.str = ...,
         content_md5: _builtins.str | None = ...,
         media_type: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5", "_media_type", b"_media_type", "bytes", b"bytes", "content_md5", b"content_md5", "media_type", b"media_type", "source", b"source", "url", b"url"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5", "_media_type", b"_media_type", "bytes", b"bytes", "content_md5", b"content_md5", "media_type", b"media_type", "source", b"source", "storage_id", b"storage_id", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5", "_media_type", b"_media_type", "bytes", b"bytes", "content_md5", b"content_md5", "media_type", b"media_type", "source", b"source", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5", "_media_type", b"_media_type", "bytes", b"bytes", "content_md5", b"content_md5", "media_type", b"media_type", "source", b"source", "storage_id", b"storage_id", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__content_md5: _TypeAlias = _typing.Literal["content_md5"]  # noqa: Y015
     _WhichOneofArgType__content_md5: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5"]  # noqa: Y015
     _WhichOneofReturnType__media_type: _TypeAlias = _typing.Literal["media_type"]  # noqa: Y015
     _WhichOneofArgType__media_type: _TypeAlias = _typing.Literal["_media_type", b"_media_type"]  # noqa: Y015
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["url", "bytes"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["url", "bytes", "storage_id"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__content_md5) -> _WhichOneofReturnType__content_md5 | None: ...

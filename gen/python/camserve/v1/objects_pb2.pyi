@@ -3,6 +3,7 @@
 isort:skip_file
 Objects that the service stores and hands out by signed links."""
 
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 import builtins as _builtins
@@ -41,3 +42,35 @@ class DownloadRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DownloadRequest: _TypeAlias = DownloadRequest  # noqa: Y015
+
+@_typing.final
+class PutObjectRequest(_message.Message):
+    """Carries the bytes of a presigned upload. Everything but `body.data` counts in the first message only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    object_id: _builtins.str
+    """Names the object, as the link does."""
+    token: _builtins.str
+    """Is the `token` parameter of the link."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """Carries the image."""
+
+    def __init__(
+        self,
+        *,
+        object_id: _builtins.str = ...,
+        token: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "object_id", b"object_id", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutObjectRequest: _TypeAlias = PutObjectRequest  # noqa: Y015

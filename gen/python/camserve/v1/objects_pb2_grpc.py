@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from camserve.v1 import objects_pb2 as camserve_dot_v1_dot_objects__pb2
+from camserve.v1 import uploads_pb2 as camserve_dot_v1_dot_uploads__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -27,7 +28,7 @@ if _version_not_supported:
 
 
 class ObjectServiceStub:
-    """Hands out stored objects.
+    """Hands out stored objects, and takes those that a link was made for.
     """
 
     def __init__(self, channel):
@@ -41,10 +42,15 @@ class ObjectServiceStub:
                 request_serializer=camserve_dot_v1_dot_objects__pb2.DownloadRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.PutObject = channel.stream_unary(
+                '/camserve.v1.ObjectService/PutObject',
+                request_serializer=camserve_dot_v1_dot_objects__pb2.PutObjectRequest.SerializeToString,
+                response_deserializer=camserve_dot_v1_dot_uploads__pb2.Upload.FromString,
+                _registered_method=True)
 
 
 class ObjectServiceServicer:
-    """Hands out stored objects.
+    """Hands out stored objects, and takes those that a link was made for.
     """
 
     def Download(self, request, context):
@@ -58,6 +64,15 @@ class ObjectServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutObject(self, request_iterator, context):
+        """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
+
+        Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ObjectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -65,6 +80,11 @@ def add_ObjectServiceServicer_to_server(servicer, server):
                     servicer.Download,
                     request_deserializer=camserve_dot_v1_dot_objects__pb2.DownloadRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'PutObject': grpc.stream_unary_rpc_method_handler(
+                    servicer.PutObject,
+                    request_deserializer=camserve_dot_v1_dot_objects__pb2.PutObjectRequest.FromString,
+                    response_serializer=camserve_dot_v1_dot_uploads__pb2.Upload.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -75,7 +95,7 @@ def add_ObjectServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ObjectService:
-    """Hands out stored objects.
+    """Hands out stored objects, and takes those that a link was made for.
     """
 
     @staticmethod
@@ -95,6 +115,33 @@ class ObjectService:
             '/camserve.v1.ObjectService/Download',
             camserve_dot_v1_dot_objects__pb2.DownloadRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutObject(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/camserve.v1.ObjectService/PutObject',
+            camserve_dot_v1_dot_objects__pb2.PutObjectRequest.SerializeToString,
+            camserve_dot_v1_dot_uploads__pb2.Upload.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 Objects that the service stores and hands out by signed links."""
 
 from camserve.v1 import objects_pb2 as _objects_pb2
+from camserve.v1 import uploads_pb2 as _uploads_pb2
 from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
@@ -28,7 +29,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ObjectServiceStub:
-    """Hands out stored objects."""
+    """Hands out stored objects, and takes those that a link was made for."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,10 +42,15 @@ class ObjectServiceStub:
     `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old and
     `object.not_found` when the object is gone.
     """
+    PutObject: _grpc.StreamUnaryMultiCallable[_objects_pb2.PutObjectRequest, _uploads_pb2.Upload]
+    """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
+
+    Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`.
+    """
 
 @_typing.type_check_only
 class ObjectServiceAsyncStub(ObjectServiceStub):
-    """Hands out stored objects."""
+    """Hands out stored objects, and takes those that a link was made for."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Download: _aio.UnaryStreamMultiCallable[_objects_pb2.DownloadRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -54,9 +60,14 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old and
     `object.not_found` when the object is gone.
     """
+    PutObject: _aio.StreamUnaryMultiCallable[_objects_pb2.PutObjectRequest, _uploads_pb2.Upload]  # type: ignore[assignment]
+    """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
+
+    Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`.
+    """
 
 class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Hands out stored objects."""
+    """Hands out stored objects, and takes those that a link was made for."""
 
     @_abc_1.abstractmethod
     def Download(
@@ -69,6 +80,17 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         The metadata `range` (one byte range, RFC 9110 section 14) selects a part, answered with 206. Fails with
         `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old and
         `object.not_found` when the object is gone.
+        """
+
+    @_abc_1.abstractmethod
+    def PutObject(
+        self,
+        request_iterator: _MaybeAsyncIterator[_objects_pb2.PutObjectRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_uploads_pb2.Upload, _abc.Awaitable[_uploads_pb2.Upload]]:
+        """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
+
+        Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`.
         """
 
 def add_ObjectServiceServicer_to_server(servicer: ObjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,23 +7,21 @@ import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 
-from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.idempotency import Idempotency
-from camserve_server.core.links import Links
 from camserve_server.rpc.call import Call, Interceptor, Proceed
 from camserve_server.rpc.fingerprint import fingerprint
+from camserve_server.rpc.signing_again import SigningAgain
 
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
-def idempotency(keys: Idempotency, links: Links) -> Interceptor:
+def idempotency(keys: Idempotency, sign_again: SigningAgain) -> Interceptor:
     """Returns the link that runs a call under its key; of a client stream, once the servicer has received it."""
 
     async def once(
@@ -41,7 +39,7 @@ def idempotency(keys: Idempotency, links: Links) -> Interceptor:
         answer, call.replayed = await keys.run(
             call.identity.tenant, call.policy.operation, key, await asyncio.to_thread(digest), execute
         )
-        return _answer(call, answer, links)
+        return _answer(call, answer, sign_again)
 
     async def check(call: Call, proceed: Proceed) -> None:
         key = call.metadata.get("idempotency-key")
@@ -81,7 +79,7 @@ def _error_record(call: Call, error: ApiError) -> bytes:
     return orjson.dumps({"error": error.fields(), "request_id": call.request_id}) + b"\n"
 
 
-def _answer(call: Call, record: bytes, links: Links) -> Message:
+def _answer(call: Call, record: bytes, sign_again: SigningAgain) -> Message:
     """Returns the message of a record and makes its headers the call's; raises the error of one that is an error."""
     line, _, body = record.partition(b"\n")
     head: dict[str, Any] = orjson.loads(line)
@@ -91,12 +89,5 @@ def _answer(call: Call, record: bytes, links: Links) -> Message:
     call.headers, call.http_code = head["headers"], head["http_code"]
     message = message_factory.GetMessageClass(call.method.output_type).FromString(body)
     if call.replayed:
-        _sign_again(call.identity.tenant, message, links)
+        sign_again(call.identity.tenant, message)
     return message
-
-
-def _sign_again(tenant: str, message: Message, links: Links) -> None:
-    if isinstance(message, inference_pb2.InferResponse) and message.heatmap.HasField("url"):
-        link = links.sign(tenant, urlsplit(message.heatmap.url).path.rpartition("/")[2])
-        message.heatmap.url = link.url
-        message.heatmap.expires_at.FromSeconds(int(link.expires_at))

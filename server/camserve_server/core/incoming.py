@@ -1,0 +1,143 @@
+"""An image on its way into the store: checked, hashed and encrypted while it comes, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.tasks import ended
+from camserve_server.engine.buffers import ByteBudget
+from camserve_server.engine.imaging import ImagingPool, Probed
+from camserve_server.engine.peek import Peek
+from camserve_server.engine.sniff import MEDIA_TYPES, check_declaration, sniff
+from camserve_server.stores.objects import Draft, ObjectStore
+
+# One way to a thread and back for so much; two pieces are in memory at most.
+_PIECE_BYTES = 512 * 1024
+# What a format is told by; a type that is not taken is refused when so much has come.
+_HEAD_BYTES = 4096
+
+
+class IncomingImage:
+    """Takes bytes in order and writes them on; whoever makes it calls `discard` in the end, kept or not.
+
+    `media_type` and `file_name` are what the caller declared.
+    """
+
+    def __init__(
+        self,
+        tenant: str,
+        objects: ObjectStore,
+        imaging: ImagingPool,
+        budget: ByteBudget,
+        *,
+        expires_at: float,
+        media_type: str | None,
+        file_name: str | None,
+    ) -> None:
+        self._tenant = tenant
+        self._objects = objects
+        self._imaging = imaging
+        self._expires_at = expires_at
+        self._declared = (media_type, file_name)
+        self._peek = Peek(budget)
+        self._sha256 = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._waiting = bytearray()
+        self._writing: asyncio.Task[None] | None = None
+        self._draft: Draft | None = None
+        self.size = 0
+        self.media_type = ""
+        """What the bytes are, once the first of them have come."""
+
+    @property
+    def sha256(self) -> bytes:
+        """The digest of what came, once it has ended."""
+        return self._sha256.digest()
+
+    async def append(self, data: bytes | bytearray) -> None:
+        """Adds bytes; what went wrong with earlier ones is raised here."""
+        self._waiting += data
+        self.size += len(data)
+        if len(self._waiting) >= (_PIECE_BYTES if self._draft else _HEAD_BYTES):
+            await self._write_on()
+
+    async def end(self) -> None:
+        """Ends the image: what waits is written. Raises ApiError(IMAGE_SOURCE_REQUIRED) when nothing has come."""
+        if not self.size:
+            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+        if self._waiting:
+            await self._write_on()
+        await self._settled()
+
+    async def check(self, md5: bytes | None) -> Probed | None:
+        """Returns what the header of an ended image says, None where its beginning does not tell.
+
+        Raises ApiError: IMAGE_MD5_MISMATCH, and as ImagingPool.probe.
+        """
+        if md5 is not None and self._md5.digest() != md5:
+            raise ApiError(Reason.IMAGE_MD5_MISMATCH)
+        self._peek.finish()
+        media_type, file_name = self._declared
+        try:
+            return await self._imaging.probe(
+                self._peek.fd, self.size, declared_media_type=media_type, file_name=file_name
+            )
+        except ApiError as error:
+            if self._peek.complete or error.reason is not Reason.IMAGE_DECODING_FAILED:
+                raise
+            return None
+        finally:
+            self._peek.close()
+
+    async def commit(self) -> str:
+        """Makes the object and returns its id; it is on the disk then."""
+        if self._draft is None:
+            raise RuntimeError("nothing was received")
+        await self._draft.commit()
+        await self._objects.sync(self._tenant, [self._draft.object_id])
+        return self._draft.object_id
+
+    async def discard(self) -> None:
+        """Lets go of everything but a committed object."""
+        if self._writing:
+            await ended([self._writing])
+        self._peek.close()
+        if self._draft:
+            await self._draft.discard()
+
+    async def _write_on(self) -> None:
+        await self._settled()
+        piece, self._waiting = self._waiting, bytearray()
+        if self._draft is None:
+            kind = sniff(_Head(piece))
+            check_declaration(kind, *self._declared)
+            self.media_type = MEDIA_TYPES[kind.kind]
+            self._draft = await self._objects.draft(
+                self._tenant, content_type=self.media_type, expires_at=self._expires_at
+            )
+        self._writing = asyncio.create_task(self._write(self._draft, piece))
+
+    async def _write(self, draft: Draft, piece: bytearray) -> None:
+        await asyncio.to_thread(self._look_at, piece)
+        await draft.write(piece)
+
+    def _look_at(self, piece: bytearray) -> None:
+        self._sha256.update(piece)
+        self._md5.update(piece)
+        self._peek.feed(piece)
+
+    async def _settled(self) -> None:
+        if self._writing:
+            await self._writing
+
+
+class _Head:
+    """The beginning of a file."""
+
+    def __init__(self, data: bytearray) -> None:
+        self._data = data
+
+    def at(self, offset: int, n_bytes: int) -> bytes:
+        return bytes(self._data[offset : offset + n_bytes])

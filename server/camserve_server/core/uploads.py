@@ -1,0 +1,172 @@
+"""Images that are stored once and used many times."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+
+from camserve_server.base.clock import Clock
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.ids import derived_id, new_id
+from camserve_server.core.incoming import IncomingImage
+from camserve_server.core.object_images import load
+from camserve_server.core.signing import UrlSigner
+from camserve_server.engine.buffers import ByteBudget, SharedBuffer
+from camserve_server.engine.imaging import ImagingPool
+from camserve_server.stores.objects import ObjectStore
+from camserve_server.stores.uploads import Presigned, UploadRecord, Uploads
+
+_STORAGE_ID = re.compile(r"img_[0-9A-Za-z]{22}")
+_OBJECT = "obj_"
+# As long as an idempotency key may ask for the link again.
+_PROMISED_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLink:
+    """Where the bytes of a presigned upload go, until `expires_at` (unix seconds)."""
+
+    storage_id: str
+    url: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a link to upload to allows."""
+
+    tenant: str
+    storage_id: str
+    presigned: Presigned
+
+
+class UploadService:
+    """Keeps images for `retention_s`; links begin with `prefix` and work for `link_s`."""
+
+    def __init__(
+        self,
+        uploads: Uploads,
+        objects: ObjectStore,
+        imaging: ImagingPool,
+        signer: UrlSigner,
+        budget: ByteBudget,
+        clock: Clock,
+        *,
+        prefix: str,
+        link_s: float,
+        retention_s: float,
+    ) -> None:
+        self._uploads = uploads
+        self._objects = objects
+        self._imaging = imaging
+        self._signer = signer
+        self._budget = budget
+        self._clock = clock
+        self._prefix = prefix
+        self._link_s = link_s
+        self._retention_s = retention_s
+
+    def incoming(self, tenant: str, media_type: str | None, file_name: str | None = None) -> IncomingImage:
+        """Returns what takes the bytes of an image of the declared type."""
+        return IncomingImage(
+            tenant,
+            self._objects,
+            self._imaging,
+            self._budget,
+            expires_at=self._clock.now() + self._retention_s,
+            media_type=media_type,
+            file_name=file_name,
+        )
+
+    async def keep(
+        self,
+        tenant: str,
+        incoming: IncomingImage,
+        *,
+        md5: bytes | None,
+        storage_id: str | None = None,
+        nonce: str | None = None,
+    ) -> UploadRecord:
+        """Keeps an image that has ended; under a nonce a second time is the first one again.
+
+        Raises ApiError as IncomingImage does, and RESOURCE_VERSION_CONFLICT when `storage_id` has its image already.
+        """
+        probed = await incoming.check(md5)
+        object_id = await incoming.commit()
+        now = self._clock.now()
+        record = UploadRecord(
+            storage_id=storage_id or (derived_id("img", nonce) if nonce else new_id("img")),
+            object_id=object_id,
+            size_bytes=incoming.size,
+            media_type=incoming.media_type,
+            width=probed.width if probed else None,
+            height=probed.height if probed else None,
+            sha256=incoming.sha256.hex(),
+            created_ms=round(now * 1000),
+            expires_ms=round((now + self._retention_s) * 1000),
+        )
+        kept = await self._uploads.create(tenant, record)
+        if kept.object_id != object_id:
+            with contextlib.suppress(ApiError):
+                await self._objects.delete(tenant, object_id)
+            if storage_id:
+                raise ApiError(Reason.RESOURCE_VERSION_CONFLICT)
+        return kept
+
+    async def get(self, tenant: str, storage_id: str) -> UploadRecord:
+        """Returns an upload; raises ApiError(UPLOAD_NOT_FOUND)."""
+        record = await self._uploads.get(tenant, storage_id) if _STORAGE_ID.fullmatch(storage_id) else None
+        if record is None or record.expires_ms <= self._clock.now() * 1000:
+            raise ApiError(Reason.UPLOAD_NOT_FOUND)
+        return record
+
+    async def delete(self, tenant: str, storage_id: str) -> None:
+        """Removes an upload; raises ApiError(UPLOAD_NOT_FOUND)."""
+        record = await self.get(tenant, storage_id)
+        # In this order a crash in between leaves an object that nobody knows, which goes when it expires.
+        if not await self._uploads.delete(tenant, storage_id):
+            raise ApiError(Reason.UPLOAD_NOT_FOUND)
+        await self._objects.delete(tenant, record.object_id)
+
+    async def open(self, tenant: str, storage_id: str) -> SharedBuffer:
+        """Returns the image in shared memory.
+
+        Raises ApiError: UPLOAD_NOT_FOUND, UPSTREAM_FAILED, SERVICE_OVERLOADED when the budget is exhausted.
+        """
+        record = await self.get(tenant, storage_id)
+        try:
+            return await load(self._objects, tenant, record.object_id, self._budget)
+        except ApiError as error:
+            if error.reason is Reason.OBJECT_NOT_FOUND:
+                # Removed since the record was read.
+                raise ApiError(Reason.UPLOAD_NOT_FOUND) from None
+            raise
+
+    async def presign(self, tenant: str, presigned: Presigned, *, nonce: str | None = None) -> UploadLink:
+        """Returns a link to which anybody may send one image of that kind, once."""
+        storage_id = derived_id("img", nonce) if nonce else new_id("img")
+        expires_at = self._clock.now() + _PROMISED_S + self._link_s
+        await self._uploads.promise(tenant, storage_id, presigned, expires_ms=round(expires_at * 1000))
+        return self.link(tenant, storage_id)
+
+    def link(self, tenant: str, storage_id: str) -> UploadLink:
+        """Returns a link of a presigned upload that works from now on."""
+        expires_at = float(int(self._clock.now() + self._link_s))
+        object_id = _OBJECT + storage_id.removeprefix("img_")
+        token = self._signer.sign(tenant, object_id, expires_at)
+        return UploadLink(storage_id, f"{self._prefix}/v1/objects/{object_id}?token={token}", expires_at)
+
+    async def granted(self, object_id: str, token: str) -> Grant:
+        """Returns what a link allows.
+
+        Raises ApiError: SIGNATURE_INVALID, SIGNATURE_EXPIRED, RESOURCE_VERSION_CONFLICT once the image has come.
+        """
+        tenant = self._signer.verify(object_id, token, self._clock.now())
+        storage_id = "img_" + object_id.removeprefix(_OBJECT)
+        if await self._uploads.get(tenant, storage_id):
+            raise ApiError(Reason.RESOURCE_VERSION_CONFLICT)
+        presigned = await self._uploads.promised(tenant, storage_id)
+        if presigned is None:
+            raise ApiError(Reason.SIGNATURE_EXPIRED)
+        return Grant(tenant, storage_id, presigned)

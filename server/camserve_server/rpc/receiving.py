@@ -1,0 +1,156 @@
+"""Receives a streamed image, raw or multipart, into whatever takes its bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from google.api import httpbody_pb2
+
+from camserve.v1 import inference_pb2
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.rpc.call import Call
+from camserve_server.rpc.multipart_form import MultipartForm
+from camserve_server.rpc.options import parse_md5
+
+MULTIPART = "multipart/form-data"
+
+
+class Part(Protocol):
+    """A message of a streamed image."""
+
+    @property
+    def body(self) -> httpbody_pb2.HttpBody:
+        """Carries bytes."""
+
+
+class Sink(Protocol):
+    """Takes the bytes of an image in order."""
+
+    size: int
+
+    async def append(self, data: bytes | bytearray) -> None:
+        """Adds bytes."""
+
+
+S = TypeVar("S", bound=Sink)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a caller says of an image: in the first message, or `in_form` in the part that holds it.
+
+    `size_bytes` is None where it was not said; `content_md5` is the text as it came. `options` are those of the form,
+    known once it has ended.
+    """
+
+    media_type: str | None
+    content_md5: str | None
+    size_bytes: int | None = None
+    in_form: bool = False
+    file_name: str | None = None
+    options: inference_pb2.InferRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[S]):
+    """An image that came whole: what took its bytes, and what was said of it."""
+
+    sink: S
+    declared: Declared
+
+
+async def receive(
+    call: Call,
+    first: Part,
+    rest: AsyncIterator[Part],
+    begin: Callable[[Declared], S],
+    *,
+    size_bytes: int | None,
+    content_md5: str | None,
+    limit_bytes: int,
+) -> Received[S]:
+    """Returns the image once it is whole; `begin` makes what takes its bytes, and may refuse what is declared.
+
+    `size_bytes` and `content_md5` are the first message's; over REST the headers count. Raises ApiError:
+    UPLOAD_LENGTH_REQUIRED, UPLOAD_TOO_LARGE, IMAGE_SOURCE_REQUIRED, JSON_MALFORMED, PARAM_INVALID, and what `begin` and
+    the sink raise.
+    """
+    media_type = first.body.content_type.partition(";")[0].strip().lower()
+    if media_type == MULTIPART:
+        return await _multipart(call, first, rest, begin, limit_bytes)
+    declared = Declared(
+        media_type,
+        (call.metadata.get("content-md5") if call.rest else None) or content_md5,
+        _length(call) if call.rest else size_bytes,
+    )
+    return await _raw(first, rest, begin, declared, limit_bytes)
+
+
+def check_size(size_bytes: int, limit_bytes: int) -> None:
+    """Raises ApiError(UPLOAD_TOO_LARGE) for more bytes than the limit."""
+    if size_bytes > limit_bytes:
+        limit_mb, actual_mb = round(limit_bytes / 1e6, 3), round(size_bytes / 1e6, 3)
+        raise ApiError(Reason.UPLOAD_TOO_LARGE, limit_mb=limit_mb, actual_mb=actual_mb)
+
+
+async def _raw(
+    first: Part, rest: AsyncIterator[Part], begin: Callable[[Declared], S], declared: Declared, limit_bytes: int
+) -> Received[S]:
+    if declared.size_bytes is None and not declared.content_md5:
+        raise ApiError(Reason.UPLOAD_LENGTH_REQUIRED)
+    if declared.size_bytes is not None:
+        check_size(declared.size_bytes, limit_bytes)
+    sink = begin(declared)
+    await _append(sink, first.body.data, limit_bytes)
+    async for message in rest:
+        await _append(sink, message.body.data, limit_bytes)
+    if declared.size_bytes is not None and sink.size != declared.size_bytes:
+        raise ApiError(
+            Reason.PARAM_INVALID,
+            "The upload has other bytes than it declared.",
+            declared_bytes=declared.size_bytes,
+            received_bytes=sink.size,
+        )
+    if sink.size == 0:
+        raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+    return Received(sink, declared)
+
+
+async def _multipart(
+    call: Call, first: Part, rest: AsyncIterator[Part], begin: Callable[[Declared], S], limit_bytes: int
+) -> Received[S]:
+    form = MultipartForm(first.body.content_type)
+    declared_md5 = parse_md5(call.metadata.get("content-md5"))
+    body_md5 = hashlib.md5(usedforsecurity=False) if declared_md5 else None
+    sink: S | None = None
+    chunk = first.body.data
+    while True:
+        if body_md5:
+            await asyncio.to_thread(body_md5.update, chunk)
+        for data in form.feed(chunk):
+            sink = sink or begin(Declared(form.media_type, form.content_md5, in_form=True, file_name=form.file_name))
+            await _append(sink, data, limit_bytes)
+        message = await anext(rest, None)
+        if message is None:
+            break
+        chunk = message.body.data
+    form.finish()
+    # A client may mean the whole body or the file by the header; the file is checked when it is whole.
+    whole_body = body_md5 is not None and body_md5.digest() == declared_md5
+    md5 = form.content_md5 or (None if whole_body else call.metadata.get("content-md5"))
+    declared = Declared(form.media_type, md5, in_form=True, file_name=form.file_name, options=form.request)
+    return Received(sink or begin(declared), declared)
+
+
+async def _append(sink: Sink, data: bytes | bytearray, limit_bytes: int) -> None:
+    check_size(sink.size + len(data), limit_bytes)
+    await sink.append(data)
+
+
+def _length(call: Call) -> int | None:
+    length = call.metadata.get("x-camserve-content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None

@@ -1,0 +1,119 @@
+"""UploadService: images that are stored once and used many times."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from google.protobuf import empty_pb2
+
+from camserve.v1 import uploads_pb2 as pb
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.incoming import IncomingImage
+from camserve_server.core.uploads import UploadService
+from camserve_server.rpc.answers import timestamp
+from camserve_server.rpc.call import Call
+from camserve_server.rpc.options import parse_md5
+from camserve_server.rpc.receiving import Declared, Received, check_size, receive
+from camserve_server.stores.uploads import Presigned, UploadRecord
+
+
+class UploadServicer:
+    """Converts between messages and the rules in core/uploads; `prefix` begins every link."""
+
+    def __init__(self, uploads: UploadService, *, prefix: str, limit_bytes: int) -> None:
+        self._uploads = uploads
+        self._prefix = prefix
+        self._limit_bytes = limit_bytes
+
+    async def upload_image(self, call: Call, requests: AsyncIterator[pb.UploadImageRequest]) -> pb.Upload:
+        """Stores the image that is streamed."""
+        tenant = call.identity.tenant
+        first = await anext(requests, None)
+        if first is None:
+            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+        async with room() as made:
+
+            def begin(declared: Declared) -> IncomingImage:
+                parse_md5(declared.content_md5)
+                made.append(self._uploads.incoming(tenant, declared.media_type, declared.file_name))
+                return made[0]
+
+            received = await receive(
+                call,
+                first,
+                requests,
+                begin,
+                size_bytes=first.size_bytes if first.HasField("size_bytes") else None,
+                content_md5=first.content_md5,
+                limit_bytes=self._limit_bytes,
+            )
+            if received.declared.options:
+                raise ApiError(Reason.PARAM_INVALID, "An upload has no options: leave them to the call that uses it.")
+            await received.sink.end()
+            answer: pb.Upload = await call.once(lambda: received.sink.sha256, lambda: self._keep(call, received))
+            return answer
+
+    async def presign_upload(self, call: Call, request: pb.PresignUploadRequest) -> pb.PresignUploadResponse:
+        """Returns a link to upload to."""
+        check_size(request.size_bytes, self._limit_bytes)
+        md5 = request.content_md5 or None
+        parse_md5(md5)
+        link = await self._uploads.presign(
+            call.identity.tenant, Presigned(request.media_type, request.size_bytes, md5), nonce=call.nonce
+        )
+        call.http_code = 201
+        answer = pb.PresignUploadResponse(
+            storage_id=link.storage_id,
+            upload_url=link.url,
+            method="PUT",
+            headers={"Content-Type": request.media_type} | ({"Content-MD5": md5} if md5 else {}),
+        )
+        answer.expires_at.FromSeconds(int(link.expires_at))
+        return answer
+
+    async def get_upload(self, call: Call, request: pb.GetUploadRequest) -> pb.Upload:
+        """Returns what is known of an upload."""
+        return _upload(await self._uploads.get(call.identity.tenant, request.storage_id))
+
+    async def delete_upload(self, call: Call, request: pb.DeleteUploadRequest) -> empty_pb2.Empty:
+        """Removes an upload."""
+        await self._uploads.delete(call.identity.tenant, request.storage_id)
+        call.http_code = 204
+        return empty_pb2.Empty()
+
+    async def _keep(self, call: Call, received: Received[IncomingImage]) -> pb.Upload:
+        md5 = parse_md5(received.declared.content_md5)
+        record = await self._uploads.keep(call.identity.tenant, received.sink, md5=md5, nonce=call.nonce)
+        return created(call, record, self._prefix)
+
+
+@asynccontextmanager
+async def room() -> AsyncIterator[list[IncomingImage]]:
+    """Gives room for an image that may come, and lets go of it whatever happens."""
+    made: list[IncomingImage] = []
+    try:
+        yield made
+    finally:
+        for incoming in made:
+            await incoming.discard()
+
+
+def created(call: Call, record: UploadRecord, prefix: str) -> pb.Upload:
+    """Returns what is known of an upload that has just come, and makes the answer a 201 that says where it is."""
+    call.http_code = 201
+    call.headers["location"] = f"{prefix}/v1/uploads/{record.storage_id}"
+    return _upload(record)
+
+
+def _upload(record: UploadRecord) -> pb.Upload:
+    return pb.Upload(
+        storage_id=record.storage_id,
+        size_bytes=record.size_bytes,
+        media_type=record.media_type,
+        width=record.width,
+        height=record.height,
+        sha256=record.sha256,
+        created_at=timestamp(record.created_ms),
+        expires_at=timestamp(record.expires_ms),
+    )

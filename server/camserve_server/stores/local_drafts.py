@@ -1,0 +1,101 @@
+"""Objects of the local store while they are written: whole under their name at the end, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from camserve_server.stores.aead import StreamWriter
+from camserve_server.stores.local_files import File, make_folder, opened_folder
+from camserve_server.stores.preamble import Preamble
+
+InThread = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
+
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a draft is written and where it goes: `hour` and `owner` are the folders below the root."""
+
+    root: File
+    drafts: File
+    hour: str
+    owner: str
+    object_id: str
+
+
+class DraftFile:
+    """A file that is being written, by one thread at a time; leaving it unpublished removes it."""
+
+    def __init__(self, place: Place, preamble: Preamble, keys: tuple[bytes, bytes], associated: bytes) -> None:
+        self._place = place
+        self._preamble = preamble
+        self._preamble_key, content_key = keys
+        self._associated = associated
+        self._name = secrets.token_hex(16)
+        self._file = File(os.open(self._name, _CREATE_FLAGS, 0o600, dir_fd=place.drafts.number))
+        self._published = False
+        self._size_bytes = 0
+        try:
+            # The length, which is known last, is written over it.
+            self._file.write(preamble.sealed(self._preamble_key, associated))
+            self._writer = StreamWriter(self._file.write, content_key, associated)
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Adds bytes."""
+        self._writer.write(data)
+        self._size_bytes += len(data)
+
+    def publish(self) -> None:
+        """Makes the file appear under its name."""
+        self._writer.close()
+        preamble = replace(self._preamble, size_bytes=self._size_bytes)
+        self._file.write_at(0, preamble.sealed(self._preamble_key, self._associated))
+        place = self._place
+        make_folder(place.root.number, place.hour)
+        with opened_folder(place.root.number, place.hour) as hour:
+            make_folder(hour, place.owner)
+            with opened_folder(hour, place.owner) as owner:
+                os.rename(self._name, place.object_id, src_dir_fd=place.drafts.number, dst_dir_fd=owner)
+        self._published = True
+
+    def discard(self) -> None:
+        """Removes the file unless it was published."""
+        if not self._published:
+            with contextlib.suppress(OSError):
+                os.unlink(self._name, dir_fd=self._place.drafts.number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+
+class LocalDraft:
+    """A Draft in a file."""
+
+    def __init__(self, object_id: str, file: DraftFile, in_thread: InThread) -> None:
+        self.object_id = object_id
+        self._file = file
+        self._in_thread = in_thread
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypts and writes."""
+        await self._in_thread(lambda: self._file.write(data))
+
+    async def commit(self) -> None:
+        """Makes the object appear."""
+        await self._in_thread(self._file.publish)
+
+    async def discard(self) -> None:
+        """Removes the file unless it was committed."""
+        await self._in_thread(self._file.discard)

@@ -1,0 +1,255 @@
+"""Images that are stored once: raw, multipart, presigned; and what uses them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import socket
+import time
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx
+import pytest
+from tests.e2e.test_jobs import finished
+from tests.images import encoded, star_png
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def api(stack):
+    headers = stack.headers(tenant=f"uploads-{uuid4()}")
+    with httpx.Client(base_url=stack.edge_url, headers=headers, timeout=60) as client:
+        yield client
+
+
+def md5_of(data):
+    return base64.b64encode(hashlib.md5(data).digest()).decode()
+
+
+def upload(api, data=None, media_type="image/png", **headers):
+    return api.post(
+        "/v1/uploads", content=star_png() if data is None else data, headers={"content-type": media_type, **headers}
+    )
+
+
+def presign(api, data=None, **changes):
+    body = {"media_type": "image/png", "size_bytes": str(len(data or star_png()))} | changes
+    return api.post("/v1/uploads:presign", json=body)
+
+
+def put(link, data=None, **headers):
+    return httpx.put(link["upload_url"], content=data or star_png(), headers={**link["headers"], **headers})
+
+
+def error_code(answer):
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def infer(api, storage_id, **changes):
+    return api.post("/v1/infer", json={"model": "shapes", "image": {"storage_id": storage_id}} | changes)
+
+
+def stored_files(stack):
+    return sum(path.is_file() for path in (stack.data_dir / "objects").rglob("*"))
+
+
+def test_a_raw_upload_is_stored_described_used_and_removed(api):
+    answer = upload(api, **{"content-md5": md5_of(star_png())})
+    assert answer.status_code == 201, answer.text
+    made = answer.json()
+    assert answer.headers["location"] == f"{str(api.base_url).rstrip('/')}/v1/uploads/{made['storage_id']}"
+    assert made | {"storage_id": "", "created_at": "", "expires_at": ""} == {
+        "storage_id": "",
+        "size_bytes": str(len(star_png())),
+        "media_type": "image/png",
+        "width": 160,
+        "height": 160,
+        "sha256": hashlib.sha256(star_png()).hexdigest(),
+        "created_at": "",
+        "expires_at": "",
+    }
+    assert api.get(f"/v1/uploads/{made['storage_id']}").json() == made
+    used = infer(api, made["storage_id"])
+    assert used.json()["classes"][0]["id"] == "star"
+    assert used.json()["image"]["sha256"] == made["sha256"]
+    removed = api.delete(f"/v1/uploads/{made['storage_id']}")
+    assert (removed.status_code, removed.content) == (204, b"")
+    for after in (
+        api.get(f"/v1/uploads/{made['storage_id']}"),
+        api.delete(f"/v1/uploads/{made['storage_id']}"),
+        infer(api, made["storage_id"]),
+    ):
+        assert error_code(after) == (404, "upload.not_found")
+
+
+def test_a_multipart_upload_is_the_same(api):
+    answer = api.post("/v1/uploads", files={"image": ("star.png", star_png(), "image/png")})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["sha256"] == hashlib.sha256(star_png()).hexdigest()
+    options = api.post("/v1/uploads", files={"image": ("star.png", star_png())}, data={"model": "shapes"})
+    assert error_code(options) == (400, "param.invalid")
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type", "code"),
+    [
+        (b"", "image/png", (400, "image.source_required")),
+        (b"no image", "image/png", (400, "image.invalid_format")),
+        (star_png(), "image/jpeg", (415, "media.mismatch")),
+        (b"GIF89a" + bytes(100), "application/octet-stream", (415, "media.unsupported")),
+        (star_png()[:40], "image/png", (422, "image.decoding_failed")),
+        (encoded(20_000, 2, "PNG"), "image/png", (400, "image.too_large")),
+    ],
+)
+def test_what_is_no_image_is_refused_and_leaves_nothing(api, stack, data, media_type, code):
+    before = stored_files(stack)
+    assert error_code(upload(api, data, media_type)) == code
+    assert stored_files(stack) == before
+
+
+def test_a_wrong_digest_or_name_is_refused(api):
+    assert error_code(upload(api, **{"content-md5": md5_of(b"other")})) == (400, "image.md5_mismatch")
+    named = api.post("/v1/uploads", files={"image": ("star.jpg", star_png())})
+    assert error_code(named) == (415, "media.mismatch")
+
+
+def test_a_wrong_type_is_refused_before_the_rest_has_come(api, stack):
+    address = urlsplit(stack.edge_url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        head = (
+            "POST /v1/uploads HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 90000000\r\n"
+            f"authorization: {api.headers['authorization']}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + b"%PDF-1.7" + bytes(20_000))
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 415 ")
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(api, stack):
+    before = stored_files(stack)
+    address = urlsplit(stack.edge_url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        head = (
+            "POST /v1/uploads HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 10000000\r\n"
+            f"authorization: {api.headers['authorization']}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + star_png() + bytes(2_000_000))
+        while stored_files(stack) == before:
+            time.sleep(0.01)
+    while stored_files(stack) > before:
+        time.sleep(0.01)
+
+
+def test_a_batch_and_a_job_use_an_upload(api):
+    storage_id = upload(api).json()["storage_id"]
+    inputs = [
+        {"id": "stored", "image": {"storage_id": storage_id}},
+        {"id": "unknown", "image": {"storage_id": "img_0000000000000000000000"}},
+    ]
+    batch = api.post("/v1/infer:batch", json={"model": "shapes", "inputs": inputs})
+    events = [json.loads(line) for line in batch.text.splitlines()]
+    items = {event["item"]["id"]: event["item"] for event in events if event["event"] == "item"}
+    assert items["stored"]["result"]["classes"][0]["id"] == "star"
+    assert items["unknown"]["error"]["code"] == "upload.not_found"
+    refused = api.post("/v1/jobs", json={"model": "shapes", "inputs": inputs})
+    assert error_code(refused) == (404, "upload.not_found")
+    accepted = api.post("/v1/jobs", json={"model": "shapes", "inputs": inputs[:1]})
+    # A job keeps what it was given.
+    assert api.delete(f"/v1/uploads/{storage_id}").status_code == 204
+    assert finished(api, accepted.json()["job_id"])["status"] == "succeeded"
+
+
+def test_a_link_takes_its_image_once(api):
+    answer = presign(api, content_md5=md5_of(star_png()))
+    assert answer.status_code == 201, answer.text
+    link = answer.json()
+    assert set(link) == {"storage_id", "upload_url", "method", "headers", "expires_at"}
+    assert (link["method"], link["headers"]) == (
+        "PUT",
+        {"Content-Type": "image/png", "Content-MD5": md5_of(star_png())},
+    )
+    assert error_code(infer(api, link["storage_id"])) == (404, "upload.not_found")
+    stored = put(link)
+    assert stored.status_code == 201, stored.text
+    assert stored.json()["storage_id"] == link["storage_id"]
+    assert infer(api, link["storage_id"]).json()["classes"][0]["id"] == "star"
+    assert error_code(put(link)) == (409, "resource.version_conflict")
+
+
+def test_what_a_link_is_not_for_is_refused_and_the_link_stays(api):
+    jpeg = encoded(40, 40, "JPEG")
+    link = presign(api, content_md5=md5_of(star_png())).json()
+    other = star_png()[:-1] + b"\0"
+    refusals = [
+        put(link, star_png() + b"\0"),
+        put(link, star_png()[:-1]),
+        put(link, jpeg, **{"content-type": "image/jpeg"}),
+        put(link, other, **{"content-md5": md5_of(other)}),
+        put(link, other),
+        httpx.put(link["upload_url"].replace("token=", "token=x"), content=star_png(), headers=link["headers"]),
+        httpx.put(link["upload_url"].partition("?")[0], content=star_png(), headers=link["headers"]),
+    ]
+    assert [answer.status_code for answer in refusals] == [413, 400, 415, 400, 400, 403, 403]
+    assert put(link).status_code == 201
+
+
+def test_a_link_ends(make_stack):
+    running = make_stack(url_ttl_s=1, torch_threads=1)
+    with httpx.Client(base_url=running.edge_url, headers=running.headers(), timeout=60) as api:
+        link = presign(api).json()
+        while (answer := put(link, star_png()[:-1])).status_code == 400:
+            time.sleep(0.1)
+        assert error_code(answer) == (403, "signature.expired")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"media_type": "image/gif"}, (400, "param.invalid")),
+        ({"size_bytes": "0"}, (400, "param.out_of_range")),
+        ({"size_bytes": "100000001"}, (413, "upload.too_large")),
+        ({"content_md5": "x"}, (400, "image.base64_invalid")),
+    ],
+)
+def test_a_link_for_what_is_no_image_is_refused(api, changes, code):
+    assert error_code(presign(api, **changes)) == code
+
+
+def test_another_tenant_sees_none_of_it(api, stack):
+    storage_id = upload(api).json()["storage_id"]
+    with httpx.Client(base_url=stack.edge_url, headers=stack.headers(tenant="stranger"), timeout=60) as stranger:
+        for answer in (
+            stranger.get(f"/v1/uploads/{storage_id}"),
+            stranger.delete(f"/v1/uploads/{storage_id}"),
+            infer(stranger, storage_id),
+        ):
+            assert error_code(answer) == (404, "upload.not_found")
+    assert api.get(f"/v1/uploads/{storage_id}").status_code == 200
+
+
+def test_under_a_key_an_image_is_stored_once(api, stack):
+    headers = {"idempotency-key": f"key-{uuid4()}"}
+    first = upload(api, **headers)
+    files = stored_files(stack)
+    second = upload(api, **headers)
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.json() == first.json()
+    assert second.headers["idempotency-replayed"] == "true"
+    assert stored_files(stack) == files
+    assert error_code(upload(api, star_png() + b"\0", **headers)) == (422, "idempotency.key_reused")
+    link_headers = {"idempotency-key": f"key-{uuid4()}"}
+    body = {"media_type": "image/png", "size_bytes": str(len(star_png()))}
+    links = [api.post("/v1/uploads:presign", json=body, headers=link_headers).json() for _ in range(2)]
+    assert links[0]["storage_id"] == links[1]["storage_id"]
+    assert put(links[1]).status_code == 201
+
+
+def test_a_tiff_whose_directory_is_at_the_end_tells_its_size(api):
+    # Pillow writes the directory after the strips of an uncompressed picture of this size.
+    data = encoded(2000, 1800, "TIFF")
+    assert len(data) > 10_000_000
+    made = upload(api, data, "image/tiff").json()
+    assert (made["width"], made["height"]) == (2000, 1800)
