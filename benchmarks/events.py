@@ -91,7 +91,7 @@ async def _measure(folder: Path, events: int, outage_s: float, compressed: float
     await receiver.open()
     receiver.close()
     client = GuardedClient(Allowed.parse([f"127.0.0.1/32:{receiver.port}"]))
-    service = WebhookService(webhooks, outbox, client, Cursors(Sealer(ring, "cursor")))
+    service = WebhookService(webhooks, outbox, client, Cursors(Sealer(ring, "cursor")), Sealer(ring, "secret"))
     courier = Courier(
         outbox, webhooks, service, jobs, client, clock, prefix="http://127.0.0.1", pause_s=_PAUSE_S / compressed
     )

@@ -144,7 +144,9 @@ class Replica:
         job_service = JobService(self._jobs, self._objects, links, cursors, clock)
         webhooks = Webhooks(self._redis, Sealer(state_keys, "webhook"), self._disk)
         self._webhook_client = GuardedClient(Allowed.parse(settings.webhook_allow))
-        webhook_service = WebhookService(webhooks, outbox, self._webhook_client, cursors)
+        webhook_service = WebhookService(
+            webhooks, outbox, self._webhook_client, cursors, Sealer(state_keys, "webhook secret")
+        )
         self._courier = Courier(
             outbox,
             webhooks,

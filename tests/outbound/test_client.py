@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from camserve_server.outbound.client import FetchError, GuardedClient, Reply, TooLargeError
+from camserve_server.outbound.resolver import Resolver, owner
 from camserve_server.outbound.targets import Allowed, NotAllowedError
 
 Answer = Callable[[asyncio.StreamWriter, str], Awaitable[None]]
@@ -301,3 +303,59 @@ async def test_a_post_to_a_name_that_leads_inside_sends_no_packet(resolves, open
     with pytest.raises(FetchError):
         await posted(Origin(), "https://rebind.example/", allow=False)
     assert not opened
+
+
+async def flood(writer: asyncio.StreamWriter, path: str) -> None:
+    for _ in range(1000):
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" * 100)
+        await writer.drain()
+
+
+async def test_answers_that_never_become_final_end_early():
+    async with asyncio.timeout(20), origin(flood) as seen:
+        for call in (posted, fetched):
+            with pytest.raises(FetchError) as caught:
+                await call(seen, timeout_s=15)
+            assert not isinstance(caught.value.__cause__, TimeoutError)
+
+
+async def test_a_long_body_is_no_long_head():
+    body = b"x" * LIMIT_BYTES
+    interim = "HTTP/1.1 103 Early Hints\n\n" * 3
+    async with origin(says(f"{interim}HTTP/1.1 200 OK\ncontent-length: {LIMIT_BYTES}", body)) as seen:
+        assert await fetched(seen) == body
+
+
+async def test_slow_names_of_one_tenant_hold_up_no_other(monkeypatch):
+    release = threading.Event()
+
+    def resolve(host, port, family=0, kind=0, *_):
+        if host.startswith("slow"):
+            release.wait(30)
+            raise OSError("no such name")
+        return [(socket.AF_INET, kind, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    resolver = Resolver()
+
+    async def lookup(name, tenant):
+        owner.set(tenant)
+        return await resolver.resolve(name, 443)
+
+    slow = [asyncio.create_task(lookup(f"slow{number}.example", "hostile")) for number in range(200)]
+    refused = [task for task in (await asyncio.wait(slow, timeout=0.1))[0] if isinstance(task.exception(), OSError)]
+    assert len(refused) == 192
+    assert (await lookup("quick.example", "other"))[0]["host"] == "127.0.0.1"
+    for task in slow:
+        task.cancel()
+    with pytest.raises(OSError, match="too many"):  # a thread is busy until its name is resolved
+        await lookup("quick.example", "hostile")
+    release.set()
+    await asyncio.gather(*slow, return_exceptions=True)
+    while True:
+        try:
+            assert await lookup("quick.example", "hostile")
+            break
+        except OSError:
+            await asyncio.sleep(0.01)
+    await resolver.close()

@@ -53,7 +53,9 @@ async def ended_job(jobs, queue, *, tenant="a", state="s", callback_url=None, at
     job_id = new_id("job")
     items = [NewItem("only", b"spec")]
     await jobs.submit(tenant, NewJob(job_id, "m", "1", TTL, None, items, callback_url), now_ms=at)
-    await finish(queue, await claim(queue, at=at), state, at=at)
+    while not (claims := await claim(queue, at=at)):
+        pass  # a tenant without work keeps its place until it was asked
+    await finish(queue, claims, state, at=at)
     return job_id
 
 
@@ -167,10 +169,13 @@ async def test_gone_disables_the_webhook_and_a_delivery_enables_it_again(outbox,
     attempts = await take(outbox)
     await outbox.finish(attempts[0], "gone", answered=410, now_ms=NOW + 5)
     assert (await webhooks.get("a", webhook_id)).disabled_ms == NOW + 5
+    assert await take(outbox, NOW + 5) == []
     records = [record.status for _, record in await outbox.page("a", webhook_id, before=None, count=10)]
     assert (records.count("dead"), records.count("pending")) == (3, 3)  # three were under way
     for attempt in attempts[1:]:
-        await outbox.finish(attempt, "dead", now_ms=NOW)
+        await outbox.finish(attempt, "again", pause_ms=1, now_ms=NOW)
+    records = [record.status for _, record in await outbox.page("a", webhook_id, before=None, count=10)]
+    assert records == ["dead"] * 6
     await ended_job(jobs, queue)
     assert await take(outbox, NOW + 10) == []
     assert await outbox.send("a", webhook_id, attempts[0].event_id, now_ms=NOW + 10)
@@ -263,6 +268,7 @@ async def test_deleting_a_webhook_removes_all_it_had(redis, outbox, webhooks, jo
     await ended_job(jobs, queue)
     assert await take(outbox, NOW + 2 * LEASE) == []
     assert await redis.keys(f"*{webhook_id}*") == []
+    assert await redis.smembers(keys.outbox_endpoints("a")) == set()
 
 
 async def test_a_tenant_has_a_limited_number_of_webhooks(webhooks):
@@ -272,21 +278,74 @@ async def test_a_tenant_has_a_limited_number_of_webhooks(webhooks):
     assert len(await webhooks.all("a")) == MOST_WEBHOOKS
 
 
-async def test_a_second_creation_under_one_id_replaces_the_secret_only(webhooks):
+async def test_a_second_creation_under_one_id_changes_nothing(webhooks):
     webhook_id = await registered(webhooks, "job.failed")
     assert await webhooks.create("a", webhook_id, URL, (), b"fresh", now_ms=NOW + 1) == NOW
     webhook = await webhooks.get("a", webhook_id)
-    assert (webhook.secret, webhook.events, webhook.created_ms) == (b"fresh", ("job.failed",), NOW)
+    assert (webhook.secret, webhook.events, webhook.created_ms) == (b"secret", ("job.failed",), NOW)
 
 
-async def test_the_secret_before_signs_for_a_day_however_often_the_rotation_is_sent(webhooks):
+async def test_the_two_secrets_before_sign_for_a_day_however_often_a_rotation_is_sent(webhooks):
     webhook_id = await registered(webhooks)
-    await webhooks.rotate("a", webhook_id, b"second", nonce="n", now_ms=NOW)
-    await webhooks.rotate("a", webhook_id, b"third", nonce="n", now_ms=NOW + 1)
+    for at, (secret, nonce) in enumerate([(b"second", "n"), (b"other", "n"), (b"third", "m")]):
+        await webhooks.rotate("a", webhook_id, secret, nonce=nonce, now_ms=NOW + at)
     webhook = await webhooks.get("a", webhook_id)
-    assert (webhook.secret, webhook.previous) == (b"third", b"secret")
-    assert webhook.previous_until_ms == NOW + ROTATION_MS
+    assert webhook.secret == b"third"
+    assert webhook.before == ((b"second", NOW + 2 + ROTATION_MS), (b"secret", NOW + ROTATION_MS))
     assert not await webhooks.rotate("b", webhook_id, b"x", nonce="m")
+
+
+async def test_an_event_under_way_that_is_sent_again_goes_out_once_more(outbox, webhooks, jobs, queue):
+    webhook_id = await registered(webhooks)
+    await ended_job(jobs, queue)
+    (eighth,) = await take(outbox)
+    assert await outbox.send("a", webhook_id, eighth.event_id, now_ms=NOW)
+    assert not await outbox.finish(eighth, "dead", now_ms=NOW)
+    (again,) = await take(outbox)
+    assert (again.event_id, again.number) == (eighth.event_id, 1)
+
+
+async def test_an_event_whose_announcement_was_lost_does_not_wait_for_one_in_a_long_pause(
+    redis, outbox, webhooks, jobs, queue
+):
+    await registered(webhooks)
+    await ended_job(jobs, queue)
+    (first,) = await take(outbox)
+    await outbox.finish(first, "again", pause_ms=10 * 3_600_000, now_ms=NOW)
+    assert await take(outbox, NOW + LEASE) == []
+    (member,) = await redis.zrange(keys.ring_outbox(), 0, -1)
+    later = await redis.zscore(keys.ring_outbox(), member)
+    await ended_job(jobs, queue)
+    await redis.zadd(keys.ring_outbox(), {member: later})  # as if nobody had announced it
+    assert await take(outbox) == []
+    assert await outbox.mend() == 1
+    assert len(await take(outbox)) == 1
+    assert await outbox.mend() == 0
+
+
+async def test_the_endpoints_of_a_full_tenant_are_put_off(outbox, webhooks, jobs, queue):
+    for _ in range(3):
+        await registered(webhooks)
+    other = await registered(webhooks, tenant="b")
+    await ended_job(jobs, queue)
+    await ended_job(jobs, queue, tenant="b")
+    taken = []
+    while (some := await outbox.take(100, lease_ms=LEASE, full=frozenset("a"), now_ms=NOW)) is not None:
+        taken += some
+    assert [one.endpoint for one in taken] == [other]
+    assert len(await take(outbox, NOW + 2_000)) == 3
+
+
+async def test_a_long_queue_of_a_webhook_that_is_gone_is_given_up_in_parts(redis, outbox, webhooks):
+    webhook_id = await registered(webhooks)
+    for number in range(1_200):
+        await outbox.send("a", webhook_id, f"evt_{number}", event="webhook.test", job_id="j", now_ms=NOW)
+    assert await webhooks.delete("a", webhook_id)
+    looks = 0
+    while await outbox.take(10, lease_ms=LEASE, now_ms=NOW) is not None:
+        looks += 1
+    assert looks == 3
+    assert await redis.keys(f"*{webhook_id}*") == []
 
 
 async def test_secrets_and_urls_are_sealed(redis, webhooks):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -30,6 +32,8 @@ TIMEOUT_S = 10.0
 # Longer than an attempt can take, with what is read before it and recorded after it.
 _LEASE_MS = 30_000
 _AT_ONCE = 256
+# However many endpoints a tenant names: those that do not answer take its own places only.
+_AT_ONCE_EACH = 32
 _LOOK_INTERVAL_S = 0.5
 _STORE_PAUSE_S = 1.0
 _GROWTH, _JITTER = 4, 0.2
@@ -64,6 +68,7 @@ class Courier:
         self._prefix = prefix
         self._pause_s = pause_s
         self._running: set[asyncio.Task[None]] = set()
+        self._by_tenant: Counter[str] = Counter()
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -88,7 +93,9 @@ class Courier:
             self._wake.clear()
             try:
                 if len(self._running) < _AT_ONCE:
-                    attempts = await self._outbox.take(_AT_ONCE - len(self._running), lease_ms=_LEASE_MS)
+                    attempts = await self._outbox.take(
+                        _AT_ONCE - len(self._running), lease_ms=_LEASE_MS, full=self._full()
+                    )
             except ApiError as error:
                 _log.warning("the courier cannot reach the outbox", code=error.reason)
                 await asyncio.sleep(_STORE_PAUSE_S)
@@ -96,17 +103,21 @@ class Courier:
             for attempt in attempts or ():
                 task = asyncio.create_task(self._send(attempt))
                 self._running.add(task)
-                task.add_done_callback(self._done)
+                self._by_tenant[attempt.tenant] += 1
+                task.add_done_callback(partial(self._done, attempt.tenant))
             if attempts is None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_INTERVAL_S):
                         await self._wake.wait()
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _full(self) -> frozenset[str]:
+        """Returns the tenants that have as many events under way as one may have."""
+        return frozenset(tenant for tenant, count in self._by_tenant.items() if count >= _AT_ONCE_EACH)
+
+    def _done(self, tenant: str, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        self._by_tenant[tenant] -= 1
         self._wake.set()
-        if not task.cancelled() and (error := task.exception()):
-            _log.error("an attempt failed; it comes again", cause=repr(error))
 
     async def _send(self, attempt: Attempt) -> None:
         try:
@@ -120,13 +131,17 @@ class Courier:
             headers = {"content-type": "application/json"}
             headers |= signed_headers(secrets, attempt.event_id, timestamp, body)
             try:
-                reply = await self._client.post(url, body, headers, timeout_s=TIMEOUT_S)
+                reply = await self._client.post(url, body, headers, timeout_s=TIMEOUT_S, tenant=attempt.tenant)
             except (FetchError, NotAllowedError):
                 reply = None
             await self._judge(attempt, reply)
         except ApiError as error:
             # The lease runs out, and the event comes again.
             _log.warning("an attempt could not be made or recorded", code=error.reason, event_id=attempt.event_id)
+        except Exception:
+            _log.exception("an attempt failed", event_id=attempt.event_id)
+            with contextlib.suppress(ApiError):
+                await self._judge(attempt, None)
 
     async def _target(self, attempt: Attempt) -> tuple[str, list[bytes]] | None:
         """Returns where an event goes and what signs it, the newest secret first; None when the place is gone."""
@@ -136,10 +151,8 @@ class Courier:
         webhook = await self._webhooks.get(attempt.tenant, attempt.endpoint)
         if webhook is None:
             return None
-        secrets = [webhook.secret]
-        if webhook.previous and webhook.previous_until_ms > self._clock.now() * 1000:
-            secrets.append(webhook.previous)
-        return webhook.url, secrets
+        now_ms = self._clock.now() * 1000
+        return webhook.url, [webhook.secret, *(secret for secret, until_ms in webhook.before if until_ms > now_ms)]
 
     async def _body(self, attempt: Attempt) -> bytes | None:
         """Returns what an event says, None when its job is gone."""
@@ -194,5 +207,5 @@ def _seconds(retry_after: str, now: float) -> float:
         return float(retry_after[:9])
     try:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

@@ -53,7 +53,9 @@ class ImageUrls:
 
         try:
             async with self._place(tenant):
-                await self._client.fetch(url, keep, limit_bytes=self._limit_bytes, timeout_s=self._timeout_s)
+                await self._client.fetch(
+                    url, keep, limit_bytes=self._limit_bytes, timeout_s=self._timeout_s, tenant=tenant
+                )
             if not buffer.size:
                 raise FetchError
         except TooLargeError as error:

@@ -15,6 +15,7 @@ from camserve_server.core.webhook_signing import SECRET_BYTES
 from camserve_server.outbound.client import GuardedClient
 from camserve_server.outbound.targets import NotAllowedError
 from camserve_server.stores.outbox import DeliveryRecord, Outbox
+from camserve_server.stores.sealing import Sealer
 from camserve_server.stores.webhooks import MOST_WEBHOOKS, WebhookRecord, Webhooks
 
 TEST_EVENT = "webhook.test"
@@ -33,9 +34,12 @@ class NewSecret:
 
 
 class WebhookService:
-    """A tenant's webhooks. Under a nonce a second call is the same one, after a crash in the first."""
+    """A tenant's webhooks. Under a nonce a second call is the same one, with the same secret."""
 
-    def __init__(self, webhooks: Webhooks, outbox: Outbox, client: GuardedClient, cursors: Cursors) -> None:
+    def __init__(
+        self, webhooks: Webhooks, outbox: Outbox, client: GuardedClient, cursors: Cursors, sealer: Sealer
+    ) -> None:
+        self._sealer = sealer
         self._webhooks = webhooks
         self._outbox = outbox
         self._client = client
@@ -52,13 +56,13 @@ class WebhookService:
         """Registers a webhook; raises ApiError: WEBHOOK_URL_NOT_ALLOWED, PARAM_OUT_OF_RANGE for one too many."""
         self.check_url(url)
         webhook_id = derived_id("webhook", nonce) if nonce else new_id("webhook")
-        secret = secrets.token_bytes(SECRET_BYTES)
+        secret = self._secret(nonce)
         created_ms = await self._webhooks.create(tenant, webhook_id, url, events, secret)
         if created_ms is None:
             raise ApiError(
                 Reason.PARAM_OUT_OF_RANGE, "The tenant has as many webhooks as it may have.", maximum=MOST_WEBHOOKS
             )
-        return NewSecret(WebhookRecord(webhook_id, url, events, created_ms, None, secret, None, 0), secret)
+        return NewSecret(WebhookRecord(webhook_id, url, events, created_ms, None, secret), secret)
 
     async def all(self, tenant: str) -> list[WebhookRecord]:
         """Returns the tenant's webhooks, the oldest first."""
@@ -79,7 +83,7 @@ class WebhookService:
     async def rotate(self, tenant: str, webhook_id: str, *, nonce: str | None = None) -> NewSecret:
         """Gives a webhook a new secret; raises ApiError(WEBHOOK_NOT_FOUND)."""
         await self.get(tenant, webhook_id)
-        secret = secrets.token_bytes(SECRET_BYTES)
+        secret = self._secret(nonce)
         await self._webhooks.rotate(tenant, webhook_id, secret, nonce=nonce or secrets.token_hex(16))
         return NewSecret(await self.get(tenant, webhook_id), secret)
 
@@ -120,6 +124,10 @@ class WebhookService:
                     found.append(record)
             if len(rows) <= limit:
                 return found, None
+
+    def _secret(self, nonce: str | None) -> bytes:
+        """Makes a secret; attempts under one nonce make the same one, so that none tells one that is not used."""
+        return self._sealer.derive(nonce) if nonce else secrets.token_bytes(SECRET_BYTES)
 
     async def _send(
         self, tenant: str, webhook_id: str, event_id: str, *, event: str = "", job_id: str = ""

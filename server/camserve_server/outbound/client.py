@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from camserve_server.outbound.addresses import parse_address
+from camserve_server.outbound.connector import CappedConnector
+from camserve_server.outbound.resolver import Resolver, owner
 from camserve_server.outbound.targets import Allowed, NotAllowedError, parse_target
 
 _MOST_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONNECT_S, _SILENCE_S = 5.0, 5.0
 _CHUNK_BYTES = 256 * 1024
-_RESOLVER_THREADS = 32
 # Nothing of the caller goes out; a body that would have to be unpacked is refused.
 _AGENT = "camserve"
 _HEADERS = {"accept": "image/*", "accept-encoding": "identity", "user-agent": _AGENT}
@@ -58,19 +56,21 @@ class GuardedClient:
 
     def __init__(self, allowed: Allowed) -> None:
         self._allowed = allowed
-        self._resolver = _Resolver()
+        self._resolver = Resolver()
         self._session: aiohttp.ClientSession | None = None
 
     def check(self, url: str) -> None:
         """Raises NotAllowedError for a URL that is never called."""
         parse_target(url, self._allowed)
 
-    async def fetch(self, url: str, sink: Sink, *, limit_bytes: int, timeout_s: float) -> None:
+    async def fetch(self, url: str, sink: Sink, *, limit_bytes: int, timeout_s: float, tenant: str = "") -> None:
         """Gives the body at `url` to the sink, in chunks; follows up to 3 redirects.
 
-        Raises NotAllowedError for the URL itself, TooLargeError past `limit_bytes`, FetchError for everything else.
+        `tenant` is on whose behalf. Raises NotAllowedError for the URL itself, TooLargeError past `limit_bytes`,
+        FetchError for everything else.
         """
         target = parse_target(url, self._allowed)
+        owner.set(tenant)
         try:
             async with asyncio.timeout(timeout_s):
                 for _ in range(_MOST_REDIRECTS + 1):
@@ -82,12 +82,16 @@ class GuardedClient:
             raise FetchError from error
         raise FetchError
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Reply:
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float, tenant: str = ""
+    ) -> Reply:
         """Sends a body and returns the answer, whatever its status; a redirect is an answer, and no body is read.
 
-        Raises NotAllowedError for the URL itself, FetchError when there is no answer in time.
+        `tenant` is on whose behalf. Raises NotAllowedError for the URL itself, FetchError when there is no answer in
+        time.
         """
         target = parse_target(url, self._allowed)
+        owner.set(tenant)
         try:
             async with (
                 asyncio.timeout(timeout_s),
@@ -128,7 +132,7 @@ class GuardedClient:
     def _opened(self) -> aiohttp.ClientSession:
         """Returns the session, which belongs to the event loop."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(
+            connector = CappedConnector(
                 socket_factory=self._socket,
                 resolver=self._resolver,
                 use_dns_cache=False,
@@ -150,33 +154,3 @@ class GuardedClient:
         if address is None or not self._allowed.permits(address, int(place[1])):
             raise OSError("an address that is never called")
         return socket.socket(family, kind, protocol)
-
-
-class _Resolver(AbstractResolver):
-    """The system's resolver in threads of its own, so that slow names hold up nothing else."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolver")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-        )
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(place[0]),
-                port=int(place[1]),
-                family=found,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for found, _, protocol, _, place in rows
-        ]
-
-    async def close(self) -> None:
-        with suppress(RuntimeError):
-            self._threads.shutdown(wait=False, cancel_futures=True)

@@ -71,6 +71,10 @@ class KeyRing:
         ring = self._current()
         return ring.keys[ring.primary]
 
+    def oldest(self) -> MasterKey:
+        """Returns the key that was there first, for what must come out the same after a rotation."""
+        return next(iter(self._current().keys.values()))
+
     def keys(self) -> list[MasterKey]:
         """Returns all keys, the newest last."""
         return list(self._current().keys.values())

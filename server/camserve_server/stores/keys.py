@@ -98,6 +98,11 @@ def outbox(name: str, endpoint: str) -> str:
     return f"{tenant(name)}outbox:{endpoint}"
 
 
+def outbox_sending(name: str, endpoint: str) -> str:
+    """A sorted set: the events that are being sent to an endpoint by the end of their lease in ms."""
+    return f"{tenant(name)}sending:{endpoint}"
+
+
 def outbox_endpoints(name: str) -> str:
     """A set: the tenant's endpoints for which something waits or is being sent."""
     return f"{tenant(name)}endpoints"

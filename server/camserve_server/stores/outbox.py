@@ -20,7 +20,9 @@ Status = Literal["pending", "delivered", "dead"]
 Verdict = Literal["delivered", "again", "dead", "gone"]
 
 # While one courier deals with an endpoint the others take other ones.
-_PUT_OFF_MS = 5_000
+_PUT_OFF_MS = 2_000
+# An endpoint that a courier put off, or that waits for its leases, is not overlooked.
+_LATE_MS = 35_000
 
 _ANNOUNCE = Script("outbox_announce", after=["clock"])
 _NEXT = Script("outbox_next", after=["clock"])
@@ -75,10 +77,13 @@ class Outbox:
             await self._announce([(_member(tenant, endpoint), 0) for endpoint in endpoints])
             self.on_announce()
 
-    async def take(self, count: int, *, lease_ms: int, now_ms: int = SERVER_CLOCK_MS) -> list[Attempt] | None:
+    async def take(
+        self, count: int, *, lease_ms: int, full: frozenset[str] = frozenset(), now_ms: int = SERVER_CLOCK_MS
+    ) -> list[Attempt] | None:
         """Leases up to `count` events of the endpoint that is longest due, None while none is.
 
-        The list is empty where an endpoint has as many events under way as it gets at once.
+        The list is empty where an endpoint has as many events under way as it gets at once, and for tenants that are
+        `full`, whose endpoints are put off.
         """
         with unavailable_on_error():
             reply = await _NEXT.run(self._redis, [keys.ring()], [now_ms, _PUT_OFF_MS])
@@ -86,6 +91,8 @@ class Outbox:
                 return None
             member, version = text(reply[0]), reply[1] or b""
             endpoint, tenant = member.split(" ", 1)
+            if tenant in full:
+                return []
             rows, look_ms = await _CLAIM.run(self._redis, [keys.tenant(tenant)], [now_ms, endpoint, count, lease_ms])
             await _SETTLE.run(self._redis, [keys.ring()], [member, version, look_ms])
         return [
@@ -104,8 +111,8 @@ class Outbox:
     ) -> bool:
         """Records an attempt; False when its lease is no longer the caller's.
 
-        `again` makes the event due after `pause_ms`; `gone` also disables the webhook and gives up what waits for it;
-        `delivered` enables it again.
+        `again` makes the event due after `pause_ms`; `gone` also disables the webhook, so that what waits for it is
+        given up; `delivered` enables it again.
         """
         args: list[str | bytes | int] = [now_ms, attempt.endpoint, attempt.event_id, attempt.fence, verdict]
         args += ["" if answered is None else answered, pause_ms]
@@ -176,28 +183,38 @@ class Outbox:
         return [(position, _record(position[1], each)) for position, each in zip(rows, fields, strict=True)]
 
     async def mend(self) -> int:
-        """Announces endpoints that have events but no place in the ring; returns how many there were.
+        """Announces endpoints whose place in the ring is missing, or later than their events; returns how many.
 
-        A crash between the end of a job and the announcement leaves such endpoints.
+        A crash or a lost reply between the end of a job and the announcement leaves such endpoints.
         """
         with unavailable_on_error():
             tenants = sorted(text(member) for member in await self._redis.smembers(keys.known_tenants()))
             pipe = self._redis.pipeline(transaction=False)
             for tenant in tenants:
                 pipe.smembers(keys.outbox_endpoints(tenant))
-            members = [
-                _member(tenant, text(endpoint))
+            found = [
+                (tenant, text(endpoint))
                 for tenant, endpoints in zip(tenants, await pipe.execute(), strict=True)
                 for endpoint in endpoints
             ]
-            if not members:
+            if not found:
                 return 0
-            places = await self._redis.zmscore(keys.ring_outbox(), members)
-        lost = [(member, 0) for member, place in zip(members, places, strict=True) if place is None]
-        if lost:
-            await self._announce(lost)
+            for tenant, endpoint in found:
+                pipe.zrange(keys.outbox(tenant, endpoint), 0, 0, withscores=True)
+                pipe.zrange(keys.outbox_sending(tenant, endpoint), 0, 0, withscores=True)
+            firsts: list[Any] = await pipe.execute()
+            members = [_member(tenant, endpoint) for tenant, endpoint in found]
+            places: list[Any] = await self._redis.zmscore(keys.ring_outbox(), members)
+        late = []
+        for at, (member, place) in enumerate(zip(members, places, strict=True)):
+            times = [row[0][1] for row in firsts[2 * at : 2 * at + 2] if row]
+            due_ms = int(min(times, default=0))
+            if place is None or place > due_ms + _LATE_MS:
+                late.append((member, due_ms))
+        if late:
+            await self._announce(late)
             self.on_announce()
-        return len(lost)
+        return len(late)
 
     async def _announce(self, entries: Iterable[tuple[str, int]]) -> None:
         """Makes members due at a time in ms, 0 for now."""

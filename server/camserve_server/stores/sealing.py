@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 
 from cryptography.exceptions import InvalidTag
@@ -41,6 +42,10 @@ class Sealer:
             return self._cipher(key).decrypt(nonce, ciphertext, place.encode())
         except InvalidTag:
             raise ApiError(Reason.UPSTREAM_FAILED) from None
+
+    def derive(self, text: str) -> bytes:
+        """Returns 32 bytes that only this text under this key ring and purpose gives."""
+        return hmac.digest(self._ring.subkey(self._ring.oldest(), f"{self._purpose} derived"), text.encode(), "sha256")
 
     def _cipher(self, key: MasterKey) -> AESGCM:
         cipher = self._ciphers.get(key.id_bytes)

@@ -23,7 +23,7 @@ _DELETE = Script("webhook_delete", after=["clock", "outbox"])
 
 @dataclass(frozen=True, slots=True)
 class WebhookRecord:
-    """A webhook; times are unix time in milliseconds. `previous` signs as well until `previous_until_ms`."""
+    """A webhook; times are unix time in milliseconds. Each secret of `before` signs as well until its time."""
 
     webhook_id: str
     url: str
@@ -31,8 +31,7 @@ class WebhookRecord:
     created_ms: int
     disabled_ms: int | None
     secret: bytes
-    previous: bytes | None
-    previous_until_ms: int
+    before: tuple[tuple[bytes, int], ...] = ()
 
 
 class Webhooks:
@@ -58,7 +57,7 @@ class Webhooks:
     ) -> int | None:
         """Registers a webhook and returns when that was in ms, None when the tenant has as many as it may have.
 
-        A second call with the id replaces the secret only.
+        A second call with the id changes nothing.
         """
         place = keys.webhook(tenant, webhook_id)
         sealed_url, sealed_secret = self._sealer.seal(url.encode(), place), self._sealer.seal(secret, place)
@@ -84,8 +83,11 @@ class Webhooks:
             created_ms=int(fields[b"created_ms"]),
             disabled_ms=int(fields[b"disabled_ms"]) if b"disabled_ms" in fields else None,
             secret=self._sealer.open(fields[b"secret"], place),
-            previous=self._sealer.open(fields[b"previous"], place) if b"previous" in fields else None,
-            previous_until_ms=int(fields.get(b"previous_until_ms", 0)),
+            before=tuple(
+                (self._sealer.open(fields[secret], place), int(fields[until_ms]))
+                for secret, until_ms in ((b"before1", b"until1_ms"), (b"before2", b"until2_ms"))
+                if secret in fields
+            ),
         )
 
     async def all(self, tenant: str) -> list[WebhookRecord]:
@@ -98,9 +100,9 @@ class Webhooks:
     async def rotate(
         self, tenant: str, webhook_id: str, secret: bytes, *, nonce: str, now_ms: int = SERVER_CLOCK_MS
     ) -> bool:
-        """Gives a webhook a new secret; the old one signs as well for 24 h. False when there is no such webhook.
+        """Gives a webhook a new secret; the two before it sign as well for 24 h. False when there is no such webhook.
 
-        A second call with the nonce replaces the new secret only.
+        A second call with the nonce changes nothing.
         """
         sealed = self._sealer.seal(secret, keys.webhook(tenant, webhook_id))
         pipe = self._redis.pipeline(transaction=False)

@@ -3,6 +3,8 @@
 local prefix = KEYS[1]
 local endpoints, hooks = prefix .. 'endpoints', prefix .. 'hooks'
 local KEPT_MS = 604800000
+-- Of an endpoint: what comes beyond it is dead at once, and listed.
+local MOST_WAITING = 100000
 -- Endpoints that have something new: whoever runs the script announces them in the ring.
 local told = {}
 
@@ -13,30 +15,45 @@ local function listed_key(endpoint) return prefix .. 'deliveries:' .. endpoint e
 local function delivery_key(endpoint, event_id) return prefix .. 'delivery:' .. endpoint .. ':' .. event_id end
 local function webhook_key(id) return prefix .. 'webhook:' .. id end
 
--- Makes an event due at an endpoint, with all its attempts.
-local function enqueue(endpoint, event_id, event, job, now)
+-- Ends a delivery; it is listed for a while longer.
+local function settle(endpoint, event_id, status, now)
+  local key, listed = delivery_key(endpoint, event_id), listed_key(endpoint)
+  redis.call('HSET', key, 'status', status)
+  redis.call('HDEL', key, 'next_ms')
+  redis.call('PEXPIRE', key, KEPT_MS)
+  redis.call('ZADD', listed, 'XX', whole(now), event_id)
+  redis.call('PEXPIRE', listed, KEPT_MS)
+  redis.call('ZREM', waiting_key(endpoint), event_id)
+  redis.call('ZREM', sending_key(endpoint), event_id)
+end
+
+-- Makes an event due at an endpoint, with all its attempts. What was asked for by name is sent to a disabled webhook too.
+local function enqueue(endpoint, event_id, event, job, now, asked)
   local key, listed = delivery_key(endpoint, event_id), listed_key(endpoint)
   redis.call('HSET', key, 'event', event, 'job', job, 'status', 'pending', 'attempts', 0, 'next_ms', whole(now))
   redis.call('HDEL', key, 'last_status')
+  if asked then redis.call('HSET', key, 'asked', 1) end
+  -- Whoever sends it now is refused, and it goes out once more.
+  redis.call('HINCRBY', key, 'fence', 1)
   redis.call('PERSIST', key)
   redis.call('ZREMRANGEBYSCORE', listed, '-inf', whole(now - KEPT_MS))
-  redis.call('ZADD', listed, 'NX', whole(now), event_id)
+  redis.call('ZADD', listed, whole(now), event_id)
   redis.call('PEXPIRE', listed, KEPT_MS)
-  if not redis.call('ZSCORE', sending_key(endpoint), event_id) then
-    redis.call('ZADD', waiting_key(endpoint), whole(now), event_id)
-  end
+  redis.call('ZREM', sending_key(endpoint), event_id)
+  if redis.call('ZCARD', waiting_key(endpoint)) >= MOST_WAITING then return settle(endpoint, event_id, 'dead', now) end
+  redis.call('ZADD', waiting_key(endpoint), whole(now), event_id)
   redis.call('SADD', endpoints, endpoint)
   told[#told + 1] = endpoint
 end
 
--- Ends a delivery; it is listed for a while longer.
-local function settle(endpoint, event_id, status)
-  local key = delivery_key(endpoint, event_id)
-  redis.call('HSET', key, 'status', status)
-  redis.call('HDEL', key, 'next_ms')
-  redis.call('PEXPIRE', key, KEPT_MS)
-  redis.call('ZREM', waiting_key(endpoint), event_id)
-  redis.call('ZREM', sending_key(endpoint), event_id)
+-- Whether an endpoint is no longer there: a webhook that was deleted.
+local function gone(endpoint)
+  return string.sub(endpoint, 1, 3) ~= 'cb_' and redis.call('EXISTS', webhook_key(endpoint)) == 0
+end
+
+-- Whether an event is not for an endpoint any more: its webhook was disabled since.
+local function unwanted(endpoint, event_id)
+  return redis.call('HGET', hooks, endpoint) == '-' and not redis.call('HGET', delivery_key(endpoint, event_id), 'asked')
 end
 
 -- How many attempts an endpoint gets at once: one while it fails, so that it holds up little when it does not answer.

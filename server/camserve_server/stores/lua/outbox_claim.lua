@@ -1,10 +1,23 @@
--- Takes due events of an endpoint under leases. ARGV: now, endpoint, events wanted, lease in ms.
+-- Takes due events of an endpoint under leases; what waits for a deleted or disabled webhook is given up, a part at a time.
+-- ARGV: now, endpoint, events wanted, lease in ms.
 -- Returns {events, when to look again}; an event is {id, name, job, attempt, fence}.
 local now, endpoint = clock(ARGV[1]), ARGV[2]
 local waiting, sending = waiting_key(endpoint), sending_key(endpoint)
 for _, event_id in ipairs(redis.call('ZRANGEBYSCORE', sending, '-inf', whole(now))) do
   redis.call('ZREM', sending, event_id)
   redis.call('ZADD', waiting, whole(now), event_id)
+end
+if gone(endpoint) or redis.call('HGET', hooks, endpoint) == '-' then
+  local some = redis.call('ZRANGE', waiting, 0, 499)
+  for _, event_id in ipairs(some) do
+    if gone(endpoint) then
+      redis.call('ZREM', waiting, event_id)
+      redis.call('DEL', delivery_key(endpoint, event_id))
+    elseif unwanted(endpoint, event_id) then
+      settle(endpoint, event_id, 'dead', now)
+    end
+  end
+  if #some == 500 then return {{}, tonumber(whole(now))} end
 end
 local room = math.min(tonumber(ARGV[3]), width(endpoint) - redis.call('ZCARD', sending))
 local claimed = {}

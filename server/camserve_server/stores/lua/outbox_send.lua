@@ -5,8 +5,8 @@ if redis.call('EXISTS', webhook_key(hook)) == 0 then return {0, told} end
 local known = redis.call('HMGET', delivery_key(hook, event_id), 'event', 'job')
 if ARGV[4] == '' then
   if not known[1] then return {0, told} end
-  enqueue(hook, event_id, known[1], known[2], now)
+  enqueue(hook, event_id, known[1], known[2], now, true)
 elseif not known[1] then
-  enqueue(hook, event_id, ARGV[4], ARGV[5], now)
+  enqueue(hook, event_id, ARGV[4], ARGV[5], now, true)
 end
 return {1, told}
