@@ -92,3 +92,41 @@ async def test_who_lost_the_key_meanwhile_does_not_answer(replica, redis):
     with pytest.raises(ApiError) as caught:
         await run(replica, execute)
     assert caught.value.reason is Reason.IDEMPOTENCY_IN_PROGRESS
+
+
+async def test_a_nonce_is_kept_through_a_refusal_that_follows_a_failure(replica):
+    nonces = []
+
+    def fail(error):
+        async def execute(nonce):
+            nonces.append(nonce)
+            raise error
+
+        return execute
+
+    # The first attempt may have made a job although it failed, so the last one must not make another.
+    for error in (ApiError(Reason.STORE_UNAVAILABLE), ApiError(Reason.MODEL_VERSION_NOT_FOUND)):
+        with pytest.raises(ApiError):
+            await run(replica, fail(error))
+        await replica.close()
+
+    async def succeed(nonce):
+        nonces.append(nonce)
+        return b"answer"
+
+    await run(replica, succeed)
+    assert len(set(nonces)) == 1
+
+
+async def test_a_call_that_is_left_while_it_takes_its_key_does_not_keep_it(replica):
+    async def execute(_):
+        return b"answer"
+
+    for moment in range(30):
+        task = asyncio.create_task(replica.run("tenant", "infer", f"key {moment}", b"request", execute))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await replica.close()
+        await replica.run("tenant", "infer", f"key {moment}", b"request", execute)

@@ -235,6 +235,22 @@ def test_an_endpoint_that_does_not_answer_delays_nobody(api, seen, path):
     assert {each["status"] for each in deliveries(api, dead)} == {"pending"}
 
 
+def test_a_tenant_whose_many_endpoints_do_not_answer_delays_no_other(hooked, api, seen, path):
+    running, _ = hooked
+    headers = running.headers(tenant=f"hostile-{uuid4()}")
+    with httpx.Client(base_url=running.edge_url, headers=headers, timeout=60) as hostile:
+        for number in range(40):
+            seen.answers[f"{path}-{number}"] = [None]
+            job(hostile, callback_url=seen.url(f"{path}-{number}"))
+        while sum(len(seen.at(f"{path}-{number}")) for number in range(40)) < 32:
+            time.sleep(0.02)
+        register(api, seen, path)
+        told = job(api)
+        (event,) = seen.wait(path, 1)
+        assert event.said["job_id"] == told
+        assert sum(len(seen.at(f"{path}-{number}")) for number in range(40)) == 32
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -8,7 +8,7 @@ from camserve_server.base.ids import new_id
 from camserve_server.stores import keys
 from camserve_server.stores.durability import Disk, DurabilityError, needs_wait
 from camserve_server.stores.job_queue import Claim, JobQueue, Outcome
-from camserve_server.stores.jobs import RECORD_KEPT_MS, Jobs, NewItem, NewJob
+from camserve_server.stores.jobs import RECORD_KEPT_MS, Jobs, NewItem, NewJob, Submitted
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.sealing import Sealer
@@ -90,8 +90,8 @@ async def test_a_job_without_a_good_item_fails(jobs, queue):
 async def test_submitting_a_job_twice_makes_it_once(jobs, queue):
     job_id = new_id("job")
     new = NewJob(job_id, "shapes", "2", TTL, b"{}", [NewItem("x", b"spec")])
-    await jobs.submit("a", new, now_ms=NOW)
-    await jobs.submit("a", new, now_ms=NOW + 5)
+    assert await jobs.submit("a", new, now_ms=NOW) == Submitted(accepted=True, waiting=1)
+    assert await jobs.submit("a", new, now_ms=NOW + 5) == Submitted(accepted=False, waiting=1)
     assert len(await claim(queue)) == 1
     assert await claim(queue) == []
     assert (await jobs.get("a", job_id)).submitted_ms == NOW
@@ -326,3 +326,25 @@ async def test_a_newcomer_is_a_tenant_without_a_lease(jobs, queue):
     assert await queue.claim(turn, 2, newcomer=True, **options) == []
     assert len(await queue.claim(turn, 2, **options)) == 2
     assert await queue.claim(turn, 2, **options) == []
+
+
+async def test_a_submission_that_is_sent_again_by_the_client_is_the_same_one(redis, jobs, monkeypatch):
+    # What redis-py does after a lost connection: the server has run the script, and gets it once more.
+    pipeline = redis.pipeline
+
+    def twice(**options):
+        pipe = pipeline(**options)
+        run = pipe.execute
+
+        async def execute():
+            commands = list(pipe.command_stack)
+            await run()
+            pipe.command_stack = commands
+            return await run()
+
+        pipe.execute = execute
+        return pipe
+
+    monkeypatch.setattr(redis, "pipeline", twice)
+    new = NewJob(new_id("job"), "shapes", "2", TTL, None, [NewItem("x", b"spec")])
+    assert (await jobs.submit("a", new, now_ms=NOW)).accepted

@@ -10,6 +10,7 @@ import structlog
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.tasks import ended
 from camserve_server.base.telemetry import IDEMPOTENT_CALLS
 from camserve_server.stores.idempotency import KEPT_MS, Hold, IdempotencyKeys, Standing
 from camserve_server.stores.objects import ObjectStore, read_whole
@@ -46,22 +47,29 @@ class Idempotency:
         what it raises is not kept. Raises ApiError: IDEMPOTENCY_IN_PROGRESS, IDEMPOTENCY_KEY_REUSED,
         STORE_UNAVAILABLE, UPSTREAM_FAILED.
         """
-        hold = await self._keys.begin(tenant, operation, key, fingerprint, lease_ms=self._lease_ms)
-        if isinstance(hold, Standing):
-            IDEMPOTENT_CALLS.labels(hold.name.lower()).inc()
-            running = hold is Standing.RUNNING
+        hold = self._keys.hold(tenant, operation, key)
+        try:
+            begun = await self._keys.begin(hold, fingerprint, lease_ms=self._lease_ms)
+        except BaseException:
+            # The key may be taken although nobody was told.
+            self._release(hold, forget=False)
+            raise
+        if isinstance(begun, Standing):
+            IDEMPOTENT_CALLS.labels(begun.name.lower()).inc()
+            running = begun is Standing.RUNNING
             raise ApiError(Reason.IDEMPOTENCY_IN_PROGRESS if running else Reason.IDEMPOTENCY_KEY_REUSED)
-        if isinstance(hold, bytes):
+        if isinstance(begun, bytes):
             IDEMPOTENT_CALLS.labels("replayed").inc()
-            return await self._load(tenant, hold), True
+            return await self._load(tenant, begun), True
         IDEMPOTENT_CALLS.labels("executed").inc()
         try:
             async with self._renewed(hold):
-                answer = await execute(hold.nonce)
+                answer = await execute(begun.nonce)
                 kept = await self._keys.finish(hold, await self._stored(tenant, answer))
         except BaseException as error:
-            # A refusal left nothing behind. After anything else the request may have done its work all the same.
-            self._release(hold, forget=isinstance(error, ApiError) and error.entry.status < 500)
+            # A first attempt that is refused left nothing behind. Anything else may have done its work all the same.
+            refused = isinstance(error, ApiError) and error.entry.status < 500
+            self._release(hold, forget=refused and begun.first)
             raise
         if not kept:
             # This process stood still for longer than the lease, and another one has gone on with the request.
@@ -82,8 +90,7 @@ class Idempotency:
         try:
             yield
         finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
+            await ended([renewing])
 
     async def _renew(self, hold: Hold) -> None:
         while True:

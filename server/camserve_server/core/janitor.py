@@ -9,6 +9,7 @@ import structlog
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError
+from camserve_server.base.tasks import ended
 from camserve_server.base.telemetry import JOBS_DUE, OBJECTS_EXPIRED
 from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.objects import ObjectStore
@@ -40,9 +41,7 @@ class Janitor:
 
     async def stop(self) -> None:
         """Ends at once: an unfinished round is finished by the next."""
-        for task in self._rounds:
-            task.cancel()
-        await asyncio.gather(*self._rounds, return_exceptions=True)
+        await ended(self._rounds)
 
     async def _sweep_objects(self) -> None:
         OBJECTS_EXPIRED.inc(await self._objects.remove_expired())

@@ -11,6 +11,7 @@ import orjson
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import derived_id, new_id
+from camserve_server.base.tasks import ended
 from camserve_server.core.infer import InferService, check_inputs
 from camserve_server.core.infer_options import BatchInput
 from camserve_server.core.stored_results import encode_options
@@ -60,6 +61,7 @@ class JobIntake:
         self._infer = infer
         self._objects = objects
         self._clock = clock
+        self._discards: set[asyncio.Task[None]] = set()
         self.on_accept: Callable[[], None] = lambda: None
         """Is called after each accepted job, so that a worker of this process need not wait to look."""
 
@@ -76,37 +78,31 @@ class JobIntake:
         object_ids: list[str] = []
         try:
             items = await self._store(tenant, request.inputs, version.version, ttl_s + _SLACK_S, object_ids)
-            waiting = await self._jobs.submit(
-                tenant,
-                NewJob(
-                    job_id,
-                    version.name,
-                    version.version,
-                    ttl_s * 1000,
-                    request.metadata,
-                    items,
-                    request.callback_url,
-                ),
-            )
-        except ApiError as error:
-            # After a failure of the store the job may have been accepted all the same: then it needs its inputs.
-            if error.reason is not Reason.STORE_UNAVAILABLE:
-                await discard(self._objects, tenant, object_ids)
+        except BaseException:
+            self._discard(tenant, object_ids)
             raise
+        job = NewJob(job_id, version.name, version.version, ttl_s * 1000, request.metadata, items, request.callback_url)
+        # Where this fails the job may have been accepted all the same: then it needs its inputs.
+        submitted = await self._jobs.submit(tenant, job)
+        if not submitted.accepted:
+            self._discard(tenant, object_ids)
         self.on_accept()
-        pressure = await self._queue.pressure(tenant)
-        return Receipt(
-            job_id,
-            version.name,
-            version.version,
-            len(items),
-            _wait_ms(replace(pressure, items=max(waiting, pressure.items))),
-        )
+        wait_ms = await self._wait_ms(tenant, submitted.waiting)
+        return Receipt(job_id, version.name, version.version, len(items), wait_ms)
 
-    async def wait_ms(self, tenant: str) -> int:
-        """Estimates how long a job with one image would take now."""
-        pressure = await self._queue.pressure(tenant)
-        return _wait_ms(replace(pressure, items=pressure.items + 1))
+    async def _wait_ms(self, tenant: str, waiting: int) -> int:
+        try:
+            pressure = await self._queue.pressure(tenant)
+        except ApiError:
+            # The job is accepted: an estimate that cannot be made is no reason to say otherwise.
+            pressure = Pressure(waiting, 1, 0.0)
+        return _wait_ms(replace(pressure, items=max(waiting, pressure.items)))
+
+    def _discard(self, tenant: str, object_ids: list[str]) -> None:
+        """Deletes inputs that no job has, in a task of its own, because the call may be one that is being canceled."""
+        task = asyncio.create_task(discard(self._objects, tenant, object_ids))
+        self._discards.add(task)
+        task.add_done_callback(self._discards.discard)
 
     def _check(self, request: JobRequest) -> None:
         check_inputs([entry.id for entry in request.inputs])
@@ -142,9 +138,7 @@ class JobIntake:
             await self._objects.sync(tenant, object_ids)
             return items
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(tasks)
 
 
 def _wait_ms(pressure: Pressure) -> int:

@@ -32,11 +32,19 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A key in the hands of one call; `nonce` is the same for every attempt at the same request."""
+    """What one call says to have a key: who it is, and the nonce that it brings."""
 
     place: str
     holder: str
     nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A key is in the hands of the call; `nonce` is the same for every attempt at the request, `first` is this one."""
+
+    nonce: str
+    first: bool
 
 
 class IdempotencyKeys:
@@ -50,28 +58,27 @@ class IdempotencyKeys:
         self._sealer = sealer
         self._disk = disk
 
+    def hold(self, tenant: str, operation: str, key: str) -> Hold:
+        """Returns what a new call says to have a key; nothing is sent."""
+        place = keys.idempotency(tenant, operation, hashlib.sha256(key.encode()).hexdigest())
+        return Hold(place, secrets.token_hex(16), secrets.token_hex(16))
+
     async def begin(
-        self,
-        tenant: str,
-        operation: str,
-        key: str,
-        fingerprint: bytes,
-        *,
-        lease_ms: int,
-        now_ms: int = SERVER_CLOCK_MS,
-    ) -> Hold | bytes | Standing:
+        self, hold: Hold, fingerprint: bytes, *, lease_ms: int, now_ms: int = SERVER_CLOCK_MS
+    ) -> Taken | bytes | Standing:
         """Takes a key for a call, or returns the answer that it has already, or why the call may not run.
 
-        A key whose holder went silent for the lease is free again. What is returned is on the disk.
+        A key whose holder went silent for the lease is free again. What is returned is on the disk. Where this fails
+        the key may be taken all the same, until it is released.
         """
-        place = keys.idempotency(tenant, operation, hashlib.sha256(key.encode()).hexdigest())
-        holder, nonce = secrets.token_hex(16), secrets.token_hex(16)
         pipe = self._redis.pipeline(transaction=False)
-        pipe.eval(_BEGIN.source, 1, place, now_ms, fingerprint, holder, nonce, lease_ms, KEPT_MS)
+        args: list[int | str | bytes] = [now_ms, fingerprint, hold.holder, hold.nonce, lease_ms, KEPT_MS]
+        pipe.eval(_BEGIN.source, 1, hold.place, *args)
         state, *rest = (await self._disk.execute(pipe))[0]
         if state == b"taken":
-            return Hold(place, holder, rest[0].decode())
-        return self._sealer.open(rest[0], place) if state == b"answered" else Standing(state)
+            nonce = rest[0].decode()
+            return Taken(nonce, first=nonce == hold.nonce)
+        return self._sealer.open(rest[0], hold.place) if state == b"answered" else Standing(state)
 
     async def finish(self, hold: Hold, answer: bytes) -> bool:
         """Keeps an answer for 24 h; False when the key is no longer the caller's."""

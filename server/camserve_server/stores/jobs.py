@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,14 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Submitted:
+    """Whether it is this call's job that was accepted, and how many items of the tenant wait now, its own included."""
+
+    accepted: bool
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """A job as it is; times are unix time in milliseconds, `removed` says that its items are gone."""
 
@@ -91,18 +100,23 @@ class Jobs:
         self._disk = disk
         self._outbox = outbox
 
-    async def submit(self, tenant: str, job: NewJob, *, now_ms: int = SERVER_CLOCK_MS) -> int:
-        """Accepts a job and returns how many items of the tenant wait now, this job's included.
-
-        A second call with the same id changes nothing. Once this returns the job is on the disk.
-        """
+    async def submit(self, tenant: str, job: NewJob, *, now_ms: int = SERVER_CLOCK_MS) -> Submitted:
+        """Accepts a job; a second one of the same id changes nothing. Once this returns the job is on the disk."""
         spec_place = spec_at(tenant, job.job_id)
         items = [part for item in job.items for part in (item.id, self._sealer.seal(item.spec, spec_place))]
         callback = (b"", b"")
         if job.callback_url:
             url = job.callback_url.encode()
             callback = (_endpoint(url), self._sealer.seal(url, _callback_at(tenant, job.job_id)))
-        args = [now_ms, job.job_id, job.ttl_ms, job.model, job.model_version, job.metadata or b"", *callback, *items]
+        args: list[int | str | bytes] = [
+            now_ms,
+            job.job_id,
+            job.ttl_ms,
+            job.model,
+            job.model_version,
+            job.metadata or b"",
+        ]
+        args += [*callback, secrets.token_hex(8), *items]
         look_ms = (now_ms or int(time.time() * 1000)) + job.ttl_ms
         # In this order a crash between two of them leaves at most a name without a job, or a job without a
         # place in the ring, which the janitor gives it.
@@ -112,7 +126,8 @@ class Jobs:
         pipe.eval(_SUBMIT.source, 1, keys.tenant(tenant), *args)
         pipe.eval(_RING_ADD.source, 1, keys.ring(), tenant)
         replies = await self._disk.execute(pipe)
-        return int(replies[2][2])
+        accepted, waiting = replies[2]
+        return Submitted(bool(accepted), waiting)
 
     async def get(self, tenant: str, job_id: str) -> JobRecord | None:
         """Returns a job, or None when the tenant has none of that id."""
