@@ -9,7 +9,7 @@ BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 .PHONY: run test lint docs proto test-protos test-grpcurl chaos bench train-shapes clean
 
 run: $(RUN_STAMP)
-	@exec $(BIN)/camserve up
+	@exec $(BIN)/camserve up --with-parent
 
 test: $(DEV_STAMP) lint
 	$(BIN)/python -m pytest

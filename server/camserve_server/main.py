@@ -158,7 +158,13 @@ class Replica:
             pause_s=settings.webhook_retry_s,
         )
         health = Health(
-            {"engine": self._engine_works, "imaging": self._imaging_works, "store": self._store_works}, clock
+            {
+                "engine": self._engine_works,
+                "imaging": self._imaging_works,
+                "store": self._store_works,
+                "objects": self._objects_work,
+            },
+            clock,
         )
         self._idempotency = Idempotency(
             IdempotencyKeys(self._redis, Sealer(state_keys, "idempotency"), self._disk), self._objects, clock
@@ -259,6 +265,12 @@ class Replica:
 
     async def _imaging_works(self) -> bool:
         return self._imaging.stats().alive > 0
+
+    async def _objects_work(self) -> bool:
+        with contextlib.suppress(ApiError):
+            await self._objects.check()
+            return True
+        return False
 
     async def _store_works(self) -> bool:
         with contextlib.suppress(ApiError):

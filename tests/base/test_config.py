@@ -45,6 +45,14 @@ def test_grpc_off_loopback_needs_a_certificate():
         load(grpc_host="0.0.0.0")
 
 
+@pytest.mark.parametrize(
+    "address", ["ftp://x", "https://", "images.example.com", "https://a.example/?b=c", "https://a b/"]
+)
+def test_links_begin_with_a_web_address(address):
+    with pytest.raises(ConfigError, match="PUBLIC_URL"):
+        load(public_url=address)
+
+
 def test_an_unknown_variable_is_found(monkeypatch):
     monkeypatch.setenv("CAMSERVE_EGDE_PORT", "1")
     assert unknown_variables() == ["CAMSERVE_EGDE_PORT"]

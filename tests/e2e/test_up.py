@@ -157,6 +157,26 @@ def test_killing_the_command_leaves_no_orphan(make_stack):
         wait_gone(pid)
 
 
+def test_killing_what_started_the_command_leaves_no_orphan(tmp_path):
+    # As `make run` does: make stays the parent.
+    environment = stack_environment(tmp_path / "data", torch_threads=1)
+    ready = tmp_path / "ready.json"
+    ready.write_text("of a run that was killed")
+    command = f"{camserve_program()} up --with-parent --ready-file {ready}; true"
+    with subprocess.Popen(["bash", "-c", command], env=environment, stdout=subprocess.DEVNULL) as shell:
+        while ready.exists() and ready.read_text() == "of a run that was killed":
+            assert shell.poll() is None
+            time.sleep(0.01)
+        while not ready.exists() or not ready.read_text():
+            assert shell.poll() is None
+            time.sleep(0.05)
+        below = [process.pid for process in psutil.Process(shell.pid).children(recursive=True)]
+        assert len(below) >= 5
+        shell.kill()
+    for pid in below:
+        wait_gone(pid, within_s=40)
+
+
 @pytest.mark.parametrize("name", ["valkey-server", "envoy", "camserve_server.cli.app serve"])
 def test_a_part_that_is_killed_comes_back(make_stack, name):
     running = make_stack()

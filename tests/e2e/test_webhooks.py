@@ -385,8 +385,10 @@ def test_listen_registers_a_webhook_for_as_long_as_it_runs(make_stack):
     ):
         try:
             assert process.stdout
+            registered = process.stdout.readline()
             assert "listening" in process.stdout.readline()
             (webhook,) = api.get("/v1/webhooks").json()["webhooks"]
+            assert webhook["webhook_id"] in registered
             api.post(f"/v1/webhooks/{webhook['webhook_id']}:test")
             assert process.stdout.readline().startswith("verified evt_")
         finally:

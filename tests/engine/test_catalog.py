@@ -83,6 +83,9 @@ def test_what_is_not_there_is_told_apart() -> None:
     unavailable = refusal(made, "m", "stable")
     assert unavailable.reason is Reason.MODEL_UNAVAILABLE
     assert unavailable.details == {"why": "the weights file is missing"}
+    unread = catalog(replace(ready("1"), aliases=(), state="unavailable", reason="the manifest is no TOML"))
+    assert refusal(unread, "m", "stable").reason is Reason.MODEL_UNAVAILABLE
+    assert refusal(unread, "m", "3").reason is Reason.MODEL_VERSION_NOT_FOUND
 
 
 async def test_a_faulty_version_is_listed_and_the_others_serve(tmp_path: Path) -> None:

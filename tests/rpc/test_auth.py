@@ -48,7 +48,7 @@ async def test_health_and_keys_are_public(stack):
         keys = await auth_pb2_grpc.AuthServiceStub(channel).GetJwks(auth_pb2.GetJwksRequest())
     # `broken` is a model that cannot load.
     assert health.status == health_pb2.GetHealthResponse.degraded
-    assert {part.name for part in health.components} >= {"engine", "imaging", "store"}
+    assert {part.name for part in health.components} == {"engine", "imaging", "store", "objects"}
     assert keys.keys[0].alg == "ES256"
 
 

@@ -26,6 +26,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 Role = Literal["api", "worker", "courier", "janitor"]
 ROLES: tuple[Role, ...] = ("api", "worker", "courier", "janitor")
 
+_WEB_ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 _PLACE = re.compile(r"((?P<v4>[0-9.]+)/32|\[(?P<v6>[0-9a-fA-F:.]+)\]/128):(?P<port>[1-9][0-9]{0,4})")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -130,6 +131,13 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value else value
 
+    @field_validator("public_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and not _WEB_ADDRESS.fullmatch(value):
+            raise ValueError("must be like https://images.example.com, without a query")
+        return value
+
     @field_validator("objects_url")
     @classmethod
     def _known_store(cls, value: str | None) -> str | None:
@@ -228,7 +236,9 @@ def load(**flags: Any) -> Settings:
         return Settings(**{key: value for key, value in flags.items() if value is not None})
     except ValidationError as error:
         lines = [
-            f"{PREFIX + str(item['loc'][0]).upper()}={item['input']!r}: {item['msg']}" if item["loc"] else item["msg"]
+            f"{PREFIX + str(item['loc'][0]).upper()}={item['input']!r}: {item['msg']}"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")
             for item in error.errors()
         ]
         raise ConfigError("\n".join(lines)) from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import time
 from pathlib import Path
@@ -17,19 +19,28 @@ from camserve_server.cli.stack import Stack
 from camserve_server.cli.tokens import issuer
 from camserve_server.core.tokens import SCOPES
 
+_PARENT_INTERVAL_S = 0.5
 
-def up(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM; raises StackError and its like when the stack cannot start."""
+
+def up(settings: Settings, *, with_parent: bool = False) -> None:
+    """Serves until SIGINT or SIGTERM, or until the parent has ended.
+
+    Raises StackError and its like when the stack cannot start.
+    """
     configure_logs(settings.log_level)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    asyncio.run(_up(settings))
+    if settings.ready_file:
+        # One that a killed run left behind would say that this one is ready.
+        settings.ready_file.unlink(missing_ok=True)
+    asyncio.run(_up(settings, os.getppid() if with_parent else None))
 
 
-async def _up(settings: Settings) -> None:
+async def _up(settings: Settings, parent: int | None) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    orphaned = asyncio.create_task(_stop_without(parent, stopping)) if parent else None
     started = time.monotonic()
     stack = Stack(settings)
     typer.echo("starting Valkey, the server and Envoy …")
@@ -45,9 +56,20 @@ async def _up(settings: Settings) -> None:
         await asyncio.gather(starting, return_exceptions=True)
         if settings.ready_file:
             settings.ready_file.unlink(missing_ok=True)
-        typer.echo("stopping …")
+        if orphaned:
+            orphaned.cancel()
+        with contextlib.suppress(OSError):  # the terminal may have gone with the parent
+            typer.echo("stopping …")
         await stack.stop()
-        typer.echo("stopped")
+        with contextlib.suppress(OSError):
+            typer.echo("stopped")
+
+
+async def _stop_without(parent: int, stopping: asyncio.Event) -> None:
+    """Stops the stack once the parent has ended; some systems tell nobody, so it is looked at."""
+    while os.getppid() == parent:
+        await asyncio.sleep(_PARENT_INTERVAL_S)
+    stopping.set()
 
 
 async def _start(stack: Stack, settings: Settings) -> Checked:

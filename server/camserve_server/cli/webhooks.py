@@ -36,7 +36,7 @@ def listen(
     with ThreadingHTTPServer((_HOST, port), BaseHTTPRequestHandler) as server:
         url = f"http://{_HOST}:{server.server_port}/"
         given = contextlib.nullcontext([secret_bytes(secret)] if secret else [])
-        with _registered(settings, tenant, url) if tenant else given as known:
+        with _registered(settings, tenant, url, say) if tenant else given as known:
             server.RequestHandlerClass = _handler(known, answer, say)
             threading.Thread(target=server.serve_forever, daemon=True).start()
             say(f"listening on {url}" + ("" if known else " without a secret: nothing is verified"))
@@ -45,7 +45,7 @@ def listen(
 
 
 @contextlib.contextmanager
-def _registered(settings: Settings, tenant: str, url: str) -> Iterator[list[bytes]]:
+def _registered(settings: Settings, tenant: str, url: str, say: Callable[[str], None]) -> Iterator[list[bytes]]:
     """Registers a webhook with the running server and gives its secret, and that of the tenant's callback URLs."""
     token = issuer(settings).issue(tenant=tenant, subject="webhooks listen", scopes=_SCOPES, ttl_s=24 * 3600)
     metadata = (("authorization", f"Bearer {token}"),)
@@ -60,6 +60,7 @@ def _registered(settings: Settings, tenant: str, url: str) -> Iterator[list[byte
                 f"CAMSERVE_WEBHOOK_ALLOW list {url.removeprefix('http://').strip('/').replace(':', '/32:')}?"
             ) from None
         try:
+            say(f"registered as {webhook.webhook_id} of tenant {tenant}")
             yield [secret_bytes(webhook.secret), secret_bytes(callback.secret)]
         finally:
             with contextlib.suppress(grpc.RpcError):

@@ -13,6 +13,9 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.manifest import FILE_NAME, NAME_PATTERN, read_aliases
 from camserve_server.engine.model import ModelVersion
 
+# What a caller who names no version asks for.
+_DEFAULT_ALIAS = "stable"
+
 
 def find_folders(models_dirs: Iterable[Path]) -> list[Path]:
     """Returns the `<name>/<version>` folders that hold a model.toml, by name, then version.
@@ -70,6 +73,9 @@ class Catalog:
             (model for model in versions if version_or_alias in model.aliases), None
         )
         if model is None:
+            # Of a version whose manifest cannot be read nobody knows the aliases.
+            if version_or_alias == _DEFAULT_ALIAS and not any(model.state == "ready" for model in versions):
+                raise ApiError(Reason.MODEL_UNAVAILABLE, why=versions[-1].reason or versions[-1].state)
             raise ApiError(Reason.MODEL_VERSION_NOT_FOUND)
         if model.state != "ready":
             raise ApiError(Reason.MODEL_UNAVAILABLE, why=model.reason or model.state)

@@ -22,6 +22,7 @@ _READ = frozenset(
         "authorization",
         "content-md5",
         "idempotency-key",
+        "if-range",
         "prefer",
         "range",
         "x-camserve-content-length",

@@ -88,6 +88,10 @@ class LocalObjects:
         """Unlinks the object's file."""
         await self._in_thread(lambda: self._unlink(tenant, object_id))
 
+    async def check(self) -> None:
+        """Looks whether the folder is there, is ours to write and has room."""
+        await self._in_thread(self._check)
+
     async def remove_expired(self) -> int:
         """Removes the folders of past hours, and drafts older than an hour."""
         return await self._in_thread(self._remove_expired)
@@ -101,6 +105,11 @@ class LocalObjects:
 
     def _keys(self, key: MasterKey) -> tuple[bytes, bytes]:
         return self._ring.subkey(key, "object preamble"), self._ring.subkey(key, "object content")
+
+    def _check(self) -> None:
+        number = self._drafts.number
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=number) or not os.fstatvfs(number).f_bavail:
+            raise OSError("objects cannot be stored")
 
     def _begin(self, tenant: str, object_id: str, content_type: str, expires_at: float) -> DraftFile:
         key = self._ring.primary()

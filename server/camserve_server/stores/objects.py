@@ -92,6 +92,9 @@ class ObjectStore(Protocol):
     async def delete(self, tenant: str, object_id: str) -> None:
         """Deletes an object; an id that the tenant does not have is no error."""
 
+    async def check(self) -> None:
+        """Returns when objects can be stored, as far as can be told without storing one."""
+
     async def remove_expired(self) -> int:
         """Removes what has expired and what crashed writers left behind; returns the number of objects."""
 
