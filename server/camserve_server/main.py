@@ -30,6 +30,7 @@ from camserve_server.core.sync_or_job import SyncOrJob
 from camserve_server.core.token_keys import IssuerKeys, JwksFile
 from camserve_server.core.tokens import TokenIssuer, TokenVerifier, VerificationKeys
 from camserve_server.core.uploads import UploadService
+from camserve_server.core.warm_inputs import WarmInputs
 from camserve_server.core.webhooks import WebhookService
 from camserve_server.engine.buffers import ByteBudget
 from camserve_server.engine.engine import Engine, EngineSettings
@@ -128,7 +129,9 @@ class Replica:
             retention_s=settings.upload_retention_hours * 3600,
         )
         images = Images(urls, uploads, limit_bytes=settings.max_image_bytes, budget=budget)
-        intake = JobIntake(self._jobs, queue, infer, self._objects, clock)
+        # Nothing takes them where no worker is.
+        self._warm = WarmInputs(limit_bytes=settings.upload_memory_mb * MIB // 8 if "worker" in settings.roles else 0)
+        intake = JobIntake(self._jobs, queue, infer, self._objects, self._warm, clock)
         self._worker = JobWorker(
             queue,
             infer,
@@ -137,6 +140,7 @@ class Replica:
             width=settings.job_concurrency or width,
             lease_s=settings.job_lease_s,
             urls=urls,
+            warm=self._warm,
             budget=budget,
         )
         intake.on_accept = self._worker.wake
@@ -245,6 +249,7 @@ class Replica:
             self._stop_server(), self._worker.stop(self._settings.drain_s), self._courier.stop(self._settings.drain_s)
         )
         await self._idempotency.close()
+        self._warm.close()
         await self._internal.stop(None)
         await self._janitor.stop()
         await self._engine.close()

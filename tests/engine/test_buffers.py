@@ -90,3 +90,16 @@ def test_adopting_beyond_the_budget_is_refused() -> None:
     with pytest.raises(ApiError):
         SharedBuffer.adopt(fd, 5, budget)
     assert budget.taken_bytes == 0
+
+
+def test_a_shared_buffer_outlives_the_first_and_is_charged_once_more() -> None:
+    budget = ByteBudget(10)
+    first = SharedBuffer.create("a", budget)
+    first.append(b"12345")
+    second = first.share()
+    with pytest.raises(ApiError):
+        first.share()
+    first.close()
+    assert bytes(second.view()) == b"12345"
+    second.close()
+    assert budget.try_take(10)

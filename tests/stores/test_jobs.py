@@ -317,15 +317,14 @@ async def test_a_write_is_waited_for_where_the_server_does_not_wait_itself(redis
         await redis.config_set("appendonly", "yes")
 
 
-async def test_a_newcomer_is_a_tenant_without_a_lease(jobs, queue):
-    await submit(jobs, 6)
+async def test_a_tenant_without_a_lease_begins_with_more_than_there_is_room_for(jobs, queue):
+    await submit(jobs, 9)
     turn = await queue.next_turn("w", width=4, items_per_s=1.0, now_ms=NOW)
-    options = {"lease_ms": LEASE, "most_leases": 4, "now_ms": NOW}
-    first = await queue.claim(turn, 2, newcomer=True, **options)
-    assert len(first) == 2
-    assert await queue.claim(turn, 2, newcomer=True, **options) == []
-    assert len(await queue.claim(turn, 2, **options)) == 2
-    assert await queue.claim(turn, 2, **options) == []
+    options = {"lease_ms": LEASE, "most_leases": 4, "newcomers": 5, "now_ms": NOW}
+    assert len(await queue.claim(turn, 0, **options)) == 5
+    assert await queue.claim(turn, 3, **options) == []
+    first = await queue.claim(turn, 3, **options | {"most_leases": 6})
+    assert len(first) == 1
 
 
 async def test_a_submission_that_is_sent_again_by_the_client_is_the_same_one(redis, jobs, monkeypatch):

@@ -365,7 +365,7 @@ async def test_a_sync_that_fails_is_an_upstream_failure(
         patch.setattr(os, "fsync", fail)
         assert await reason_of(objects.sync("acme", [object_id])) is Reason.UPSTREAM_FAILED
     await objects.delete("acme", object_id)
-    assert await reason_of(objects.sync("acme", [object_id])) is Reason.UPSTREAM_FAILED
+    assert await reason_of(objects.sync("acme", [object_id])) is Reason.OBJECT_NOT_FOUND
 
 
 @pytest.mark.parametrize("call", ["open", "pread", "fstat"])

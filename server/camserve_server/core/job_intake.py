@@ -15,6 +15,7 @@ from camserve_server.base.tasks import ended
 from camserve_server.core.infer import InferService, check_inputs
 from camserve_server.core.infer_options import BatchInput
 from camserve_server.core.stored_results import encode_options
+from camserve_server.core.warm_inputs import WarmInputs
 from camserve_server.stores.job_queue import JobQueue, Pressure
 from camserve_server.stores.jobs import Jobs, NewItem, NewJob
 from camserve_server.stores.objects import ObjectStore, discard
@@ -55,8 +56,17 @@ class Receipt:
 class JobIntake:
     """Accepts jobs."""
 
-    def __init__(self, jobs: Jobs, queue: JobQueue, infer: InferService, objects: ObjectStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        queue: JobQueue,
+        infer: InferService,
+        objects: ObjectStore,
+        warm: WarmInputs,
+        clock: Clock,
+    ) -> None:
         self._jobs = jobs
+        self._warm = warm
         self._queue = queue
         self._infer = infer
         self._objects = objects
@@ -100,6 +110,8 @@ class JobIntake:
 
     def _discard(self, tenant: str, object_ids: list[str]) -> None:
         """Deletes inputs that no job has, in a task of its own, because the call may be one that is being canceled."""
+        for object_id in object_ids:
+            self._warm.drop(object_id)
         task = asyncio.create_task(discard(self._objects, tenant, object_ids))
         self._discards.add(task)
         task.add_done_callback(self._discards.discard)
@@ -129,6 +141,7 @@ class JobIntake:
                         content_type="application/octet-stream",
                         expires_at=expires_at,
                     )
+                    self._warm.keep(object_id, image)
             object_ids.append(object_id)
             return NewItem(entry.id, orjson.dumps({"object_id": object_id, "options": options}))
 

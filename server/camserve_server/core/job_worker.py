@@ -21,6 +21,7 @@ from camserve_server.core.infer import InferService
 from camserve_server.core.object_images import load
 from camserve_server.core.pace import Pace
 from camserve_server.core.stored_results import decode_options, encode_error, encode_result
+from camserve_server.core.warm_inputs import WarmInputs
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.stores.job_queue import MOST_CLAIMS, Claim, JobQueue, Outcome
 from camserve_server.stores.objects import ObjectStore
@@ -66,6 +67,7 @@ class JobWorker:
         width: int,
         lease_s: float,
         urls: ImageUrls,
+        warm: WarmInputs,
         budget: ByteBudget,
     ) -> None:
         self._queue = queue
@@ -75,6 +77,7 @@ class JobWorker:
         self._width = width
         self._lease_s = lease_s
         self._urls = urls
+        self._warm = warm
         self._budget = budget
         self._id = new_id("worker")
         self._pace = Pace(clock)
@@ -134,14 +137,13 @@ class JobWorker:
                 return 0
             share = max(1, -(-max(turn.width, self._width) // turn.active))
             room = self._width - len(self._running)
-            full = room <= 0
             asked_monotonic = self._clock.monotonic()
             claims = await self._queue.claim(
                 turn,
-                room + self._width if full else room,
+                max(0, room),
                 lease_ms=round(self._lease_s * 1000),
                 most_leases=share,
-                newcomer=full,
+                newcomers=room if turn.active == 1 else min(self._width, room + self._width),
             )
             for claim in claims:
                 self._begin(claim, asked_monotonic + self._lease_s)
@@ -200,6 +202,8 @@ class JobWorker:
     async def _open(self, tenant: str, spec: dict[str, str]) -> SharedBuffer:
         if "url" in spec:
             return await self._urls.open(tenant, spec["url"])
+        if image := self._warm.take(spec["object_id"]):
+            return image
         return await load(self._objects, tenant, spec["object_id"], self._budget)
 
     async def _renew(self) -> None:

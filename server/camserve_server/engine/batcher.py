@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.inference import Explain
+from camserve_server.engine.slots import Rotation
 
 Lane = Literal["unary", "stream"]
 Errand = Callable[[], None]
@@ -52,52 +53,29 @@ class Batch:
 
 
 class FairLane:
-    """Entries of one lane, served to tenants by deficit round robin (Shreedhar and Varghese 1995)."""
+    """Entries of one lane; next is the tenant that cost the device least lately, see Rotation."""
 
     def __init__(self) -> None:
-        self._tenants: OrderedDict[str, deque[Entry]] = OrderedDict()
-        self._credit: dict[str, float] = {}
-        self._size = 0
+        self._waiting: Rotation[Entry] = Rotation(cost=lambda entry: entry.cost)
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._waiting)
 
     def push(self, entry: Entry) -> None:
         """Puts the entry behind its tenant's others."""
-        self._tenants.setdefault(entry.tenant, deque()).append(entry)
-        self._credit.setdefault(entry.tenant, 0.0)
-        self._size += 1
+        self._waiting.push(entry.tenant, entry)
 
     def pop(self) -> Entry:
-        """Takes the next entry; IndexError when there is none."""
-        while self._tenants:
-            tenant, entries = next(iter(self._tenants.items()))
-            if self._credit[tenant] >= entries[0].cost:
-                self._credit[tenant] -= entries[0].cost
-                entry = entries.popleft()
-                self._forget_if_empty(tenant)
-                self._size -= 1
-                return entry
-            self._credit[tenant] += 1.0
-            self._tenants.move_to_end(tenant)
-        raise IndexError("the lane is empty")
+        """Takes the next entry; KeyError when there is none."""
+        return self._waiting.pop()
 
     def discard(self, entry: Entry) -> None:
         """Takes the entry out if it is here."""
-        entries = self._tenants.get(entry.tenant, deque())
-        if entry in entries:
-            entries.remove(entry)
-            self._size -= 1
-            self._forget_if_empty(entry.tenant)
+        self._waiting.discard(entry.tenant, entry)
 
     def oldest_monotonic(self) -> float:
         """Returns when the entry that waits longest came; infinity when there is none."""
-        heads = (entries[0].enqueued_monotonic for entries in self._tenants.values())
-        return min(heads, default=float("inf"))
-
-    def _forget_if_empty(self, tenant: str) -> None:
-        if not self._tenants[tenant]:
-            del self._tenants[tenant], self._credit[tenant]
+        return min((entry.enqueued_monotonic for entry in self._waiting.heads()), default=float("inf"))
 
 
 class _Queue:

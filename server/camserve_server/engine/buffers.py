@@ -108,6 +108,16 @@ class SharedBuffer:
             raise
         return buffer
 
+    def share(self) -> SharedBuffer:
+        """Return the same bytes as a buffer of its own, charged once more; raises SERVICE_OVERLOADED like `append`."""
+        shared = SharedBuffer(os.dup(self.fd), self._size, self._holding.budget)
+        try:
+            shared._holding.take(self._size)
+        except BaseException:
+            shared.close()
+            raise
+        return shared
+
     @property
     def size(self) -> int:
         """Bytes appended so far."""

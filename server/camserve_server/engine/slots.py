@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -15,13 +16,14 @@ _MEMORY_TURNS = 64
 
 
 class Rotation(Generic[T]):
-    """What waits, from each tenant in its order; next is the tenant that had the fewest turns lately.
+    """What waits, from each tenant in its order; next is the tenant that had least lately, each turn at its cost.
 
     So who asks for little does not wait behind who asks for much, and those who ask for as much take turns (least
     attained service, with a memory that fades).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cost: Callable[[T], float] = lambda _: 1.0) -> None:
+        self._cost = cost
         self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
         self._had: dict[str, float] = {}
         self._turns = 0
@@ -43,15 +45,19 @@ class Rotation(Generic[T]):
         waiter = waiters.popleft()
         if waiters:
             self._waiting[tenant] = waiters
-        self._count(tenant)
+        self._count(tenant, self._cost(waiter))
         return waiter
 
-    def _count(self, tenant: str) -> None:
-        self._had[tenant] = self._had.get(tenant, 0.0) + 1.0
+    def heads(self) -> list[T]:
+        """Returns the first one of every tenant."""
+        return [waiters[0] for waiters in self._waiting.values()]
+
+    def _count(self, tenant: str, cost: float) -> None:
+        self._had[tenant] = self._had.get(tenant, 0.0) + cost
         self._turns += 1
         if self._turns == _MEMORY_TURNS:
             self._turns = 0
-            self._had = {name: turns / 2 for name, turns in self._had.items() if turns > 1}
+            self._had = {name: had / 2 for name, had in self._had.items() if had > 1}
 
     def discard(self, tenant: str, waiter: T) -> None:
         """Takes the waiter out if it is here."""

@@ -98,15 +98,15 @@ class JobQueue:
         *,
         lease_ms: int,
         most_leases: int,
-        newcomer: bool = False,
+        newcomers: int = 0,
         now_ms: int = SERVER_CLOCK_MS,
     ) -> list[Claim]:
-        """Leases up to `count` items of the tenant, which holds at most `most_leases`; a `newcomer` holds none.
+        """Leases up to `count` items of the tenant, which holds at most `most_leases`; if it holds none, `newcomers`.
 
         A tenant that has no work left leaves the ring. An item whose third lease ran out is failed here.
         """
         tenant = turn.tenant
-        args: Args = [now_ms, count, lease_ms, most_leases, MOST_CLAIMS, b"", int(newcomer)]
+        args: Args = [now_ms, count, lease_ms, most_leases, MOST_CLAIMS, b"", newcomers]
         with unavailable_on_error():
             rows, waiting, leased, told = await _CLAIM.run(self._redis, [keys.tenant(tenant)], args)
             if not waiting and not leased:

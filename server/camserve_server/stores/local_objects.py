@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -77,8 +76,12 @@ class LocalObjects:
         return LocalDraft(object_id, file, self._in_thread)
 
     async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:
-        """Syncs the files, and each folder on the way to them once."""
-        await self._in_thread(lambda: self._sync(tenant, object_ids))
+        """Syncs the files, several at once, and then each folder on the way to them once."""
+        await asyncio.gather(
+            *(self._in_thread(partial(self._sync_file, tenant, object_id)) for object_id in object_ids)
+        )
+        folders = {_path(tenant, object_id) for object_id in object_ids}
+        await self._in_thread(lambda: self._sync_folders(folders))
 
     async def open(self, tenant: str, object_id: str) -> LocalObject:
         """Opens an object once its preamble has proved to be authentic and not expired."""
@@ -117,16 +120,15 @@ class LocalObjects:
         place = Place(self._root, self._drafts, *_path(tenant, object_id), object_id)
         return DraftFile(place, preamble, self._keys(key), preamble.associated(tenant, object_id))
 
-    def _sync(self, tenant: str, object_ids: Sequence[str]) -> None:
-        by_hour: defaultdict[str, list[str]] = defaultdict(list)
-        for object_id in object_ids:
-            by_hour[_path(tenant, object_id)[0]].append(object_id)
-        for hour, ids in by_hour.items():
+    def _sync_file(self, tenant: str, object_id: str) -> None:
+        with self._owner_folder(tenant, object_id) as folder:
+            file = File(os.open(object_id, _READ_FLAGS, dir_fd=folder))
+        os.fsync(file.number)
+
+    def _sync_folders(self, paths: set[tuple[str, str]]) -> None:
+        for hour, owner in paths:
             with opened_folder(self._root.number, hour) as hour_folder:
-                with opened_folder(hour_folder, _path(tenant, ids[0])[1]) as folder:
-                    for object_id in ids:
-                        file = File(os.open(object_id, _READ_FLAGS, dir_fd=folder))
-                        os.fsync(file.number)
+                with opened_folder(hour_folder, owner) as folder:
                     os.fsync(folder)
                 os.fsync(hour_folder)
         os.fsync(self._root.number)

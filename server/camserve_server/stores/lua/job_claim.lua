@@ -1,6 +1,6 @@
 -- Takes items from the front of a tenant's queue under leases.
 -- ARGV: now, items wanted, lease in ms, most leases of the tenant, most claims of an item, result of a poison item,
--- 1 for a tenant only that has no lease.
+-- items for a tenant that has no lease.
 -- Returns {items, length of the queue, leases, endpoints to announce}; an item is {job, index, fence, claims, spec, expiry in ms}.
 local now, wanted, cap, most_claims = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local until_ms = whole(now + tonumber(ARGV[3]))
@@ -25,7 +25,8 @@ end
 
 local claimed = {}
 local held = redis.call('ZCARD', leases)
-local room = ARGV[7] == '1' and held > 0 and 0 or math.min(wanted, cap - held)
+local room = math.min(wanted, cap - held)
+if held == 0 then room = math.max(room, tonumber(ARGV[7])) end
 local looks = 0
 while #claimed < room and looks < 4096 do
   looks = looks + 1
