@@ -25,6 +25,7 @@ _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
     "stages": sections.stages,
     "queue": sections.queue,
     "events": sections.events,
+    "uploads": sections.uploads,
 }
 _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {
     "throughput": sections.throughput,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import picture
+from benchmarks import uploads as measured_uploads
 from benchmarks.batches import Batches
 from benchmarks.driver import Driver
 from benchmarks.edge import measure_added
@@ -248,6 +249,29 @@ def jobs(place: Place, plan: Plan, service: Service) -> Findings:
         "delay": {name: asdict(one) for name, one in delays},
     }
     return Findings(figures, verdicts)
+
+
+def uploads(place: Place, plan: Plan) -> Findings:
+    """A picture of 0.8 GB, stored."""
+    place.progress("a picture of 0.8 GB, stored")
+    with Service(place.folder / "uploads", place.models_dir, measured_uploads.SETTINGS) as service:
+        found = measured_uploads.measure_uploads(service, 1 if plan.quick else 3)
+    rows = [
+        ("a bare server that only counts", number(found.counted_mb_s), ""),
+        ("gRPC, hashed and encrypted", number(found.grpc_mb_s), number(found.grpc_mb_s / found.counted_mb_s)),
+        ("REST through Envoy", number(found.rest_mb_s), number(found.rest_mb_s / found.counted_mb_s)),
+    ]
+    print(table("A picture of 0.8 GB, MB/s", ("", "MB/s", "of the bare one"), rows))
+    print(table("Peak growth of each process, MB", ("process", "growth"), [(r, number(g)) for r, g in found.growth_mb]))
+    greatest = max(growth for _, growth in found.growth_mb)
+    return Findings(
+        asdict(found),
+        [
+            Verdict("upload over gRPC / bare server", found.grpc_mb_s / found.counted_mb_s, 0.5, at_least=True),
+            Verdict("upload over REST / bare server", found.rest_mb_s / found.counted_mb_s, 0.5, at_least=True),
+            Verdict("greatest growth of a process at 0.8 GB", greatest, 64, " MB"),
+        ],
+    )
 
 
 def huge(place: Place, plan: Plan, service: Service) -> Findings:

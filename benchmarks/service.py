@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -64,12 +64,12 @@ def write_models(folder: Path, shapes: Path, names: Sequence[str]) -> Path:
 class Service:
     """One running stack. `startup_s` is the time from the command to the ready file."""
 
-    def __init__(self, folder: Path, models_dir: Path) -> None:
+    def __init__(self, folder: Path, models_dir: Path, settings: Mapping[str, str] | None = None) -> None:
         """Starts it and returns once it is healthy; raises ServiceError when it ends or takes too long."""
         ready = folder / "ready.json"
         log = folder / "up.log"
         folder.mkdir(parents=True)
-        environment = environment_for(folder, models_dir)
+        environment = environment_for(folder, models_dir) | dict(settings or {})
         started = time.monotonic()
         with open(log, "wb") as output:
             self._process = subprocess.Popen(
@@ -91,8 +91,7 @@ class Service:
         self.edge_port = int(state["edge_url"].rpartition(":")[2])
         self.grpc_target = str(state["grpc_target"])
         self._metrics_url = f"http://127.0.0.1:{environment['CAMSERVE_METRICS_PORT']}/metrics"
-        settings = load(data_dir=folder / "data")
-        self._issuer = issuer(settings)
+        self._issuer = issuer(load(data_dir=folder / "data"))
         self._tokens: dict[str, str] = {}
         self.token = self.token_of("benchmark")
 
