@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto test-protos test-grpcurl chaos bench train-shapes clean
+.PHONY: run test lint docs proto test-protos test-grpcurl test-clamd chaos bench train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -37,6 +37,10 @@ test-protos:
 test-grpcurl: $(DEV_STAMP)
 	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 	$(BIN)/python -m pytest toolchains/grpcurl
+
+# Needs ClamAV's daemon (Debian: clamav-daemon): shows it images, good ones and one with a signature made by hand.
+test-clamd: $(DEV_STAMP)
+	$(BIN)/python -m pytest toolchains/clamd
 
 # Kills, pauses and restarts every part under load, 20 kills each; `make chaos ARGS='--seed 7 --kills 2'`.
 chaos: $(DEV_STAMP)

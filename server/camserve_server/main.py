@@ -12,6 +12,7 @@ from camserve_server.base.clock import SystemClock
 from camserve_server.base.config import Settings
 from camserve_server.base.errors import ApiError
 from camserve_server.base.telemetry import BATCH_IMAGES
+from camserve_server.core.antivirus import Antivirus
 from camserve_server.core.courier import Courier
 from camserve_server.core.cursors import Cursors
 from camserve_server.core.health import Health
@@ -35,6 +36,7 @@ from camserve_server.core.webhooks import WebhookService
 from camserve_server.engine.buffers import ByteBudget
 from camserve_server.engine.engine import Engine, EngineSettings
 from camserve_server.engine.imaging import ImagingPool, ImagingSettings
+from camserve_server.outbound.clamd import Clamd
 from camserve_server.outbound.client import GuardedClient
 from camserve_server.outbound.targets import Allowed
 from camserve_server.rpc.auth import AuthServicer
@@ -103,7 +105,13 @@ class Replica:
         )
         # Enough to fill the next batch while one runs and the workers decode.
         width = 2 * settings.max_batch + settings.imaging_workers
-        infer = InferService(self._engine, self._imaging, links, timeout_s=settings.sync_timeout_s, batch_width=width)
+        antivirus = Antivirus(
+            Clamd(settings.clamd, timeout_s=settings.clamd_timeout_s) if settings.clamd else None,
+            fail_open=settings.clamd_fail_open,
+        )
+        infer = InferService(
+            self._engine, self._imaging, links, antivirus, timeout_s=settings.sync_timeout_s, batch_width=width
+        )
         state_keys = KeyRing(keys_dir / "state.json", clock=clock)
         self._disk = Disk()
         outbox = Outbox(self._redis)
@@ -121,6 +129,7 @@ class Replica:
             Uploads(self._redis, self._disk),
             self._objects,
             self._imaging,
+            antivirus,
             UrlSigner(url_keys, purpose="upload"),
             budget,
             clock,

@@ -97,6 +97,11 @@ class Settings(BaseSettings):
     webhook_retry_s: float = Field(
         15.0, gt=0, le=600, description="Pause before an event is sent again; each later pause is four times as long."
     )
+    clamd: Annotated[str, Field(pattern=r"^(unix:/.+|tcp:[^\s]+:[0-9]{1,5})$")] | None = Field(
+        None, description="ClamAV's daemon that sees every image first: `unix:/path` or `tcp:host:port`."
+    )
+    clamd_timeout_s: float = Field(10.0, gt=0, le=600, description="Time that it may take for one image.")
+    clamd_fail_open: bool = Field(False, description="Let images pass while it gives no verdict.")
     url_ttl_s: int = Field(900, ge=1, le=604_800, description="How long a link to a heatmap works.")
     heatmap_retention_hours: float = Field(72, gt=0, le=8760, description="How long a stored heatmap is kept.")
     upload_retention_hours: float = Field(72, gt=0, le=8760, description="How long an uploaded image is kept.")

@@ -7,6 +7,7 @@ import hashlib
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended
+from camserve_server.core.antivirus import Antivirus
 from camserve_server.engine.buffers import ByteBudget
 from camserve_server.engine.imaging import ImagingPool, Probed
 from camserve_server.engine.peek import Peek
@@ -30,6 +31,7 @@ class IncomingImage:
         tenant: str,
         objects: ObjectStore,
         imaging: ImagingPool,
+        antivirus: Antivirus,
         budget: ByteBudget,
         *,
         expires_at: float,
@@ -39,6 +41,7 @@ class IncomingImage:
         self._tenant = tenant
         self._objects = objects
         self._imaging = imaging
+        self._inspection = antivirus.inspection()
         self._expires_at = expires_at
         self._declared = (media_type, file_name)
         self._peek = Peek(budget)
@@ -74,10 +77,11 @@ class IncomingImage:
     async def check(self, md5: bytes | None) -> Probed | None:
         """Returns what the header of an ended image says, None where its beginning does not tell.
 
-        Raises ApiError: IMAGE_MD5_MISMATCH, and as ImagingPool.probe.
+        Raises ApiError: IMAGE_MD5_MISMATCH, and as Antivirus.check and ImagingPool.probe.
         """
         if md5 is not None and self._md5.digest() != md5:
             raise ApiError(Reason.IMAGE_MD5_MISMATCH)
+        await self._inspection.end()
         self._peek.finish()
         media_type, file_name = self._declared
         try:
@@ -104,6 +108,7 @@ class IncomingImage:
         if self._writing:
             await ended([self._writing])
         self._peek.close()
+        self._inspection.close()
         if self._draft:
             await self._draft.discard()
 
@@ -121,6 +126,7 @@ class IncomingImage:
 
     async def _write(self, draft: Draft, piece: bytearray) -> None:
         await asyncio.to_thread(self._look_at, piece)
+        await self._inspection.feed(piece)
         await draft.write(piece)
 
     def _look_at(self, piece: bytearray) -> None:

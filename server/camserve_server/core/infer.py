@@ -11,6 +11,7 @@ import numpy as np
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.telemetry import STAGE_SECONDS
+from camserve_server.core.antivirus import Antivirus
 from camserve_server.core.infer_options import BatchInput, HeatmapOptions, InferOptions
 from camserve_server.core.infer_result import BatchOutcome, ClassScore, Heatmap, InferResult, Timings
 from camserve_server.core.links import Link, Links
@@ -30,9 +31,17 @@ class InferService:
     """Predicts: decode, batch, forward, explain, render, store."""
 
     def __init__(
-        self, engine: Engine, imaging: ImagingPool, links: Links, *, timeout_s: float, batch_width: int
+        self,
+        engine: Engine,
+        imaging: ImagingPool,
+        links: Links,
+        antivirus: Antivirus,
+        *,
+        timeout_s: float,
+        batch_width: int,
     ) -> None:
         self._engine = engine
+        self._antivirus = antivirus
         self._imaging = imaging
         self._links = links
         self._timeout_s = timeout_s
@@ -150,6 +159,7 @@ class InferService:
         version = self.check(options) if lane == "unary" else self._engine.resolve(options.model, options.model_version)
         wanted = options.heatmap
         target = _target_index(version, wanted.target) if wanted else None
+        await self._antivirus.check(image)
         with await self._imaging.decode(
             image, _decode_request(version, options, defer_above_px), background=tenant if keep_until else None
         ) as picture:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import derived_id, new_id
+from camserve_server.core.antivirus import Antivirus
 from camserve_server.core.incoming import IncomingImage
 from camserve_server.core.object_images import load
 from camserve_server.core.signing import UrlSigner
@@ -49,6 +50,7 @@ class UploadService:
         uploads: Uploads,
         objects: ObjectStore,
         imaging: ImagingPool,
+        antivirus: Antivirus,
         signer: UrlSigner,
         budget: ByteBudget,
         clock: Clock,
@@ -60,6 +62,7 @@ class UploadService:
         self._uploads = uploads
         self._objects = objects
         self._imaging = imaging
+        self._antivirus = antivirus
         self._signer = signer
         self._budget = budget
         self._clock = clock
@@ -73,6 +76,7 @@ class UploadService:
             tenant,
             self._objects,
             self._imaging,
+            self._antivirus,
             self._budget,
             expires_at=self._clock.now() + self._retention_s,
             media_type=media_type,

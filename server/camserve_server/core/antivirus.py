@@ -1,0 +1,94 @@
+"""Images looked at by a virus scanner before anything else opens them."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import structlog
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.telemetry import SCANS
+from camserve_server.engine.buffers import SharedBuffer
+from camserve_server.outbound.clamd import Clamd, Scan, ScanError
+
+_log = structlog.get_logger("antivirus")
+_PIECE_BYTES = 256 * 1024
+
+
+class Antivirus:
+    """Asks a scanner; without one every image passes. `fail_open` lets images pass of which there is no verdict."""
+
+    def __init__(self, clamd: Clamd | None, *, fail_open: bool) -> None:
+        self._clamd = clamd
+        self._fail_open = fail_open
+
+    async def check(self, image: SharedBuffer) -> None:
+        """Raises ApiError: IMAGE_REJECTED when something was found, UPSTREAM_FAILED without a verdict."""
+        if self._clamd is None:
+            return
+        view = image.view()
+        with self.inspection() as inspection:
+            for start in range(0, len(view), _PIECE_BYTES):
+                await inspection.feed(view[start : start + _PIECE_BYTES])
+            await inspection.end()
+
+    def inspection(self) -> Inspection:
+        """Returns what an image is fed to while it comes."""
+        return Inspection(self._clamd, fail_open=self._fail_open)
+
+
+class Inspection:
+    """One image on its way through the scanner; close it."""
+
+    def __init__(self, clamd: Clamd | None, *, fail_open: bool) -> None:
+        self._clamd = clamd
+        self._fail_open = fail_open
+        self._scan: Scan | None = None
+        self._failed: ScanError | None = None
+
+    async def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Shows the scanner the next bytes."""
+        if self._clamd is None or self._failed:
+            return
+        try:
+            if self._scan is None:
+                self._scan = await self._clamd.begin()
+            await self._scan.feed(data)
+        except ScanError as error:
+            self._failed = error
+
+    async def end(self) -> None:
+        """Raises ApiError: IMAGE_REJECTED when something was found, UPSTREAM_FAILED without a verdict."""
+        if self._clamd is None:
+            return
+        try:
+            clean = await self._verdict()
+        except ScanError as error:
+            SCANS.labels("failed").inc()
+            _log.error("the virus scanner gave no verdict", cause=repr(error), passes=self._fail_open)
+            if self._fail_open:
+                return
+            raise ApiError(Reason.UPSTREAM_FAILED) from None
+        SCANS.labels("clean" if clean else "found").inc()
+        if not clean:
+            raise ApiError(Reason.IMAGE_REJECTED)
+
+    def close(self) -> None:
+        """Hangs up."""
+        if self._scan:
+            self._scan.close()
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes."""
+        self.close()
+
+    async def _verdict(self) -> bool:
+        if self._failed:
+            raise self._failed
+        if self._scan is None:
+            raise ScanError("nothing was shown")
+        return await self._scan.is_clean()
