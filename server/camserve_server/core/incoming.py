@@ -15,7 +15,7 @@ from camserve_server.engine.sniff import MEDIA_TYPES, check_declaration, sniff
 from camserve_server.stores.objects import Draft, ObjectStore
 
 # One way to a thread and back for so much; two pieces are in memory at most.
-_PIECE_BYTES = 512 * 1024
+_PIECE_BYTES = 1024 * 1024
 # What a format is told by; a type that is not taken is refused when so much has come.
 _HEAD_BYTES = 4096
 
@@ -23,7 +23,7 @@ _HEAD_BYTES = 4096
 class IncomingImage:
     """Takes bytes in order and writes them on; whoever makes it calls `discard` in the end, kept or not.
 
-    `media_type` and `file_name` are what the caller declared.
+    `media_type` and `file_name` are what the caller declared, `has_md5` says that an MD5 was declared too.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class IncomingImage:
         expires_at: float,
         media_type: str | None,
         file_name: str | None,
+        has_md5: bool,
     ) -> None:
         self._tenant = tenant
         self._objects = objects
@@ -46,7 +47,7 @@ class IncomingImage:
         self._declared = (media_type, file_name)
         self._peek = Peek(budget)
         self._sha256 = hashlib.sha256()
-        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._md5 = hashlib.md5(usedforsecurity=False) if has_md5 else None
         self._waiting = bytearray()
         self._writing: asyncio.Task[None] | None = None
         self._draft: Draft | None = None
@@ -79,7 +80,7 @@ class IncomingImage:
 
         Raises ApiError: IMAGE_MD5_MISMATCH, and as Antivirus.check and ImagingPool.probe.
         """
-        if md5 is not None and self._md5.digest() != md5:
+        if md5 is not None and (self._md5 is None or self._md5.digest() != md5):
             raise ApiError(Reason.IMAGE_MD5_MISMATCH)
         await self._inspection.end()
         self._peek.finish()
@@ -125,13 +126,13 @@ class IncomingImage:
         self._writing = asyncio.create_task(self._write(self._draft, piece))
 
     async def _write(self, draft: Draft, piece: bytearray) -> None:
-        await asyncio.to_thread(self._look_at, piece)
-        await self._inspection.feed(piece)
-        await draft.write(piece)
+        # All of them only read the piece.
+        await asyncio.gather(asyncio.to_thread(self._look_at, piece), self._inspection.feed(piece), draft.write(piece))
 
     def _look_at(self, piece: bytearray) -> None:
         self._sha256.update(piece)
-        self._md5.update(piece)
+        if self._md5:
+            self._md5.update(piece)
         self._peek.feed(piece)
 
     async def _settled(self) -> None:

@@ -70,8 +70,10 @@ class UploadService:
         self._link_s = link_s
         self._retention_s = retention_s
 
-    def incoming(self, tenant: str, media_type: str | None, file_name: str | None = None) -> IncomingImage:
-        """Returns what takes the bytes of an image of the declared type."""
+    def incoming(
+        self, tenant: str, media_type: str | None, file_name: str | None = None, *, has_md5: bool
+    ) -> IncomingImage:
+        """Returns what takes the bytes of an image of the declared type, which has a declared MD5 or none."""
         return IncomingImage(
             tenant,
             self._objects,
@@ -81,6 +83,7 @@ class UploadService:
             expires_at=self._clock.now() + self._retention_s,
             media_type=media_type,
             file_name=file_name,
+            has_md5=has_md5,
         )
 
     async def keep(

@@ -61,7 +61,8 @@ class ObjectServicer:
 
             def begin(declared: Declared) -> IncomingImage:
                 _check_grant(declared, grant)
-                made.append(self._uploads.incoming(grant.tenant, presigned.media_type))
+                has_md5 = bool(presigned.md5 or declared.content_md5)
+                made.append(self._uploads.incoming(grant.tenant, presigned.media_type, has_md5=has_md5))
                 return made[0]
 
             received = await receive(
@@ -77,7 +78,10 @@ class ObjectServicer:
                 raise ApiError(Reason.PARAM_INVALID, "The upload has other bytes than the link is for.")
             await received.sink.end()
             record = await self._uploads.keep(
-                grant.tenant, received.sink, md5=parse_md5(presigned.md5), storage_id=grant.storage_id
+                grant.tenant,
+                received.sink,
+                md5=parse_md5(presigned.md5 or received.declared.content_md5),
+                storage_id=grant.storage_id,
             )
         return created(call, record, self._prefix)
 
