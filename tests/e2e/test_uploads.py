@@ -52,8 +52,9 @@ def infer(api, storage_id, **changes):
     return api.post("/v1/infer", json={"model": "shapes", "image": {"storage_id": storage_id}} | changes)
 
 
-def stored_files(stack):
-    return sum(path.is_file() for path in (stack.data_dir / "objects").rglob("*"))
+def stored(stack):
+    """Returns the names of all objects; what other tests left may go meanwhile."""
+    return {path.name for path in (stack.data_dir / "objects").rglob("*") if path.is_file()}
 
 
 def test_a_raw_upload_is_stored_described_used_and_removed(api):
@@ -105,9 +106,9 @@ def test_a_multipart_upload_is_the_same(api):
     ],
 )
 def test_what_is_no_image_is_refused_and_leaves_nothing(api, stack, data, media_type, code):
-    before = stored_files(stack)
+    before = stored(stack)
     assert error_code(upload(api, data, media_type)) == code
-    assert stored_files(stack) == before
+    assert stored(stack) <= before
 
 
 def test_a_wrong_digest_or_name_is_refused(api):
@@ -129,7 +130,7 @@ def test_a_wrong_type_is_refused_before_the_rest_has_come(api, stack):
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(api, stack):
-    before = stored_files(stack)
+    drafts = stack.data_dir / "objects" / "drafts"
     address = urlsplit(stack.edge_url)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         head = (
@@ -137,9 +138,9 @@ def test_an_upload_that_breaks_off_leaves_nothing(api, stack):
             f"authorization: {api.headers['authorization']}\r\n\r\n"
         )
         connection.sendall(head.encode() + star_png() + bytes(2_000_000))
-        while stored_files(stack) == before:
+        while not any(drafts.iterdir()):
             time.sleep(0.01)
-    while stored_files(stack) > before:
+    while any(drafts.iterdir()):
         time.sleep(0.01)
 
 
@@ -233,12 +234,12 @@ def test_another_tenant_sees_none_of_it(api, stack):
 def test_under_a_key_an_image_is_stored_once(api, stack):
     headers = {"idempotency-key": f"key-{uuid4()}"}
     first = upload(api, **headers)
-    files = stored_files(stack)
+    files = stored(stack)
     second = upload(api, **headers)
     assert (first.status_code, second.status_code) == (201, 201)
     assert second.json() == first.json()
     assert second.headers["idempotency-replayed"] == "true"
-    assert stored_files(stack) == files
+    assert stored(stack) <= files
     assert error_code(upload(api, star_png() + b"\0", **headers)) == (422, "idempotency.key_reused")
     link_headers = {"idempotency-key": f"key-{uuid4()}"}
     body = {"media_type": "image/png", "size_bytes": str(len(star_png()))}

@@ -416,3 +416,34 @@ async def test_cancelled_reader_leaves_the_store_working(objects: LocalObjects, 
         with pytest.raises(asyncio.CancelledError):
             await task
     assert await content(objects, "acme", object_id) == data
+
+
+async def test_a_draft_whose_maker_is_canceled_leaves_nothing(
+    objects: LocalObjects, clock: FakeClock, tmp_path: Path
+) -> None:
+    for moment in range(1, 20):
+        task = asyncio.create_task(objects.draft("acme", content_type=PNG, expires_at=clock.now() + 10))
+        await asyncio.sleep(moment / 20_000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+    await objects.check()  # the threads have done what was asked before
+    while files(tmp_path):
+        await asyncio.sleep(0.01)
+
+
+async def test_a_draft_is_an_object_once_it_is_committed(
+    objects: LocalObjects, clock: FakeClock, tmp_path: Path
+) -> None:
+    draft = await objects.draft("acme", content_type=PNG, expires_at=clock.now() + 10)
+    for piece in (b"one", b"", b"two" * 1_000_000):
+        await draft.write(piece)
+    assert await reason_of(objects.open("acme", draft.object_id)) is Reason.OBJECT_NOT_FOUND
+    await draft.commit()
+    await draft.discard()
+    assert await content(objects, "acme", draft.object_id) == b"one" + b"two" * 1_000_000
+    given_up = await objects.draft("acme", content_type=PNG, expires_at=clock.now() + 10)
+    await given_up.write(b"data")
+    await given_up.discard()
+    await given_up.discard()
+    assert len(files(tmp_path)) == 1

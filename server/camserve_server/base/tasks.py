@@ -1,12 +1,14 @@
-"""Ends of tasks."""
+"""Ends of tasks, and work that must come to its end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 _CANCEL_AGAIN_S = 0.5
+# The event loop itself holds tasks only weakly.
+_to_complete: set[asyncio.Task[None]] = set()
 
 
 async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -16,3 +18,11 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
+
+
+async def completed(work: Coroutine[Any, Any, None]) -> None:
+    """Runs work to its end, even where the caller is canceled again while it cleans up."""
+    task = asyncio.create_task(work)
+    _to_complete.add(task)
+    task.add_done_callback(_to_complete.discard)
+    await asyncio.shield(task)

@@ -9,6 +9,7 @@ from google.protobuf import empty_pb2
 
 from camserve.v1 import uploads_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.tasks import completed
 from camserve_server.core.incoming import IncomingImage
 from camserve_server.core.uploads import UploadService
 from camserve_server.rpc.answers import timestamp
@@ -97,7 +98,7 @@ async def room() -> AsyncIterator[list[IncomingImage]]:
         yield made
     finally:
         for incoming in made:
-            await incoming.discard()
+            await completed(incoming.discard())
 
 
 def created(call: Call, record: UploadRecord, prefix: str) -> pb.Upload:

@@ -30,7 +30,10 @@ class Place:
 
 
 class DraftFile:
-    """A file that is being written, by one thread at a time; leaving it unpublished removes it."""
+    """A file that is being written, by one thread at a time; leaving it unpublished removes it.
+
+    So does losing it: a caller who is canceled while a thread begins it never hears of it.
+    """
 
     def __init__(self, place: Place, preamble: Preamble, keys: tuple[bytes, bytes], associated: bytes) -> None:
         self._place = place
@@ -72,6 +75,10 @@ class DraftFile:
         if not self._published:
             with contextlib.suppress(OSError):
                 os.unlink(self._name, dir_fd=self._place.drafts.number)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_published"):
+            self.discard()
 
     def __enter__(self) -> Self:
         return self
