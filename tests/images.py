@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from functools import cache
 from pathlib import Path
 
@@ -30,3 +31,11 @@ def opened(data: bytes) -> Image.Image:
     picture = Image.open(io.BytesIO(data))
     picture.load()
     return picture
+
+
+def directory_last(tiff: bytes) -> bytes:
+    """The same little-endian TIFF of one page, with its directory behind everything else."""
+    (offset,) = struct.unpack("<I", tiff[4:8])
+    (entries,) = struct.unpack("<H", tiff[offset : offset + 2])
+    directory = tiff[offset : offset + 2 + 12 * entries] + bytes(4)
+    return tiff[:4] + struct.pack("<I", len(tiff)) + tiff[8:] + directory
