@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from PIL import Image
 from tests.engine.decoding import pixels
 from tests.engine.images import pillow, scene, shared
+from tests.engine.pools import REQUEST, SETTINGS, reason, running, until
 from tests.processes import wait_gone
 
 from camserve_server.base.errors import ApiError, Reason
@@ -24,13 +24,10 @@ from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.engine.imaging import (
     DecodeRequest,
     ImagingPool,
-    ImagingSettings,
     InputSpec,
     RenderRequest,
 )
 
-SETTINGS = ImagingSettings(workers=2, worker_memory_bytes=512 << 20)
-REQUEST = DecodeRequest(InputSpec(32, 24, "squash"))
 CAM = np.random.default_rng(3).random((7, 7), np.float32)
 
 
@@ -38,28 +35,6 @@ CAM = np.random.default_rng(3).random((7, 7), np.float32)
 async def pool() -> AsyncIterator[ImagingPool]:
     async with running(SETTINGS) as pool:
         yield pool
-
-
-@asynccontextmanager
-async def running(settings: ImagingSettings, **options: Any) -> AsyncIterator[ImagingPool]:
-    pool = ImagingPool(settings, fault_injection=True, **options)
-    await pool.start()
-    try:
-        yield pool
-    finally:
-        await pool.close()
-
-
-async def until(condition: Any) -> None:
-    """Let the loop run until something holds; the test's time limit ends a hopeless wait."""
-    while not condition():
-        await asyncio.sleep(0.002)
-
-
-async def reason(awaitable: Any) -> Reason:
-    with pytest.raises(ApiError) as caught:
-        await awaitable
-    return caught.value.reason
 
 
 def resident_bytes(pid: int, field: str = "VmRSS") -> int:
@@ -208,88 +183,6 @@ async def test_worker_killed_from_outside_is_replaced(pool: ImagingPool) -> None
     os.kill(min(before), signal.SIGKILL)
     await until(lambda: len(pids(pool) - before) == 1 and pool.stats().alive == 2)
     assert pool.stats().restarts == 1
-
-
-async def test_full_queue_refuses_at_once() -> None:
-    async with running(dataclasses.replace(SETTINGS, workers=1, queue_limit=1)) as pool:
-        running_call = asyncio.create_task(pool.fault("hang"))
-        await until(lambda: pool.stats().busy == 1)
-        waiting = asyncio.create_task(pool.fault("hang"))
-        await until(lambda: pool.stats().queued == 1)
-        assert await reason(pool.fault("hang")) == Reason.SERVICE_OVERLOADED
-        running_call.cancel()
-        waiting.cancel()
-        await asyncio.gather(running_call, waiting, return_exceptions=True)
-
-
-async def test_in_the_background_tenants_take_turns_behind_all_others() -> None:
-    async with running(dataclasses.replace(SETTINGS, workers=1, queue_limit=1)) as pool:
-        order: list[str | None] = []
-
-        async def decode(tenant: str | None) -> None:
-            (await pool.decode(image, REQUEST, background=tenant)).close()
-            order.append(tenant)
-
-        with shared(pillow(scene(), "PNG")) as image:
-            # The first one runs at once; the queue's limit binds nobody in the background.
-            await asyncio.gather(*(decode(tenant) for tenant in ("a", "a", "a", "a", "b", "b", None)))
-        assert order == ["a", None, "a", "b", "a", "b", "a"]
-
-
-async def test_a_background_caller_that_leaves_is_passed_over() -> None:
-    async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
-        with shared(pillow(scene(), "PNG")) as image:
-            running_call = asyncio.create_task(pool.fault("hang"))
-            await until(lambda: pool.stats().busy == 1)
-            leaving, staying = (
-                asyncio.create_task(pool.decode(image, REQUEST, background=tenant)) for tenant in ("a", "b")
-            )
-            await until(lambda: pool.stats().queued == 2)
-            leaving.cancel()
-            await until(lambda: pool.stats().queued == 1)
-            running_call.cancel()
-            (await staying).close()
-            await asyncio.gather(running_call, leaving, return_exceptions=True)
-
-
-async def test_a_wait_is_estimated_from_the_calls_before() -> None:
-    async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
-        with shared(pillow(scene(), "PNG")) as image:
-            (await pool.decode(image, REQUEST)).close()
-            assert pool.wait_s() == 0
-            running_call, waiting = (asyncio.create_task(pool.fault("hang")) for _ in range(2))
-            await until(lambda: pool.stats().queued == 1)
-            assert pool.wait_s() > 0
-            running_call.cancel()
-            waiting.cancel()
-            await asyncio.gather(running_call, waiting, return_exceptions=True)
-
-
-async def test_caller_that_leaves_the_queue_frees_its_place() -> None:
-    async with running(dataclasses.replace(SETTINGS, workers=1, queue_limit=1)) as pool:
-        first = asyncio.create_task(pool.fault("hang"))
-        await until(lambda: pool.stats().busy == 1)
-        second = asyncio.create_task(pool.fault("hang"))
-        await until(lambda: pool.stats().queued == 1)
-        second.cancel()
-        await asyncio.wait([second])
-        assert pool.stats().queued == 0
-        with shared(pillow(scene(), "PNG")) as image:
-            third = asyncio.create_task(pool.decode(image, REQUEST))
-            await until(lambda: pool.stats().queued == 1)
-            first.cancel()
-            (await third).close()
-
-
-async def test_cancelled_call_frees_its_worker() -> None:
-    async with running(dataclasses.replace(SETTINGS, workers=1, deadline_s=1000.0)) as pool:
-        call = asyncio.create_task(pool.fault("hang"))
-        await until(lambda: pool.stats().busy == 1)
-        call.cancel()
-        await asyncio.wait([call])
-        assert call.cancelled()
-        with shared(pillow(scene(), "PNG")) as image:
-            (await pool.decode(image, REQUEST)).close()
 
 
 async def test_answer_to_a_cancelled_call_is_dropped_and_leaks_nothing(pool: ImagingPool) -> None:
