@@ -63,7 +63,8 @@ class _Receiver:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        pairs = (line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        headers = {name.lower(): value for name, value in pairs}
         await reader.readexactly(int(headers["content-length"]))
         self.came[headers["x-event-id"]] += 1
         writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
