@@ -1,0 +1,75 @@
+"""Objects of the local store while they are written, and when they are on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from tests.clock import FakeClock
+from tests.stores.test_local_objects import PNG, content, files, reason_of
+
+from camserve_server.base.errors import Reason
+from camserve_server.stores.local_objects import LocalObjects
+
+
+async def test_sync_syncs_the_files_and_each_folder_once(
+    objects: LocalObjects, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [await objects.put("acme", b"data", content_type=PNG, expires_at=clock.now() + 10) for _ in range(5)]
+    synced: list[tuple[int, int]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_dev, os.fstat(number).st_ino)))
+        await objects.sync("acme", ids)
+    root = tmp_path / "objects"
+    (hour,) = (folder for folder in root.iterdir() if folder.name.isdecimal())
+    places = [*files(tmp_path), root, hour, *hour.iterdir()]
+    assert sorted(synced) == sorted((path.stat().st_dev, path.stat().st_ino) for path in places)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+async def test_a_sync_that_fails_is_an_upstream_failure(
+    objects: LocalObjects, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    object_id = await objects.put("acme", b"data", content_type=PNG, expires_at=clock.now() + 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        assert await reason_of(objects.sync("acme", [object_id])) is Reason.UPSTREAM_FAILED
+    await objects.delete("acme", object_id)
+    assert await reason_of(objects.sync("acme", [object_id])) is Reason.OBJECT_NOT_FOUND
+
+
+async def test_a_draft_whose_maker_is_canceled_leaves_nothing(
+    objects: LocalObjects, clock: FakeClock, tmp_path: Path
+) -> None:
+    for moment in range(1, 20):
+        task = asyncio.create_task(objects.draft("acme", content_type=PNG, expires_at=clock.now() + 10))
+        await asyncio.sleep(moment / 20_000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+    await objects.check()  # the threads have done what was asked before
+    while files(tmp_path):
+        await asyncio.sleep(0.01)
+
+
+async def test_a_draft_is_an_object_once_it_is_committed(
+    objects: LocalObjects, clock: FakeClock, tmp_path: Path
+) -> None:
+    draft = await objects.draft("acme", content_type=PNG, expires_at=clock.now() + 10)
+    for piece in (b"one", b"", b"two" * 1_000_000):
+        await draft.write(piece)
+    assert await reason_of(objects.open("acme", draft.object_id)) is Reason.OBJECT_NOT_FOUND
+    await draft.commit()
+    await draft.discard()
+    assert await content(objects, "acme", draft.object_id) == b"one" + b"two" * 1_000_000
+    given_up = await objects.draft("acme", content_type=PNG, expires_at=clock.now() + 10)
+    await given_up.write(b"data")
+    await given_up.discard()
+    await given_up.discard()
+    assert len(files(tmp_path)) == 1
