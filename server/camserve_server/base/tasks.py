@@ -20,6 +20,12 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
 
 
+async def wound_up(task: asyncio.Task[Any], within_s: float) -> None:
+    """Waits for a task that has been asked to come to its end, and cancels it where that takes too long."""
+    await asyncio.wait([task], timeout=within_s)
+    await ended([task])
+
+
 async def completed(work: Coroutine[Any, Any, None]) -> None:
     """Runs work to its end, even where the caller is canceled again while it cleans up."""
     task = asyncio.create_task(work)

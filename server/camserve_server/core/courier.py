@@ -15,7 +15,7 @@ import structlog
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError
-from camserve_server.base.tasks import ended
+from camserve_server.base.tasks import ended, wound_up
 from camserve_server.base.telemetry import WEBHOOK_ATTEMPTS
 from camserve_server.core.webhook_signing import signed_headers
 from camserve_server.core.webhooks import TEST_EVENT, WebhookService
@@ -31,6 +31,8 @@ MOST_ATTEMPTS = 8
 TIMEOUT_S = 10.0
 # Longer than an attempt can take, with what is read before it and recorded after it.
 _LEASE_MS = 30_000
+# Events leased to a courier that stops are waited for: canceled, they would be nobody's until the lease is over.
+_LAST_TAKE_S = 3.0
 _AT_ONCE = 256
 # However many endpoints a tenant names: those that do not answer take its own places only.
 _AT_ONCE_EACH = 32
@@ -71,6 +73,7 @@ class Courier:
         self._by_tenant: Counter[str] = Counter()
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._stopping = False
 
     def start(self) -> None:
         """Begins to look for events."""
@@ -81,14 +84,16 @@ class Courier:
         """Takes no more and finishes what is under way within the time."""
         if self._loop is None:
             return
-        await ended([self._loop])
+        self._stopping = True
+        self._wake.set()
+        await wound_up(self._loop, _LAST_TAKE_S)
         if self._running:
             await asyncio.wait(self._running, timeout=within_s)
         # What an attempt did not record comes again when its lease is over.
         await ended(self._running)
 
     async def _take(self) -> None:
-        while True:
+        while not self._stopping:
             attempts = None
             self._wake.clear()
             try:

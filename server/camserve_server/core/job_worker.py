@@ -14,7 +14,7 @@ import structlog
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import new_id
-from camserve_server.base.tasks import ended
+from camserve_server.base.tasks import ended, wound_up
 from camserve_server.base.telemetry import JOB_ITEMS
 from camserve_server.core.image_urls import ImageUrls
 from camserve_server.core.infer import InferService
@@ -30,6 +30,8 @@ _log = structlog.get_logger("worker")
 
 _LOOK_INTERVAL_S = 0.1
 _STORE_PAUSE_S = 1.0
+# A claim under way when the worker stops is waited for: canceled, its items would be nobody's until the lease is over.
+_LAST_CLAIM_S = 3.0
 # Tenants asked in a row before the worker concludes that there is nothing for it.
 _MOST_TURNS = 16
 _CROWDED_PAUSE_MS = 500
@@ -85,6 +87,7 @@ class JobWorker:
         self._outcomes: asyncio.Queue[tuple[_Running, Outcome]] = asyncio.Queue()
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
+        self._stopping = False
 
     def start(self) -> None:
         """Begins to look for work."""
@@ -99,7 +102,9 @@ class JobWorker:
         if not self._loops:
             return
         take, renew, record = self._loops
-        await ended([take])
+        self._stopping = True
+        self._wake.set()
+        await wound_up(take, _LAST_CLAIM_S)
         tasks = [running.task for running in self._running if running.task]
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
@@ -116,7 +121,7 @@ class JobWorker:
         self._running.clear()
 
     async def _take(self) -> None:
-        while True:
+        while not self._stopping:
             try:
                 taken = await self._take_some() if len(self._running) < 2 * self._width else 0
             except ApiError as error:
