@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto test-protos test-grpcurl test-clamd chaos bench train-shapes clean
+.PHONY: run test lint docs proto test-protos test-grpcurl test-tus test-clamd chaos bench train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -38,6 +38,11 @@ test-grpcurl: $(DEV_STAMP)
 	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 	$(BIN)/python -m pytest toolchains/grpcurl
 
+# Needs Node: uploads with tus-js-client, which browsers use.
+test-tus: $(DEV_STAMP)
+	npm install --prefix toolchains/tus --no-audit --no-fund --no-package-lock --silent
+	$(BIN)/python -m pytest toolchains/tus
+
 # Needs ClamAV's daemon (Debian: clamav-daemon): shows it images, good ones and one with a signature made by hand.
 test-clamd: $(DEV_STAMP)
 	$(BIN)/python -m pytest toolchains/clamd
@@ -63,4 +68,4 @@ $(DEV_STAMP): $(RUN_STAMP)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .camserve toolchains/bin
+	rm -rf $(VENV) .camserve toolchains/bin toolchains/tus/node_modules

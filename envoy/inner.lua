@@ -5,7 +5,8 @@
 local UPSTREAM = "camserve.upstream"
 local KEPT = { ["x-http-status"] = "http_status", ["x-error-json"] = "error_json", ["grpc-status"] = "grpc_status",
   ["grpc-message"] = "grpc_message", ["retry-after"] = "retry-after", ["www-authenticate"] = "www-authenticate",
-  ["allow"] = "allow", ["idempotency-replayed"] = "idempotency-replayed" }
+  ["allow"] = "allow", ["idempotency-replayed"] = "idempotency-replayed", ["tus-resumable"] = "tus-resumable",
+  ["tus-version"] = "tus-version" }
 
 local function plain(key)
   local decoded = key:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)

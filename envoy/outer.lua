@@ -78,7 +78,8 @@ function envoy_on_response(handle)
   end
 
   if upstream["http_status"] ~= nil and upstream["error_json"] ~= nil then
-    for _, name in ipairs({ "retry-after", "www-authenticate", "allow", "idempotency-replayed" }) do
+    for _, name in ipairs({ "retry-after", "www-authenticate", "allow", "idempotency-replayed", "tus-resumable",
+      "tus-version" }) do
       if upstream[name] ~= nil then headers:replace(name, upstream[name]) end
     end
     reply(handle, edge, upstream["http_status"], upstream["error_json"])

@@ -26,6 +26,7 @@ from camserve_server.core.jobs import JobService
 from camserve_server.core.links import Links
 from camserve_server.core.models import Models
 from camserve_server.core.oauth import TokenEndpoint
+from camserve_server.core.resumable import ResumableUploads
 from camserve_server.core.signing import UrlSigner
 from camserve_server.core.sync_or_job import SyncOrJob
 from camserve_server.core.token_keys import IssuerKeys, JwksFile
@@ -61,6 +62,7 @@ from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.local_objects import LocalObjects
 from camserve_server.stores.oauth_clients import OAuthClients
 from camserve_server.stores.outbox import Outbox
+from camserve_server.stores.pending_uploads import PendingUploads
 from camserve_server.stores.sealing import Sealer
 from camserve_server.stores.uploads import Uploads
 from camserve_server.stores.webhooks import Webhooks
@@ -137,6 +139,9 @@ class Replica:
             link_s=settings.url_ttl_s,
             retention_s=settings.upload_retention_hours * 3600,
         )
+        self._resumable = ResumableUploads(
+            PendingUploads(self._redis, Sealer(state_keys, "pending upload"), self._disk), uploads, self._objects, clock
+        )
         images = Images(urls, uploads, limit_bytes=settings.max_image_bytes, budget=budget)
         # Nothing takes them where no worker is.
         self._warm = WarmInputs(limit_bytes=settings.upload_memory_mb * MIB // 8 if "worker" in settings.roles else 0)
@@ -203,7 +208,9 @@ class Replica:
                 "webhooks": WebhookServicer(webhook_service, prefix=settings.link_prefix),
                 "models": ModelServicer(Models(self._engine)),
                 "objects": ObjectServicer(links, uploads, prefix=settings.link_prefix),
-                "uploads": UploadServicer(uploads, prefix=settings.link_prefix, limit_bytes=settings.max_image_bytes),
+                "uploads": UploadServicer(
+                    uploads, self._resumable, prefix=settings.link_prefix, limit_bytes=settings.max_image_bytes
+                ),
                 "health": HealthServicer(health),
                 "auth": AuthServicer(TokenEndpoint(clients, issuer), issuer_keys),
             },
@@ -258,6 +265,7 @@ class Replica:
             self._stop_server(), self._worker.stop(self._settings.drain_s), self._courier.stop(self._settings.drain_s)
         )
         await self._idempotency.close()
+        await self._resumable.close()
         self._warm.close()
         await self._internal.stop(None)
         await self._janitor.stop()

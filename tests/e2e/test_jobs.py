@@ -55,7 +55,7 @@ def finished(api, job_id, within_s=FINISH_WITHIN_S):
 
 
 def events(api, job_id):
-    with api.stream("GET", f"/v1/jobs/{job_id}/events", headers={"accept": "text/event-stream"}) as answer:
+    with api.stream("GET", f"/v1/jobs/{job_id}/events") as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         return [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: ")]

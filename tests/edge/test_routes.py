@@ -7,7 +7,7 @@ import pytest
 from tests.edge.conftest import Edge
 from tests.edge.wire import check_error
 
-from camserve.v1 import inference_pb2, models_pb2, objects_pb2
+from camserve.v1 import inference_pb2, jobs_pb2, models_pb2, objects_pb2
 from camserve_server.base.errors import Reason
 
 OBJECT = "/v1/objects/obj_0123456789abcdefghij"
@@ -170,7 +170,7 @@ def test_an_upload_takes_its_options_as_json_in_one_parameter(edge: Edge, caller
         ("text/html, Text/Event-Stream;q=0.9", "text/event-stream"),
     ],
 )
-def test_accept_chooses_between_ndjson_and_events(
+def test_accept_chooses_how_a_batch_is_streamed(
     edge: Edge, caller: httpx.Client, accept: str | None, media_type: str
 ) -> None:
     events = inference_pb2.StreamEvent
@@ -190,3 +190,25 @@ def test_accept_chooses_between_ndjson_and_events(
         f'{start}{{"event":"heartbeat"}}',
         f'{start}{{"event":"done"}}',
     ]
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        (None, "text/event-stream"),
+        ("*/*", "text/event-stream"),
+        ("application/json", "text/event-stream"),
+        ("text/event-stream", "text/event-stream"),
+        ("application/x-ndjson", "application/x-ndjson"),
+    ],
+)
+def test_what_is_watched_comes_as_events(edge: Edge, caller: httpx.Client, accept: str | None, media_type: str) -> None:
+    edge.replica.answer = lambda call: iter([jobs_pb2.JobEvent(event=inference_pb2.StreamEvent.done)])
+    request = caller.build_request("GET", "/v1/jobs/job_0123456789abcdef/events")
+    del request.headers["accept"]
+    if accept:
+        request.headers["accept"] = accept
+    response = caller.send(request)
+    assert response.headers["content-type"] == media_type
+    start = "data: " if media_type == "text/event-stream" else ""
+    assert response.text.strip() == f'{start}{{"event":"done"}}'

@@ -364,6 +364,18 @@ def test_profile_of_another_colour_space_is_ignored() -> None:
     assert largest_difference(data, grey(W, H)) == 0
 
 
-def test_text_beside_the_picture_does_not_matter() -> None:
-    data = insert_png_chunk(pillow(scene(W, H), "PNG"), b"tEXt", b"Comment\0hello")
+LONG_TEXT = zlib.compress(bytes(3_000_000))
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (b"tEXt", b"Comment\0hello"),
+        (b"zTXt", b"Comment\0\0" + LONG_TEXT),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LONG_TEXT),
+        (b"iTXt", b"no text at all"),
+    ],
+)
+def test_text_beside_the_picture_does_not_matter(kind: bytes, body: bytes) -> None:
+    data = insert_png_chunk(pillow(scene(W, H), "PNG"), kind, body)
     assert largest_difference(data, scene(W, H)) == 0

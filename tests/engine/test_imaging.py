@@ -154,6 +154,23 @@ async def test_hanging_worker_is_killed_at_the_deadline_and_replaced() -> None:
         assert len(pids(pool) - before) == 1
 
 
+async def test_a_picture_whose_worker_is_killed_is_decoded_by_another() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
+        (pid,) = pids(pool)
+        os.kill(pid, signal.SIGSTOP)
+        with shared(pillow(scene(), "PNG")) as image:
+            call = asyncio.create_task(pool.decode(image, REQUEST))
+            await until(lambda: pool.stats().busy == 1)
+            os.kill(pid, signal.SIGKILL)
+            (await call).close()
+        assert pool.stats().restarts == 1
+
+
+async def test_a_picture_that_kills_two_workers_is_refused(pool: ImagingPool) -> None:
+    assert await reason(pool.fault("crash")) == Reason.IMAGE_REJECTED
+    await until(lambda: pool.stats().restarts == 2)
+
+
 async def test_idle_workers_that_have_died_cost_no_request(pool: ImagingPool) -> None:
     for pid in pids(pool):
         os.kill(pid, signal.SIGKILL)

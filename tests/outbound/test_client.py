@@ -235,6 +235,15 @@ async def test_a_silent_origin_is_cut_at_the_time():
             await fetched(seen, timeout_s=0.3)
 
 
+async def test_who_is_silent_for_long_may_still_answer_in_time():
+    async def answer(writer: asyncio.StreamWriter, path: str) -> None:
+        await asyncio.sleep(5.2)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nimage")
+
+    async with origin(answer) as seen:
+        assert await fetched(seen, timeout_s=10) == b"image"
+
+
 async def test_a_closed_port_is_a_failure_like_any_other():
     seen = Origin(port=1)
     with pytest.raises(FetchError) as caught:

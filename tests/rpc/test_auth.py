@@ -4,6 +4,8 @@ import base64
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2 as grpc_health_pb2
+from grpc_health.v1 import health_pb2_grpc as grpc_health_pb2_grpc
 
 from camserve.v1 import auth_pb2, auth_pb2_grpc, health_pb2, health_pb2_grpc
 from camserve_server.rpc.policy import policy_of
@@ -52,7 +54,7 @@ async def test_health_and_keys_are_public(stack):
     assert keys.keys[0].alg == "ES256"
 
 
-async def test_client_credentials_become_a_token_that_works(stack, client):
+async def test_client_credentials_become_a_token_that_works(stack, client, refusal):
     made = dict(line.split("=", 1) for line in stack.camserve("client", "create", "--tenant", "acme").stdout.split())
     async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
         stub = auth_pb2_grpc.AuthServiceStub(channel)
@@ -68,7 +70,18 @@ async def test_client_credentials_become_a_token_that_works(stack, client):
             await stub.IssueToken(
                 auth_pb2.IssueTokenRequest(grant_type="client_credentials", **(made | {"client_secret": "wrong"}))
             )
-        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        seen = refusal(caught.value)
+        assert (seen.code, seen.reason) == (grpc.StatusCode.UNAUTHENTICATED, "auth.invalid_token")
         assert stack.camserve("client", "revoke", made["client_id"], "--tenant", "acme").returncode == 0
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.IssueToken(auth_pb2.IssueTokenRequest(grant_type="client_credentials", **made))
+
+
+async def test_every_service_tells_its_health(stack):
+    async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
+        stub = grpc_health_pb2_grpc.HealthStub(channel)
+        listed = await stub.List(grpc_health_pb2.HealthListRequest())
+        one = await stub.Check(grpc_health_pb2.HealthCheckRequest(service="camserve.v1.JobService"))
+    assert {"", "camserve.v1.InferenceService", "camserve.v1.JobService"} <= set(listed.statuses)
+    assert {status.status for status in listed.statuses.values()} == {grpc_health_pb2.HealthCheckResponse.SERVING}
+    assert one.status == grpc_health_pb2.HealthCheckResponse.SERVING

@@ -63,6 +63,19 @@ async def test_a_batch_that_cannot_begin_is_refused_whole(client, refusal, input
     assert refusal(caught.value).reason == reason
 
 
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (entry("b", grad_cam=pb.GradCAMOptions(enabled=True, layer="nowhere")), "inputs[1].grad_cam.layer"),
+        (entry(""), "inputs[1].id"),
+    ],
+)
+async def test_a_refusal_names_the_input(client, refusal, wrong, field):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await events(client, [entry("a"), wrong])
+    assert refusal(caught.value).error.details["field"] == field
+
+
 async def test_a_caller_who_leaves_midway_frees_the_engine(client):
     message = pb.InferBatchRequest(model="shapes", inputs=[entry(f"i{n}", encoded(64, 64)) for n in range(200)])
     call = client.inference.InferBatch(message, metadata=client.metadata)

@@ -49,6 +49,13 @@ async def test_another_objects_token_is_refused(client, link, refusal):
     assert refusal(caught.value).reason == "signature.invalid"
 
 
+@pytest.mark.parametrize("object_id", ["", "obj_x", "img_0123456789012345678901"])
+async def test_what_is_no_id_is_not_found(client, link, refusal, object_id):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await download(client, object_id, link[1])
+    assert refusal(caught.value).reason == "object.not_found"
+
+
 async def test_objects_are_encrypted_where_they_lie(stack, client, link):
     object_id, _ = link
     stored = next((stack.data_dir / "objects").rglob(object_id))

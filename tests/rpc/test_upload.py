@@ -45,6 +45,12 @@ async def test_without_length_and_md5_an_upload_is_refused(client, refusal):
     assert (seen.code, seen.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "upload.length_required")
 
 
+async def test_a_form_with_an_empty_file_has_no_image(client, refusal):
+    form = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n\r\n--x--\r\n'
+    seen = await refused(client, refusal, messages(form, content_type="multipart/form-data; boundary=x"))
+    assert seen.reason == "image.source_required"
+
+
 @pytest.mark.parametrize("difference", [-1, 1])
 async def test_other_bytes_than_declared_are_refused(client, refusal, difference):
     seen = await refused(client, refusal, messages(star_png(), size_bytes=len(star_png()) + difference))

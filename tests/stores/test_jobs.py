@@ -214,6 +214,17 @@ async def test_a_finished_job_keeps_its_state_when_its_results_expire(jobs, queu
     assert (kept.status, kept.removed) == ("succeeded", True)
 
 
+@pytest.mark.parametrize("claimed", [False, True])
+async def test_a_job_past_its_time_is_expired_for_whoever_comes_before_the_janitor(jobs, queue, claimed):
+    job_id = await submit(jobs, 1)
+    held = await claim(queue) if claimed else []
+    if claimed:
+        assert await finish(queue, held, at=NOW + TTL) == [False]
+    assert (await jobs.cancel("a", job_id, now_ms=NOW + TTL))[0] == "expired"
+    assert (await jobs.get("a", job_id)).status == "expired"
+    assert await queue.renew("a", held, lease_ms=LEASE, now_ms=NOW + TTL) == [False] * len(held)
+
+
 async def test_an_item_of_a_job_past_its_time_is_not_claimed_before_the_janitor_comes(jobs, queue):
     await submit(jobs, 1)
     assert await claim(queue, at=NOW + TTL) == []

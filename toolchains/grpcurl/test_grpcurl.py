@@ -114,6 +114,19 @@ def test_a_webhook(grpcurl):
     assert json.loads(grpcurl("camserve.v1.WebhookService/DeleteWebhook", data=name)) == {}
 
 
+def test_a_resumable_upload(grpcurl):
+    data, half = star_png(), len(star_png()) // 2
+    parts = [base64.b64encode(part).decode() for part in (data[:half], data[half:])]
+    assert json.loads(grpcurl("camserve.v1.UploadService/GetUploadProtocol", data={})) == {}
+    begun = json.loads(grpcurl("camserve.v1.UploadService/StartUpload", data={"size_bytes": len(data)}))
+    name = {"storage_id": begun["storage_id"]}
+    grpcurl("camserve.v1.UploadService/AppendUpload", data=name | {"offset": 0, "body": {"data": parts[0]}})
+    assert json.loads(grpcurl("camserve.v1.UploadService/GetUploadProgress", data=name))["offset"] == str(half)
+    rest = name | {"offset": half, "body": {"data": parts[1]}}
+    done = json.loads(grpcurl("camserve.v1.UploadService/AppendUpload", data=rest))
+    assert done["upload"]["media_type"] == "image/png"
+
+
 def test_models(grpcurl):
     listed = json.loads(grpcurl("camserve.v1.ModelService/ListModels"))
     assert "shapes" in {model["model"] for model in listed["models"]}
@@ -125,6 +138,8 @@ def test_health_and_keys(grpcurl):
     assert json.loads(grpcurl("camserve.v1.HealthService/GetHealth", token=None))["version"]
     assert json.loads(grpcurl("camserve.v1.AuthService/GetJwks", token=None))["keys"]
     assert json.loads(grpcurl("grpc.health.v1.Health/Check", token=None)) == {"status": "SERVING"}
+    listed = json.loads(grpcurl("grpc.health.v1.Health/List", token=None))
+    assert listed["statuses"]["camserve.v1.UploadService"] == {"status": "SERVING"}
 
 
 def test_issue_token(grpcurl, stack):

@@ -61,6 +61,8 @@ class Reason(StrEnum):
     JOB_ALREADY_COMPLETED = "job.already_completed"
     CURSOR_INVALID = "cursor.invalid"
     UPLOAD_NOT_FOUND = "upload.not_found"
+    UPLOAD_OFFSET_CONFLICT = "upload.offset_conflict"
+    UPLOAD_PROTOCOL_UNSUPPORTED = "upload.protocol_unsupported"
     RESOURCE_VERSION_CONFLICT = "resource.version_conflict"
     WEBHOOK_NOT_FOUND = "webhook.not_found"
     WEBHOOK_URL_NOT_ALLOWED = "webhook.url_not_allowed"
@@ -146,6 +148,13 @@ CATALOGUE: dict[Reason, Entry] = {
     Reason.JOB_ALREADY_COMPLETED: Entry("conflict", 409, "FAILED_PRECONDITION", "The job has already ended."),
     Reason.CURSOR_INVALID: Entry(*_VALIDATION, "The cursor is not valid for this listing."),
     Reason.UPLOAD_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such upload."),
+    Reason.UPLOAD_OFFSET_CONFLICT: Entry("conflict", 409, "ABORTED", "The bytes do not follow those that have come."),
+    Reason.UPLOAD_PROTOCOL_UNSUPPORTED: Entry(
+        "validation_error",
+        412,
+        "FAILED_PRECONDITION",
+        "Of the tus protocol version 1.0.0 is spoken here.",
+    ),
     Reason.RESOURCE_VERSION_CONFLICT: Entry("conflict", 409, "FAILED_PRECONDITION", "The upload has come already."),
     Reason.WEBHOOK_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such webhook."),
     Reason.WEBHOOK_URL_NOT_ALLOWED: Entry(*_VALIDATION, "The webhook's URL is not one that events are sent to."),
@@ -169,6 +178,11 @@ class ApiError(Exception):
     def fields(self) -> dict[str, Any]:
         """Returns the error as JSON can carry it."""
         return {"code": self.reason, "message": self.message, "details": self.details}
+
+    def at(self, place: str) -> ApiError:
+        """Returns the error of a part of a request, `place` put before the field that it names."""
+        field = self.details.get("field")
+        return ApiError(self.reason, self.message, **self.details | {"field": f"{place}.{field}" if field else place})
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> ApiError:

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import structlog
-
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended
@@ -15,11 +13,10 @@ from camserve_server.base.telemetry import IDEMPOTENT_CALLS
 from camserve_server.stores.idempotency import KEPT_MS, Hold, IdempotencyKeys, Standing
 from camserve_server.stores.objects import ObjectStore, read_whole
 
-_log = structlog.get_logger("idempotency")
-
 # Above this an answer goes into the object store, so that pictures in answers do not fill the memory of Redis.
 _IN_STORE_BYTES = 32 * 1024
 _OBJECT_SLACK_S = 3600.0
+_RELEASE_PAUSE_S = 1.0
 _HERE, _OBJECT = b"\x00", b"\x01"
 
 
@@ -77,8 +74,10 @@ class Idempotency:
         return answer, False
 
     async def close(self) -> None:
-        """Waits until keys of calls that failed are free."""
-        await asyncio.gather(*self._releases)
+        """Waits a moment until keys of calls that failed are free."""
+        if self._releases:
+            await asyncio.wait(self._releases, timeout=_RELEASE_PAUSE_S)
+        await ended(self._releases)
 
     @property
     def _lease_ms(self) -> int:
@@ -105,10 +104,13 @@ class Idempotency:
         task.add_done_callback(self._releases.discard)
 
     async def _free(self, hold: Hold, *, forget: bool) -> None:
-        try:
-            await self._keys.release(hold, forget=forget)
-        except ApiError:
-            _log.warning("a key stays taken until its lease ends")
+        """Tries as long as the lease may last: the store may be back before."""
+        for _ in range(round(self._lease_s / _RELEASE_PAUSE_S)):
+            try:
+                await self._keys.release(hold, forget=forget)
+                return
+            except ApiError:
+                await asyncio.sleep(_RELEASE_PAUSE_S)
 
     async def _stored(self, tenant: str, answer: bytes) -> bytes:
         if len(answer) <= _IN_STORE_BYTES:

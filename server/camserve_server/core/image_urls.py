@@ -63,7 +63,7 @@ class ImageUrls:
             raise ApiError(
                 Reason.UPLOAD_TOO_LARGE,
                 limit_mb=round(self._limit_bytes / 1e6, 3),
-                actual_mb=round(error.size_bytes / 1e6, 3),
+                actual_mb=error.size_bytes / 1e6,
             ) from None
         except (FetchError, NotAllowedError):
             buffer.close()

@@ -17,7 +17,7 @@ from camserve_server.stores.objects import Draft, ObjectStore
 # One way to a thread and back for so much; two pieces are in memory at most.
 _PIECE_BYTES = 1024 * 1024
 # What a format is told by; a type that is not taken is refused when so much has come.
-_HEAD_BYTES = 4096
+HEAD_BYTES = 4096
 
 
 class IncomingImage:
@@ -64,7 +64,7 @@ class IncomingImage:
         """Adds bytes; what went wrong with earlier ones is raised here."""
         self._waiting += data
         self.size += len(data)
-        if len(self._waiting) >= (_PIECE_BYTES if self._draft else _HEAD_BYTES):
+        if len(self._waiting) >= (_PIECE_BYTES if self._draft else HEAD_BYTES):
             await self._write_on()
 
     async def end(self) -> None:
@@ -117,9 +117,7 @@ class IncomingImage:
         await self._settled()
         piece, self._waiting = self._waiting, bytearray()
         if self._draft is None:
-            kind = sniff(_Head(piece))
-            check_declaration(kind, *self._declared)
-            self.media_type = MEDIA_TYPES[kind.kind]
+            self.media_type = media_type_of(piece, *self._declared)
             self._draft = await self._objects.draft(
                 self._tenant, content_type=self.media_type, expires_at=self._expires_at
             )
@@ -140,10 +138,20 @@ class IncomingImage:
             await self._writing
 
 
+def media_type_of(head: bytes | bytearray, media_type: str | None, file_name: str | None) -> str:
+    """Returns the media type of the image that begins with `head`, which its declared type and name must fit.
+
+    Raises ApiError as sniff and check_declaration do.
+    """
+    kind = sniff(_Head(head))
+    check_declaration(kind, media_type, file_name)
+    return MEDIA_TYPES[kind.kind]
+
+
 class _Head:
     """The beginning of a file."""
 
-    def __init__(self, data: bytearray) -> None:
+    def __init__(self, data: bytes | bytearray) -> None:
         self._data = data
 
     def at(self, offset: int, n_bytes: int) -> bytes:

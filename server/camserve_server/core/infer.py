@@ -74,6 +74,18 @@ class InferService:
             _check_layer(version, options.heatmap.layer)
         return version
 
+    def validate_each(self, inputs: Sequence[BatchInput]) -> None:
+        """As `validate` for every input; the error's field says which."""
+        seen: set[InferOptions] = set()
+        for at, entry in enumerate(inputs):
+            if entry.options in seen:
+                continue
+            seen.add(entry.options)
+            try:
+                self.validate(entry.options)
+            except ApiError as error:
+                raise error.at(f"inputs[{at}]") if "field" in error.details else error from None
+
     async def infer(
         self,
         tenant: str,

@@ -120,8 +120,7 @@ class JobIntake:
         check_inputs([entry.id for entry in request.inputs])
         if request.metadata and len(request.metadata) > METADATA_LIMIT_BYTES:
             raise ApiError(Reason.PARAM_OUT_OF_RANGE, field="metadata", maximum_bytes=METADATA_LIMIT_BYTES)
-        for options in {entry.options for entry in request.inputs}:
-            self._infer.validate(options)
+        self._infer.validate_each(request.inputs)
 
     async def _store(
         self, tenant: str, inputs: Sequence[BatchInput], version: str, keep_s: float, object_ids: list[str]

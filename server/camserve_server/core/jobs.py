@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
 import structlog
@@ -71,11 +71,9 @@ class JobService:
     async def get(self, tenant: str, job_id: str) -> JobRecord:
         """Returns a job; raises ApiError(JOB_NOT_FOUND)."""
         job = await self._jobs.get(tenant, job_id) if _JOB_ID.fullmatch(job_id) else None
+        job = await self._on_time(tenant, job) if job else None
         if job is None:
             raise ApiError(Reason.JOB_NOT_FOUND)
-        if job.status not in FINAL and job.expires_ms <= self._clock.now() * 1000:
-            # The janitor has not come yet.
-            return replace(job, status="expired", completed_ms=job.expires_ms, removed=True)
         return job
 
     async def page(
@@ -100,7 +98,7 @@ class JobService:
                 newest_ms=chosen.created_before_ms - 1,
                 count=count,
             )
-            found += [job for job in rows if _matches(job, chosen)]
+            found += [job for row in rows if (job := await self._on_time(tenant, row)) and _matches(job, chosen)]
             looked_at += len(rows)
             if len(rows) < count:
                 break
@@ -118,7 +116,7 @@ class JobService:
         Raises ApiError: JOB_NOT_FOUND, JOB_RESULTS_EXPIRED, CURSOR_INVALID.
         """
         job = await self.get(tenant, job_id)
-        if job.removed or job.expires_ms <= self._clock.now() * 1000:
+        if job.removed:
             raise ApiError(Reason.JOB_RESULTS_EXPIRED)
         listing = orjson.dumps([tenant, "results", job_id]).decode()
         start = int(self._cursors.read(listing, cursor)) if cursor else 0
@@ -179,6 +177,13 @@ class JobService:
         inputs = (orjson.loads(spec).get("object_id") for spec in specs)
         await discard(self._objects, tenant, [object_id for object_id in inputs if object_id])
         return await self.get(tenant, job_id)
+
+    async def _on_time(self, tenant: str, job: JobRecord) -> JobRecord | None:
+        """Returns the job as it is once what its time asks for is done: the janitor may not have come yet."""
+        if job.removed or job.expires_ms > self._clock.now() * 1000:
+            return job
+        await self._jobs.expire(tenant, job.job_id)
+        return await self._jobs.get(tenant, job.job_id)
 
     async def _outcome(self, tenant: str, record: ItemRecord) -> tuple[BatchOutcome | None, int]:
         if record.result is None:

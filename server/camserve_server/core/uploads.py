@@ -123,7 +123,7 @@ class UploadService:
 
     async def get(self, tenant: str, storage_id: str) -> UploadRecord:
         """Returns an upload; raises ApiError(UPLOAD_NOT_FOUND)."""
-        record = await self._uploads.get(tenant, storage_id) if _STORAGE_ID.fullmatch(storage_id) else None
+        record = await self._uploads.get(tenant, storage_id) if is_storage_id(storage_id) else None
         if record is None or record.expires_ms <= self._clock.now() * 1000:
             raise ApiError(Reason.UPLOAD_NOT_FOUND)
         return record
@@ -177,3 +177,8 @@ class UploadService:
         if presigned is None:
             raise ApiError(Reason.SIGNATURE_EXPIRED)
         return Grant(tenant, storage_id, presigned)
+
+
+def is_storage_id(text: str) -> bool:
+    """Whether a text has the form of the id of an upload."""
+    return _STORAGE_ID.fullmatch(text) is not None

@@ -152,10 +152,11 @@ def _cors_policy(settings: EdgeSettings, methods: tuple[Method, ...]) -> Node | 
         "allow_origin_string_match": [{"exact": origin} for origin in settings.cors_origins],
         "allow_methods": ", ".join(routes.verbs(methods)),
         "allow_headers": "authorization, content-type, content-md5, accept, prefer, idempotency-key, range, "
-        "x-grpc-web, x-user-agent, grpc-timeout",
+        "x-grpc-web, x-user-agent, grpc-timeout, tus-resumable, upload-length, upload-offset, upload-metadata",
         "expose_headers": "request-id, retry-after, www-authenticate, content-disposition, content-range, etag, "
-        "location, idempotency-replayed, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, "
-        "preference-applied, deprecation, sunset, link, grpc-status, grpc-message",
+        "location, tus-resumable, tus-version, tus-extension, tus-max-size, upload-offset, upload-length, "
+        "upload-metadata, upload-expires, idempotency-replayed, x-ratelimit-limit, x-ratelimit-remaining, "
+        "x-ratelimit-reset, preference-applied, deprecation, sunset, link, grpc-status, grpc-message",
         "max_age": "600",
     }
 

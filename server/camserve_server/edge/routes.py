@@ -14,9 +14,17 @@ Node = dict[str, Any]
 CLUSTER = "replicas"
 _NATIVE_PATHS = ("/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha.")
 _NATIVE_TYPE = {"name": "content-type", "string_match": {"safe_regex": {"regex": r"application/grpc([+;-].*)?"}}}
-_EVENT_STREAM = {
-    "name": "accept",
-    "string_match": {"safe_regex": {"regex": r"(?i)(.*[,\s])?text/event-stream([\s;,].*)?"}},
+
+
+def _accepts(media_type: str) -> Node:
+    pattern = rf"(?i)(.*[,\s])?{re.escape(media_type)}([\s;,].*)?"
+    return {"name": "accept", "string_match": {"safe_regex": {"regex": pattern}}}
+
+
+# By verb: which form a stream of JSON has, and which one it has for who accepts that.
+_FORMS = {
+    "GET": ("transcode_sse", "transcode_ndjson", _accepts("application/x-ndjson")),
+    "POST": ("transcode_ndjson", "transcode_sse", _accepts("text/event-stream")),
 }
 _NO_ENCODING = {"name": "content-encoding", "present_match": True, "invert_match": True}
 
@@ -103,10 +111,10 @@ def _verb_routes(method: Method, binding: Binding, match: Node, settings: EdgeSe
     headers = [_verb(binding.verb)]
     if binding.has_body:
         headers += [_media_types(method.consumes), _NO_ENCODING]
-    streams_json = method.server_streaming and not method.raw_response
-    if streams_json:
-        yield _rest_route(method, binding, {**match, "headers": [*headers, _EVENT_STREAM]}, "transcode_sse", settings)
-    plain = "transcode_ndjson" if streams_json else "transcode_json"
+    plain = "transcode_json"
+    if method.server_streaming and not method.raw_response:
+        plain, other, accepted = _FORMS[binding.verb]
+        yield _rest_route(method, binding, {**match, "headers": [*headers, accepted]}, other, settings)
     transcoder = plain if method.takes_json else "transcode_raw"
     yield _rest_route(method, binding, {**match, "headers": headers}, transcoder, settings)
 

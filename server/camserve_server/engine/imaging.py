@@ -120,7 +120,8 @@ class ImagingPool:
         refused for a full queue.
 
         Raises ApiError: UPLOAD_TOO_LARGE, IMAGE_*, MEDIA_*, and SERVICE_OVERLOADED when the queue is full. A worker
-        that crashes, runs out of memory or passes the deadline means IMAGE_REJECTED. DeferredError as the request says.
+        that runs out of memory or passes the deadline, or two that crash, mean IMAGE_REJECTED. DeferredError as the
+        request says.
         """
         limit = self._settings.max_image_bytes
         if image.size > limit:
@@ -131,7 +132,7 @@ class ImagingPool:
             )
         message = {"operation": "decode", "size": image.size, **request.as_message()}
         try:
-            answer = await self._call(message, [image.fd], background=background)
+            answer = await self._call_twice(message, [image.fd], background=background)
         except WorkerLostError:
             raise ApiError(Reason.IMAGE_REJECTED) from None
         return decoded_image(answer, request, self._budget)
@@ -148,7 +149,7 @@ class ImagingPool:
             "file_name": file_name[-MAX_DECLARATION:] if file_name else None,
         }
         try:
-            return probed(await self._call(message, [fd]))
+            return probed(await self._call_twice(message, [fd]))
         except WorkerLostError:
             raise ApiError(Reason.IMAGE_REJECTED) from None
 
@@ -175,23 +176,15 @@ class ImagingPool:
             raw.append(cam.data)
             fds = [raw.fd] if request.base is None or not request.overlay else [raw.fd, request.base.fd]
             try:
-                answer = await self._call(message, fds, background=background)
-            except WorkerLostError:
-                # A map of ours kills no worker: whatever did will hardly meet the next one too.
-                answer = await self._again(message, fds)
+                answer = await self._call_twice(message, fds, background=background, harmless=True)
+            except WorkerLostError as error:
+                raise ApiError(Reason.INTERNAL) from error
         return rendered_heatmap(answer, request)
-
-    async def _again(self, message: dict[str, Any], fds: list[int]) -> Answer:
-        structlog.get_logger("imaging").warning("a worker was lost while it drew; another draws again")
-        try:
-            return await self._call(message, fds)
-        except WorkerLostError as error:
-            raise ApiError(Reason.INTERNAL) from error
 
     async def fault(self, kind: Literal["crash", "hang", "memory"]) -> None:
         """Make a worker misbehave as a decoder might; raises what `decode` would raise then."""
         try:
-            answer = await self._call({"operation": "fault", "kind": kind}, [])
+            answer = await self._call_twice({"operation": "fault", "kind": kind}, [])
         except WorkerLostError:
             raise ApiError(Reason.IMAGE_REJECTED) from None
         raise_error(answer)
@@ -215,6 +208,21 @@ class ImagingPool:
     def wait_s(self) -> float:
         """Estimate how long a picture that came now would wait for a worker."""
         return len(self._waiting) * self._seconds_per_call / max(1, self._settings.workers)
+
+    async def _call_twice(
+        self, message: dict[str, Any], fds: Sequence[int], *, background: str | None = None, harmless: bool = False
+    ) -> Answer:
+        """Ask again where a worker ended by itself or was killed by others, which need not be the picture's fault.
+
+        What passed the deadline would do so again, unless it is `harmless`: drawn from numbers of ours.
+        """
+        try:
+            return await self._call(message, fds, background=background)
+        except WorkerLostError as lost:
+            if lost.late and not harmless:
+                raise
+        structlog.get_logger("imaging").warning("a worker was lost; another does its work", work=message["operation"])
+        return await self._call(message, fds)
 
     async def _call(self, message: dict[str, Any], fds: Sequence[int], *, background: str | None = None) -> Answer:
         """Ask an idle worker, and the next one when that has ended before it saw the request."""

@@ -23,11 +23,15 @@ _REAP_INTERVAL_S: Final = 0.005
 
 
 class WorkerLostError(Exception):
-    """The worker ended, or was ended, before it answered; `asked` says whether it had seen the request."""
+    """The worker ended before it answered.
 
-    def __init__(self, *, asked: bool) -> None:
+    `asked` says whether it had seen the request, `late` whether it was ended because it was past the deadline.
+    """
+
+    def __init__(self, *, asked: bool, late: bool = False) -> None:
         super().__init__()
         self.asked = asked
+        self.late = late
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class ImagingProcess:
         self.resident_bytes = 0
         self.exited: asyncio.Future[None] = self._loop.create_future()
         self._call: asyncio.Future[Answer] | None = None
+        self._late = False
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -72,7 +77,7 @@ class ImagingProcess:
         ours.setblocking(False)
         self._channel = Channel(ours)
         self._loop.add_reader(ours.fileno(), self._on_readable)
-        self._timer: asyncio.TimerHandle | None = self._loop.call_later(_START_S, self.kill)
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(_START_S, self._kill_late)
 
     @property
     def pid(self) -> int:
@@ -115,7 +120,11 @@ class ImagingProcess:
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()
-        self._timer = self._loop.call_later(seconds, self.kill)
+        self._timer = self._loop.call_later(seconds, self._kill_late)
+
+    def _kill_late(self) -> None:
+        self._late = True
+        self.kill()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -159,7 +168,7 @@ class ImagingProcess:
         self._channel.close()
         call, self._call = self._call, None
         if call is not None and not call.done():
-            call.set_exception(WorkerLostError(asked=True))
+            call.set_exception(WorkerLostError(asked=True, late=self._late))
         self._reap(patience_s=1.0)
 
     def _reap(self, patience_s: float) -> None:

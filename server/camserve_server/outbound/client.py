@@ -18,7 +18,7 @@ from camserve_server.outbound.targets import Allowed, NotAllowedError, parse_tar
 
 _MOST_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_CONNECT_S, _SILENCE_S = 5.0, 5.0
+_CONNECT_S = 5.0
 _CHUNK_BYTES = 256 * 1024
 # Nothing of the caller goes out; a body that would have to be unpacked is refused.
 _AGENT = "camserve"
@@ -142,7 +142,7 @@ class GuardedClient:
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
                 trust_env=False,
                 auto_decompress=False,
             )

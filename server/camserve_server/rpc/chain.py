@@ -14,6 +14,7 @@ from camserve_server.rpc.interceptors.parse import parse
 from camserve_server.rpc.interceptors.telemetry import telemetry
 from camserve_server.rpc.interceptors.validate import validate
 from camserve_server.rpc.signing_again import SigningAgain
+from camserve_server.rpc.tus import tus
 
 
 def build_chain(
@@ -27,6 +28,7 @@ def build_chain(
         draining,  # a stopping replica takes no new work, whoever asks
         auth(verifier),  # before any byte of the request is read
         parse,  # nothing is read for strangers
+        tus,  # its headers are fields to what follows
         validate,  # servicers see only requests that keep the rules
         idempotency(keys, sign_again),  # last: a refusal above has nothing to remember
     )

@@ -69,8 +69,8 @@ class InferenceServicer:
     async def infer_batch(self, call: Call, request: pb.InferBatchRequest) -> AsyncIterator[pb.BatchEvent]:
         """Yields an event per image as it completes, heartbeats in between, and `done` or `error` at the end."""
         inputs = self._batch_inputs(call.identity.tenant, request)
-        for options in {entry.options for entry in inputs}:
-            self._service.check(options)
+        self._service.validate_each(inputs)
+        self._service.check(inputs[0].options)
         succeeded = failed = 0
         try:
             async with (

@@ -7,17 +7,22 @@ from typing import NoReturn
 import grpc
 import orjson
 
+from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.oauth import OAuthError
 from camserve_server.rpc.call import Call
+from camserve_server.rpc.status import grpc_code, trailing_metadata
 
 
 async def abort_oauth(call: Call, error: OAuthError) -> NoReturn:
     """Ends the call with `error`."""
-    trailers: tuple[tuple[str, str], ...] = (("request-id", call.request_id),)
-    if call.rest:
-        body = orjson.dumps({"error": error.code, "error_description": error.description})
-        trailers = (("x-http-status", str(error.status)), ("x-error-json", body.decode()))
-    if error.status == 401:
-        trailers = (*trailers, ("www-authenticate", 'Basic realm="camserve"'))
-    code = grpc.StatusCode.UNAUTHENTICATED if error.status == 401 else grpc.StatusCode.INVALID_ARGUMENT
-    await call.context.abort(code, f"{error.code}: {error.description}", trailers)
+    unknown = error.status == 401
+    message = f"{error.code}: {error.description}"
+    if not call.rest:
+        known = ApiError(Reason.AUTH_INVALID_TOKEN if unknown else Reason.PARAM_INVALID, message)
+        await call.context.abort(grpc_code(known.entry), message, trailing_metadata(known, call))
+    body = orjson.dumps({"error": error.code, "error_description": error.description})
+    trailers = [("x-http-status", str(error.status)), ("x-error-json", body.decode())]
+    if unknown:
+        trailers.append(("www-authenticate", 'Basic realm="camserve"'))
+    code = grpc.StatusCode.UNAUTHENTICATED if unknown else grpc.StatusCode.INVALID_ARGUMENT
+    await call.context.abort(code, message, tuple(trailers))

@@ -15,6 +15,7 @@ from camserve_server.rpc.call import Call
 from camserve_server.rpc.options import parse_md5
 from camserve_server.rpc.receiving import Declared, receive
 from camserve_server.rpc.uploads import created, room
+from camserve_server.stores.objects import hour_of_id
 
 _EXTENSIONS = {"image/png": "png", "application/x-npy": "npy"}
 
@@ -29,6 +30,8 @@ class ObjectServicer:
 
     async def download(self, call: Call, request: objects_pb2.DownloadRequest) -> AsyncIterator[httpbody_pb2.HttpBody]:
         """Yields the object's bytes; the headers say length, type and that no browser may guess another."""
+        if hour_of_id(request.object_id) is None:
+            raise ApiError(Reason.OBJECT_NOT_FOUND)
         # Objects carry no validator, so a condition on one is never met (RFC 9110 section 13.1.5).
         wanted = None if "if-range" in call.metadata else call.metadata.get("range")
         part = await self._links.open(request.object_id, request.token, wanted)

@@ -85,7 +85,7 @@ async def receive(
     declared = Declared(
         media_type,
         (call.metadata.get("content-md5") if call.rest else None) or content_md5,
-        _length(call) if call.rest else size_bytes,
+        _length(call) if call.rest and size_bytes is None else size_bytes,
     )
     return await _raw(first, rest, begin, declared, limit_bytes)
 
@@ -93,8 +93,7 @@ async def receive(
 def check_size(size_bytes: int, limit_bytes: int) -> None:
     """Raises ApiError(UPLOAD_TOO_LARGE) for more bytes than the limit."""
     if size_bytes > limit_bytes:
-        limit_mb, actual_mb = round(limit_bytes / 1e6, 3), round(size_bytes / 1e6, 3)
-        raise ApiError(Reason.UPLOAD_TOO_LARGE, limit_mb=limit_mb, actual_mb=actual_mb)
+        raise ApiError(Reason.UPLOAD_TOO_LARGE, limit_mb=limit_bytes / 1e6, actual_mb=size_bytes / 1e6)
 
 
 async def _raw(
@@ -142,8 +141,10 @@ async def _multipart(
     # A client may mean the whole body or the file by the header; the file is checked when it is whole.
     whole_body = body_md5 is not None and body_md5.digest() == declared_md5
     md5 = form.content_md5 or (None if whole_body else call.metadata.get("content-md5"))
+    if sink is None or not sink.size:
+        raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
     declared = Declared(form.media_type, md5, in_form=True, file_name=form.file_name, options=form.request)
-    return Received(sink or begin(declared), declared)
+    return Received(sink, declared)
 
 
 async def _append(sink: Sink, data: bytes | bytearray, limit_bytes: int) -> None:

@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from camserve.v1 import errors_pb2
 from camserve_server.base.errors import ApiError, Entry, Reason
+from camserve_server.rpc import tus
 from camserve_server.rpc.call import Call
 
 DOMAIN = "camserve"
@@ -40,6 +41,8 @@ def grpc_code(entry: Entry) -> grpc.StatusCode:
 def trailing_metadata(error: ApiError, call: Call) -> tuple[tuple[str, str | bytes], ...]:
     """Returns the trailers of a failed call: for the edge status and body, for a native caller the details."""
     headers = list(_headers(error).items())
+    if call.rest and "tus-resumable" in call.metadata:
+        headers += [("tus-resumable", tus.VERSION), ("tus-version", tus.VERSION)]
     if call.has_key:
         headers.append(("idempotency-replayed", str(call.replayed).lower()))
     if call.rest:

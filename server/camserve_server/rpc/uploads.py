@@ -11,19 +11,23 @@ from camserve.v1 import uploads_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import completed
 from camserve_server.core.incoming import IncomingImage
+from camserve_server.core.resumable import Progress, ResumableUploads
 from camserve_server.core.uploads import UploadService
+from camserve_server.rpc import tus
 from camserve_server.rpc.answers import timestamp
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.options import parse_md5
 from camserve_server.rpc.receiving import Declared, Received, check_size, receive
+from camserve_server.stores.pending_uploads import Declaration
 from camserve_server.stores.uploads import Presigned, UploadRecord
 
 
 class UploadServicer:
     """Converts between messages and the rules in core/uploads; `prefix` begins every link."""
 
-    def __init__(self, uploads: UploadService, *, prefix: str, limit_bytes: int) -> None:
+    def __init__(self, uploads: UploadService, resumable: ResumableUploads, *, prefix: str, limit_bytes: int) -> None:
         self._uploads = uploads
+        self._resumable = resumable
         self._prefix = prefix
         self._limit_bytes = limit_bytes
 
@@ -74,13 +78,58 @@ class UploadServicer:
         answer.expires_at.FromSeconds(int(link.expires_at))
         return answer
 
+    async def start_upload(self, call: Call, request: pb.StartUploadRequest) -> pb.UploadProgress:
+        """Begins a resumable upload."""
+        if not request.HasField("size_bytes"):
+            raise ApiError(Reason.UPLOAD_LENGTH_REQUIRED)
+        if not request.size_bytes:
+            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+        check_size(request.size_bytes, self._limit_bytes)
+        parse_md5(request.content_md5)
+        declared = Declaration(
+            request.size_bytes,
+            request.media_type or None,
+            request.file_name or None,
+            request.content_md5 or None,
+            tus.metadata(call),
+        )
+        progress = await self._resumable.start(call.identity.tenant, declared, nonce=call.nonce)
+        call.http_code = 201
+        call.headers["location"] = f"{self._prefix}/v1/uploads/{progress.storage_id}"
+        return _progress(call, progress)
+
+    async def get_upload_protocol(self, call: Call, request: pb.GetUploadProtocolRequest) -> empty_pb2.Empty:
+        """Says what of the tus protocol is spoken."""
+        tus.protocol(call, self._limit_bytes)
+        call.http_code = 204
+        return empty_pb2.Empty()
+
+    async def append_upload(self, call: Call, requests: AsyncIterator[pb.AppendUploadRequest]) -> pb.UploadProgress:
+        """Adds bytes to a resumable upload."""
+        tenant = call.identity.tenant
+        first = await anext(requests, None)
+        if first is None:
+            raise ApiError(Reason.PARAM_INVALID, "The first message names the upload and the offset.")
+        async with await self._resumable.appending(tenant, first.storage_id, tus.offset(call, first)) as appending:
+            await appending.append(first.body.data)
+            async for message in requests:
+                await appending.append(message.body.data)
+        progress = await self._resumable.progress(tenant, first.storage_id)
+        call.http_code = 204
+        return _progress(call, progress)
+
+    async def get_upload_progress(self, call: Call, request: pb.GetUploadProgressRequest) -> pb.UploadProgress:
+        """Says how much of a resumable upload has come."""
+        return _progress(call, await self._resumable.progress(call.identity.tenant, request.storage_id))
+
     async def get_upload(self, call: Call, request: pb.GetUploadRequest) -> pb.Upload:
         """Returns what is known of an upload."""
         return _upload(await self._uploads.get(call.identity.tenant, request.storage_id))
 
     async def delete_upload(self, call: Call, request: pb.DeleteUploadRequest) -> empty_pb2.Empty:
         """Removes an upload."""
-        await self._uploads.delete(call.identity.tenant, request.storage_id)
+        if not await self._resumable.drop(call.identity.tenant, request.storage_id):
+            await self._uploads.delete(call.identity.tenant, request.storage_id)
         call.http_code = 204
         return empty_pb2.Empty()
 
@@ -106,6 +155,17 @@ def created(call: Call, record: UploadRecord, prefix: str) -> pb.Upload:
     call.http_code = 201
     call.headers["location"] = f"{prefix}/v1/uploads/{record.storage_id}"
     return _upload(record)
+
+
+def _progress(call: Call, progress: Progress) -> pb.UploadProgress:
+    tus.answer(call, progress)
+    return pb.UploadProgress(
+        storage_id=progress.storage_id,
+        offset=progress.offset,
+        size_bytes=progress.size_bytes,
+        expires_at=timestamp(progress.expires_ms),
+        upload=_upload(progress.record) if progress.record else None,
+    )
 
 
 def _upload(record: UploadRecord) -> pb.Upload:

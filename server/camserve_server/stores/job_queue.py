@@ -20,6 +20,8 @@ Args = list[str | bytes | int]
 MOST_CLAIMS = 3
 # A worker that did not look for work this long no longer counts.
 WORKER_SILENT_MS = 30_000
+# A worker that lives says so every second.
+_WORKER_ABSENT_MS = 5_000
 
 _CLAIM = Script("job_claim", after=["clock", "outbox", "jobs"])
 _FINISH = Script("job_finish", after=["clock", "outbox", "jobs"])
@@ -163,6 +165,8 @@ class JobQueue:
             pipe.zcard(keys.job_leases(tenant))
             pipe.zcard(keys.ring_turns())
             pipe.hvals(keys.ring_workers())
-            waiting, leased, tenants, workers = await pipe.execute()
-        paces = [int(row.split()[2]) / 1000 for row in workers]
+            pipe.time()
+            waiting, leased, tenants, workers, (now_s, _) = await pipe.execute()
+        rows = [[int(part) for part in row.split()] for row in workers]
+        paces = [pace / 1000 for seen_ms, _, pace in rows if now_s * 1000 - seen_ms <= _WORKER_ABSENT_MS]
         return Pressure(waiting + leased, tenants, sum(paces))

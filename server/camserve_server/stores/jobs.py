@@ -221,13 +221,22 @@ class Jobs:
             due: list[Any] = await self._redis.zrange(keys.job_expiries(), 0, now_ms, byscore=True, offset=0, num=limit)
             for member in due:
                 job_id, tenant = text(member).split(" ", 1)
-                again_ms, told = await _EXPIRE.run(self._redis, [keys.tenant(tenant)], [now_ms, job_id, RECORD_KEPT_MS])
-                await self._outbox.announce(tenant, told)
+                again_ms = await self.expire(tenant, job_id, now_ms=now_ms)
                 if again_ms:
                     await self._redis.zadd(keys.job_expiries(), {member: again_ms})
                 else:
                     await self._redis.zrem(keys.job_expiries(), member)
         return len(due)
+
+    async def expire(self, tenant: str, job_id: str, *, now_ms: int = SERVER_CLOCK_MS) -> int:
+        """Ends a job if its time is over, and removes its items, later its record.
+
+        Returns when there is more to do, in ms of unix time, 0 for never.
+        """
+        with unavailable_on_error():
+            again_ms, told = await _EXPIRE.run(self._redis, [keys.tenant(tenant)], [now_ms, job_id, RECORD_KEPT_MS])
+        await self._outbox.announce(tenant, told)
+        return int(again_ms)
 
     async def mend_ring(self) -> int:
         """Gives tenants that have work but no place in the ring theirs; returns how many there were.

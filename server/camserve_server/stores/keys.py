@@ -68,6 +68,16 @@ def presigned(name: str, storage_id: str) -> str:
     return f"{tenant(name)}presigned:{storage_id}"
 
 
+def pending_upload(name: str, storage_id: str) -> str:
+    """A hash: an upload that comes piece by piece."""
+    return f"{tenant(name)}pending:{storage_id}"
+
+
+def pending_parts(name: str, storage_id: str) -> str:
+    """A list: the objects that hold what has come of such an upload, in order."""
+    return f"{tenant(name)}pending_parts:{storage_id}"
+
+
 def webhook(name: str, webhook_id: str) -> str:
     """A hash: one webhook."""
     return f"{tenant(name)}webhook:{webhook_id}"

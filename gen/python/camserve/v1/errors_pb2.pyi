@@ -132,6 +132,10 @@ class ErrorObject(_message.Message):
         """409 conflict, FAILED_PRECONDITION. The job ended before it could be canceled."""
         upload_not_found: ErrorObject._Reason.ValueType  # 64
         """404 not_found, NOT_FOUND. The upload never was, is gone, or is another tenant's."""
+        upload_offset_conflict: ErrorObject._Reason.ValueType  # 72
+        """409 conflict, ABORTED. The bytes do not follow those that have come; ask where to go on."""
+        upload_protocol_unsupported: ErrorObject._Reason.ValueType  # 73
+        """412 validation_error, FAILED_PRECONDITION. The header `Tus-Resumable` names a version other than 1.0.0."""
         resource_version_conflict: ErrorObject._Reason.ValueType  # 65
         """409 conflict, FAILED_PRECONDITION. The presigned upload has come already."""
         cursor_invalid: ErrorObject._Reason.ValueType  # 63
@@ -246,6 +250,10 @@ class ErrorObject(_message.Message):
     """409 conflict, FAILED_PRECONDITION. The job ended before it could be canceled."""
     upload_not_found: ErrorObject.Reason.ValueType  # 64
     """404 not_found, NOT_FOUND. The upload never was, is gone, or is another tenant's."""
+    upload_offset_conflict: ErrorObject.Reason.ValueType  # 72
+    """409 conflict, ABORTED. The bytes do not follow those that have come; ask where to go on."""
+    upload_protocol_unsupported: ErrorObject.Reason.ValueType  # 73
+    """412 validation_error, FAILED_PRECONDITION. The header `Tus-Resumable` names a version other than 1.0.0."""
     resource_version_conflict: ErrorObject.Reason.ValueType  # 65
     """409 conflict, FAILED_PRECONDITION. The presigned upload has come already."""
     cursor_invalid: ErrorObject.Reason.ValueType  # 63

@@ -215,6 +215,174 @@ class PresignUploadResponse(_message.Message):
 Global___PresignUploadResponse: _TypeAlias = PresignUploadResponse  # noqa: Y015
 
 @_typing.final
+class StartUploadRequest(_message.Message):
+    """Begins a resumable upload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_MD5_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """Declares the bytes of the whole image, over REST also as the header `Upload-Length`. Without: `upload.length_required`."""
+    media_type: _builtins.str
+    """Declares the media type of the image. Another image than that: `media.mismatch`."""
+    file_name: _builtins.str
+    """Names the file; a name that ends otherwise than its image: `media.mismatch`."""
+    content_md5: _builtins.str
+    """Declares the MD5 of the whole image, base64 of 16 bytes, over REST also as the header `Content-MD5`. Another image
+    than that: `image.md5_mismatch`.
+    """
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int | None = ...,
+        media_type: _builtins.str | None = ...,
+        file_name: _builtins.str | None = ...,
+        content_md5: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5", "_file_name", b"_file_name", "_media_type", b"_media_type", "_size_bytes", b"_size_bytes", "content_md5", b"content_md5", "file_name", b"file_name", "media_type", b"media_type", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5", "_file_name", b"_file_name", "_media_type", b"_media_type", "_size_bytes", b"_size_bytes", "content_md5", b"content_md5", "file_name", b"file_name", "media_type", b"media_type", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__content_md5: _TypeAlias = _typing.Literal["content_md5"]  # noqa: Y015
+    _WhichOneofArgType__content_md5: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5"]  # noqa: Y015
+    _WhichOneofReturnType__file_name: _TypeAlias = _typing.Literal["file_name"]  # noqa: Y015
+    _WhichOneofArgType__file_name: _TypeAlias = _typing.Literal["_file_name", b"_file_name"]  # noqa: Y015
+    _WhichOneofReturnType__media_type: _TypeAlias = _typing.Literal["media_type"]  # noqa: Y015
+    _WhichOneofArgType__media_type: _TypeAlias = _typing.Literal["_media_type", b"_media_type"]  # noqa: Y015
+    _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__content_md5) -> _WhichOneofReturnType__content_md5 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__file_name) -> _WhichOneofReturnType__file_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__media_type) -> _WhichOneofReturnType__media_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
+
+Global___StartUploadRequest: _TypeAlias = StartUploadRequest  # noqa: Y015
+
+@_typing.final
+class GetUploadProtocolRequest(_message.Message):
+    """Asks what of the tus protocol is spoken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadProtocolRequest: _TypeAlias = GetUploadProtocolRequest  # noqa: Y015
+
+@_typing.final
+class AppendUploadRequest(_message.Message):
+    """Carries bytes of a resumable upload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORAGE_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    storage_id: _builtins.str
+    """Identifies the upload."""
+    offset: _builtins.int
+    """Says where the bytes begin, over REST as the header `Upload-Offset`."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """Carries the bytes."""
+
+    def __init__(
+        self,
+        *,
+        storage_id: _builtins.str = ...,
+        offset: _builtins.int | None = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "body", b"body", "offset", b"offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "body", b"body", "offset", b"offset", "storage_id", b"storage_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+
+Global___AppendUploadRequest: _TypeAlias = AppendUploadRequest  # noqa: Y015
+
+@_typing.final
+class GetUploadProgressRequest(_message.Message):
+    """Names a resumable upload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORAGE_ID_FIELD_NUMBER: _builtins.int
+    storage_id: _builtins.str
+    """Identifies the upload."""
+    def __init__(
+        self,
+        *,
+        storage_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["storage_id", b"storage_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadProgressRequest: _TypeAlias = GetUploadProgressRequest  # noqa: Y015
+
+@_typing.final
+class UploadProgress(_message.Message):
+    """Says how much of a resumable upload has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORAGE_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    UPLOAD_FIELD_NUMBER: _builtins.int
+    storage_id: _builtins.str
+    """Identifies the image, once it has come whole."""
+    offset: _builtins.int
+    """Counts the bytes that have come, over REST also as the header `Upload-Offset`."""
+    size_bytes: _builtins.int
+    """Counts the bytes of the whole image, over REST also as the header `Upload-Length`."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Says when it is removed, unless it is complete by then, over REST also as the header `Upload-Expires`."""
+
+    @_builtins.property
+    def upload(self) -> Global___Upload:
+        """Describes the image that is stored. Absent until it is."""
+
+    def __init__(
+        self,
+        *,
+        storage_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        upload: Global___Upload | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_upload", b"_upload", "expires_at", b"expires_at", "upload", b"upload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_upload", b"_upload", "expires_at", b"expires_at", "offset", b"offset", "size_bytes", b"size_bytes", "storage_id", b"storage_id", "upload", b"upload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__upload: _TypeAlias = _typing.Literal["upload"]  # noqa: Y015
+    _WhichOneofArgType__upload: _TypeAlias = _typing.Literal["_upload", b"_upload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__upload) -> _WhichOneofReturnType__upload | None: ...
+
+Global___UploadProgress: _TypeAlias = UploadProgress  # noqa: Y015
+
+@_typing.final
 class GetUploadRequest(_message.Message):
     """Names an upload."""
 

@@ -48,6 +48,26 @@ class UploadServiceStub:
                 request_serializer=camserve_dot_v1_dot_uploads__pb2.PresignUploadRequest.SerializeToString,
                 response_deserializer=camserve_dot_v1_dot_uploads__pb2.PresignUploadResponse.FromString,
                 _registered_method=True)
+        self.StartUpload = channel.unary_unary(
+                '/camserve.v1.UploadService/StartUpload',
+                request_serializer=camserve_dot_v1_dot_uploads__pb2.StartUploadRequest.SerializeToString,
+                response_deserializer=camserve_dot_v1_dot_uploads__pb2.UploadProgress.FromString,
+                _registered_method=True)
+        self.GetUploadProtocol = channel.unary_unary(
+                '/camserve.v1.UploadService/GetUploadProtocol',
+                request_serializer=camserve_dot_v1_dot_uploads__pb2.GetUploadProtocolRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.AppendUpload = channel.stream_unary(
+                '/camserve.v1.UploadService/AppendUpload',
+                request_serializer=camserve_dot_v1_dot_uploads__pb2.AppendUploadRequest.SerializeToString,
+                response_deserializer=camserve_dot_v1_dot_uploads__pb2.UploadProgress.FromString,
+                _registered_method=True)
+        self.GetUploadProgress = channel.unary_unary(
+                '/camserve.v1.UploadService/GetUploadProgress',
+                request_serializer=camserve_dot_v1_dot_uploads__pb2.GetUploadProgressRequest.SerializeToString,
+                response_deserializer=camserve_dot_v1_dot_uploads__pb2.UploadProgress.FromString,
+                _registered_method=True)
         self.GetUpload = channel.unary_unary(
                 '/camserve.v1.UploadService/GetUpload',
                 request_serializer=camserve_dot_v1_dot_uploads__pb2.GetUploadRequest.SerializeToString,
@@ -85,15 +105,50 @@ class UploadServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartUpload(self, request, context):
+        """Begins an upload that comes piece by piece and survives broken connections: a resumable upload of the tus protocol.
+
+        Over REST the headers of the protocol say the same as the parameters: `Upload-Length`, and in `Upload-Metadata`
+        `filetype` and `filename`. An upload that is not complete after a day is removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUploadProtocol(self, request, context):
+        """Says which version and extensions of the tus protocol are spoken, and the limit of one upload, in headers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AppendUpload(self, request_iterator, context):
+        """Adds bytes to a resumable upload, from an offset on: everything but `body.data` counts in the first message only.
+
+        What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
+        refused and removed, or stored: then `upload` describes it. Fails with `upload.offset_conflict` when the bytes do
+        not follow those that have come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUploadProgress(self, request, context):
+        """Says how much of a resumable upload has come, so that its sender goes on from there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetUpload(self, request, context):
-        """Returns what is known of an upload. Fails with `upload.not_found`, also until a presigned upload has come.
+        """Returns what is known of an upload. Fails with `upload.not_found`, also until a presigned or resumable upload has come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUpload(self, request, context):
-        """Removes an upload. Jobs that were accepted with it keep their copy. Answers 204 over REST.
+        """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over REST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +166,26 @@ def add_UploadServiceServicer_to_server(servicer, server):
                     servicer.PresignUpload,
                     request_deserializer=camserve_dot_v1_dot_uploads__pb2.PresignUploadRequest.FromString,
                     response_serializer=camserve_dot_v1_dot_uploads__pb2.PresignUploadResponse.SerializeToString,
+            ),
+            'StartUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartUpload,
+                    request_deserializer=camserve_dot_v1_dot_uploads__pb2.StartUploadRequest.FromString,
+                    response_serializer=camserve_dot_v1_dot_uploads__pb2.UploadProgress.SerializeToString,
+            ),
+            'GetUploadProtocol': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUploadProtocol,
+                    request_deserializer=camserve_dot_v1_dot_uploads__pb2.GetUploadProtocolRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'AppendUpload': grpc.stream_unary_rpc_method_handler(
+                    servicer.AppendUpload,
+                    request_deserializer=camserve_dot_v1_dot_uploads__pb2.AppendUploadRequest.FromString,
+                    response_serializer=camserve_dot_v1_dot_uploads__pb2.UploadProgress.SerializeToString,
+            ),
+            'GetUploadProgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUploadProgress,
+                    request_deserializer=camserve_dot_v1_dot_uploads__pb2.GetUploadProgressRequest.FromString,
+                    response_serializer=camserve_dot_v1_dot_uploads__pb2.UploadProgress.SerializeToString,
             ),
             'GetUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUpload,
@@ -180,6 +255,114 @@ class UploadService:
             '/camserve.v1.UploadService/PresignUpload',
             camserve_dot_v1_dot_uploads__pb2.PresignUploadRequest.SerializeToString,
             camserve_dot_v1_dot_uploads__pb2.PresignUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/camserve.v1.UploadService/StartUpload',
+            camserve_dot_v1_dot_uploads__pb2.StartUploadRequest.SerializeToString,
+            camserve_dot_v1_dot_uploads__pb2.UploadProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUploadProtocol(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/camserve.v1.UploadService/GetUploadProtocol',
+            camserve_dot_v1_dot_uploads__pb2.GetUploadProtocolRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendUpload(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/camserve.v1.UploadService/AppendUpload',
+            camserve_dot_v1_dot_uploads__pb2.AppendUploadRequest.SerializeToString,
+            camserve_dot_v1_dot_uploads__pb2.UploadProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUploadProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/camserve.v1.UploadService/GetUploadProgress',
+            camserve_dot_v1_dot_uploads__pb2.GetUploadProgressRequest.SerializeToString,
+            camserve_dot_v1_dot_uploads__pb2.UploadProgress.FromString,
             options,
             channel_credentials,
             insecure,

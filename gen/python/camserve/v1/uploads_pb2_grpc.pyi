@@ -47,10 +47,27 @@ class UploadServiceStub:
     """
     PresignUpload: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.PresignUploadRequest, _uploads_pb2.PresignUploadResponse]
     """Returns a link to which anybody may send the bytes of one image, once."""
+    StartUpload: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.StartUploadRequest, _uploads_pb2.UploadProgress]
+    """Begins an upload that comes piece by piece and survives broken connections: a resumable upload of the tus protocol.
+
+    Over REST the headers of the protocol say the same as the parameters: `Upload-Length`, and in `Upload-Metadata`
+    `filetype` and `filename`. An upload that is not complete after a day is removed.
+    """
+    GetUploadProtocol: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadProtocolRequest, _empty_pb2.Empty]
+    """Says which version and extensions of the tus protocol are spoken, and the limit of one upload, in headers."""
+    AppendUpload: _grpc.StreamUnaryMultiCallable[_uploads_pb2.AppendUploadRequest, _uploads_pb2.UploadProgress]
+    """Adds bytes to a resumable upload, from an offset on: everything but `body.data` counts in the first message only.
+
+    What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
+    refused and removed, or stored: then `upload` describes it. Fails with `upload.offset_conflict` when the bytes do
+    not follow those that have come.
+    """
+    GetUploadProgress: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadProgressRequest, _uploads_pb2.UploadProgress]
+    """Says how much of a resumable upload has come, so that its sender goes on from there."""
     GetUpload: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadRequest, _uploads_pb2.Upload]
-    """Returns what is known of an upload. Fails with `upload.not_found`, also until a presigned upload has come."""
+    """Returns what is known of an upload. Fails with `upload.not_found`, also until a presigned or resumable upload has come."""
     DeleteUpload: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.DeleteUploadRequest, _empty_pb2.Empty]
-    """Removes an upload. Jobs that were accepted with it keep their copy. Answers 204 over REST."""
+    """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over REST."""
 
 @_typing.type_check_only
 class UploadServiceAsyncStub(UploadServiceStub):
@@ -70,10 +87,27 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """
     PresignUpload: _aio.UnaryUnaryMultiCallable[_uploads_pb2.PresignUploadRequest, _uploads_pb2.PresignUploadResponse]  # type: ignore[assignment]
     """Returns a link to which anybody may send the bytes of one image, once."""
+    StartUpload: _aio.UnaryUnaryMultiCallable[_uploads_pb2.StartUploadRequest, _uploads_pb2.UploadProgress]  # type: ignore[assignment]
+    """Begins an upload that comes piece by piece and survives broken connections: a resumable upload of the tus protocol.
+
+    Over REST the headers of the protocol say the same as the parameters: `Upload-Length`, and in `Upload-Metadata`
+    `filetype` and `filename`. An upload that is not complete after a day is removed.
+    """
+    GetUploadProtocol: _aio.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadProtocolRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Says which version and extensions of the tus protocol are spoken, and the limit of one upload, in headers."""
+    AppendUpload: _aio.StreamUnaryMultiCallable[_uploads_pb2.AppendUploadRequest, _uploads_pb2.UploadProgress]  # type: ignore[assignment]
+    """Adds bytes to a resumable upload, from an offset on: everything but `body.data` counts in the first message only.
+
+    What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
+    refused and removed, or stored: then `upload` describes it. Fails with `upload.offset_conflict` when the bytes do
+    not follow those that have come.
+    """
+    GetUploadProgress: _aio.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadProgressRequest, _uploads_pb2.UploadProgress]  # type: ignore[assignment]
+    """Says how much of a resumable upload has come, so that its sender goes on from there."""
     GetUpload: _aio.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadRequest, _uploads_pb2.Upload]  # type: ignore[assignment]
-    """Returns what is known of an upload. Fails with `upload.not_found`, also until a presigned upload has come."""
+    """Returns what is known of an upload. Fails with `upload.not_found`, also until a presigned or resumable upload has come."""
     DeleteUpload: _aio.UnaryUnaryMultiCallable[_uploads_pb2.DeleteUploadRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Removes an upload. Jobs that were accepted with it keep their copy. Answers 204 over REST."""
+    """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over REST."""
 
 class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     """Stores images, encrypted, and hands out ids under which calls, batches and jobs use them (`image.storage_id`).
@@ -104,12 +138,53 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns a link to which anybody may send the bytes of one image, once."""
 
     @_abc_1.abstractmethod
+    def StartUpload(
+        self,
+        request: _uploads_pb2.StartUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_uploads_pb2.UploadProgress, _abc.Awaitable[_uploads_pb2.UploadProgress]]:
+        """Begins an upload that comes piece by piece and survives broken connections: a resumable upload of the tus protocol.
+
+        Over REST the headers of the protocol say the same as the parameters: `Upload-Length`, and in `Upload-Metadata`
+        `filetype` and `filename`. An upload that is not complete after a day is removed.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUploadProtocol(
+        self,
+        request: _uploads_pb2.GetUploadProtocolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Says which version and extensions of the tus protocol are spoken, and the limit of one upload, in headers."""
+
+    @_abc_1.abstractmethod
+    def AppendUpload(
+        self,
+        request_iterator: _MaybeAsyncIterator[_uploads_pb2.AppendUploadRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_uploads_pb2.UploadProgress, _abc.Awaitable[_uploads_pb2.UploadProgress]]:
+        """Adds bytes to a resumable upload, from an offset on: everything but `body.data` counts in the first message only.
+
+        What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
+        refused and removed, or stored: then `upload` describes it. Fails with `upload.offset_conflict` when the bytes do
+        not follow those that have come.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUploadProgress(
+        self,
+        request: _uploads_pb2.GetUploadProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_uploads_pb2.UploadProgress, _abc.Awaitable[_uploads_pb2.UploadProgress]]:
+        """Says how much of a resumable upload has come, so that its sender goes on from there."""
+
+    @_abc_1.abstractmethod
     def GetUpload(
         self,
         request: _uploads_pb2.GetUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_uploads_pb2.Upload, _abc.Awaitable[_uploads_pb2.Upload]]:
-        """Returns what is known of an upload. Fails with `upload.not_found`, also until a presigned upload has come."""
+        """Returns what is known of an upload. Fails with `upload.not_found`, also until a presigned or resumable upload has come."""
 
     @_abc_1.abstractmethod
     def DeleteUpload(
@@ -117,6 +192,6 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _uploads_pb2.DeleteUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Removes an upload. Jobs that were accepted with it keep their copy. Answers 204 over REST."""
+        """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over REST."""
 
 def add_UploadServiceServicer_to_server(servicer: UploadServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

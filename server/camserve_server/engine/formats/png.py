@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.formats import exif
@@ -22,6 +22,17 @@ _PILLOW_PIXELS: Final = 16_000_000
 _MAX_CHUNKS: Final = 1_000_000
 _MAX_EXIF_BYTES: Final = 1 << 20
 _SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+def _skipped(stream: PngImagePlugin.PngStream, _: int, length: int) -> bytes:
+    """Read a chunk over: Pillow would unpack its text, refuse much of it, and nobody wants it."""
+    if stream.fp is None:
+        raise OSError("the file is closed")
+    return ImageFile._safe_read(stream.fp, length)
+
+
+for _name in ("chunk_tEXt", "chunk_zTXt", "chunk_iTXt"):
+    setattr(PngImagePlugin.PngStream, _name, _skipped)
 
 
 @dataclass(slots=True)

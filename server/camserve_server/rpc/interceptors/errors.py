@@ -34,6 +34,10 @@ async def errors(call: Call, proceed: Proceed) -> None:
         raise
     except grpc.aio.AbortError:
         raise
+    except grpc.aio.InternalError:
+        # The caller left before its answer, and nobody is there to be told.
+        call.code = Reason.CLIENT_CLOSED
+        raise asyncio.CancelledError from None
     except Exception:
         _log.exception("unexpected exception", method=call.method.full_name)
         await _abort(call, ApiError(Reason.INTERNAL))

@@ -31,9 +31,14 @@ def check(message: Message) -> None:
         return
     violation = violations[0].proto
     path = violation.field.elements if violation.field else ()
-    field = ".".join(element.field_name for element in path)
+    field = ".".join(f"{element.field_name}{_position(element)}" for element in path)
     out_of_range = violation.rule_id.startswith(_RANGE_RULES)
     raise ApiError(Reason.PARAM_OUT_OF_RANGE if out_of_range else Reason.PARAM_INVALID, field=field)
+
+
+def _position(element: Any) -> str:
+    at = element.subscript
+    return f"[{at.value}]" if at and at.field == "index" else ""
 
 
 async def _first_checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

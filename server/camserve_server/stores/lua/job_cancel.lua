@@ -1,10 +1,11 @@
 -- Cancels a job that has not ended. ARGV: now, job.
 -- Returns {status before, specs of the items that will never run, endpoints to announce}; false for an unknown job.
-local job = ARGV[2]
+local now, job = clock(ARGV[1]), ARGV[2]
+local going = goes_on(job, now)
 local status = redis.call('HGET', job_key(job), 'status')
 if not status then return false end
-if not live(status) then return {status, {}, told} end
-finalize(job, 'canceled', clock(ARGV[1]))
+if not going then return {status, {}, told} end
+finalize(job, 'canceled', now)
 local items, specs = items_key(job), {}
 for index = 0, redis.call('HGET', job_key(job), 'items') - 1 do
   local spec = redis.call('HGET', items, 'i:' .. index)

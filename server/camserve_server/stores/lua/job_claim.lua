@@ -12,7 +12,7 @@ for position = #lost, 1, -1 do
   local name = lost[position]
   redis.call('ZREM', leases, name)
   local job, index = parts(name)
-  if live(redis.call('HGET', job_key(job), 'status')) then
+  if goes_on(job, now) then
     local items = items_key(job)
     if tonumber(redis.call('HGET', items, 'c:' .. index) or '0') >= most_claims then
       record(job, index, 'f', ARGV[6], now)
@@ -34,9 +34,9 @@ while #claimed < room and looks < 4096 do
   if not name then break end
   local job, index = parts(name)
   local key, items = job_key(job), items_key(job)
-  local known = redis.call('HMGET', key, 'status', 'expires_ms')
+  local going, known = goes_on(job, now), redis.call('HMGET', key, 'status', 'expires_ms')
   -- Items of jobs that were canceled or expired stay in the queue until they are met here.
-  if live(known[1]) and tonumber(known[2]) > now and redis.call('HGET', items, 's:' .. index) == 'q' then
+  if going and redis.call('HGET', items, 's:' .. index) == 'q' then
     local fence = redis.call('INCR', fences)
     redis.call('HSET', items, 's:' .. index, 'r', 'f:' .. index, fence)
     local claims = redis.call('HINCRBY', items, 'c:' .. index, 1)

@@ -7,10 +7,7 @@ local known = redis.call('HMGET', key, 'status', 'expires_ms')
 if not known[1] then return {0, told} end
 local expires, kept_until = tonumber(known[2]), tonumber(known[2]) + tonumber(ARGV[3])
 if now < expires then return {expires, told} end
-if live(known[1]) then
-  for index = 0, redis.call('HGET', key, 'items') - 1 do redis.call('ZREM', leases, member(job, index)) end
-  finalize(job, 'expired', now)
-end
+goes_on(job, now)
 redis.call('DEL', items_key(job), done_key(job))
 redis.call('HSET', key, 'removed', 1)
 if now < kept_until then return {kept_until, told} end

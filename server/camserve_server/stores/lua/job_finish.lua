@@ -13,7 +13,7 @@ for at = 2, #ARGV, 5 do
       recorded = 1
     elseif known[1] == 'r' then
       redis.call('ZREM', leases, member(job, index))
-      if redis.call('HGET', job_key(job), 'status') == 'running' then
+      if goes_on(job, now) then
         record(job, index, ARGV[at + 3], ARGV[at + 4], now)
         recorded = 1
       end

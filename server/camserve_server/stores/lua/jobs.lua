@@ -29,6 +29,16 @@ local function finalize(job, status, now)
   if callback then enqueue(callback, event_id, event, job, now) end
 end
 
+-- Whether a job has not ended; one whose time is over ends here, whoever comes first.
+local function goes_on(job, now)
+  local known = redis.call('HMGET', job_key(job), 'status', 'expires_ms', 'items')
+  if not live(known[1]) then return false end
+  if now < tonumber(known[2]) then return true end
+  for index = 0, known[3] - 1 do redis.call('ZREM', leases, member(job, index)) end
+  finalize(job, 'expired', now)
+  return false
+end
+
 -- Records the outcome of an item of a running job, and the job's when it was the last one.
 local function record(job, index, state, result, now)
   local key, items = job_key(job), items_key(job)

@@ -1,0 +1,99 @@
+"""The tus protocol for resumable uploads, version 1.0 (tus.io/protocols/resumable-upload): its headers, both ways."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from email.utils import formatdate
+
+from camserve.v1 import uploads_pb2 as pb
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.resumable import Progress
+from camserve_server.rpc.call import Call, Proceed
+
+VERSION = "1.0.0"
+_EXTENSIONS = "creation,expiration,termination"
+_LONGEST_METADATA = 2048
+
+
+async def tus(call: Call, proceed: Proceed) -> None:
+    """Answers who speaks the protocol in it, and makes the headers that begin an upload fields of the message."""
+    spoken = call.metadata.get("tus-resumable")
+    if spoken is not None:
+        if spoken != VERSION:
+            raise ApiError(Reason.UPLOAD_PROTOCOL_UNSUPPORTED)
+        call.headers["tus-resumable"] = VERSION
+    if isinstance(call.request, pb.StartUploadRequest):
+        _fill(call, call.request)
+    await proceed()
+
+
+def offset(call: Call, first: pb.AppendUploadRequest) -> int:
+    """Returns where the bytes of a call begin; raises ApiError(PARAM_INVALID) when it does not say."""
+    if first.HasField("offset"):
+        return first.offset
+    told = _count(call.metadata.get("upload-offset"))
+    if told is None:
+        raise ApiError(Reason.PARAM_INVALID, "The header Upload-Offset must say where the bytes begin.")
+    return told
+
+
+def metadata(call: Call) -> str | None:
+    """Returns what the caller wants to hear again of its upload; raises ApiError(PARAM_INVALID) for too much."""
+    told = call.metadata.get("upload-metadata")
+    if told is not None and (len(told) > _LONGEST_METADATA or not told.isprintable() or not told.isascii()):
+        raise ApiError(Reason.PARAM_INVALID, f"Upload-Metadata takes up to {_LONGEST_METADATA} ASCII characters.")
+    return told
+
+
+def answer(call: Call, progress: Progress) -> None:
+    """Says in headers how much has come."""
+    call.headers |= {
+        "upload-offset": str(progress.offset),
+        "upload-length": str(progress.size_bytes),
+        "upload-expires": formatdate(progress.expires_ms / 1000, usegmt=True),
+        "cache-control": "no-store",
+    }
+    if progress.tus_metadata:
+        call.headers["upload-metadata"] = progress.tus_metadata
+
+
+def protocol(call: Call, limit_bytes: int) -> None:
+    """Says in headers what is spoken."""
+    call.headers |= {
+        "tus-resumable": VERSION,
+        "tus-version": VERSION,
+        "tus-extension": _EXTENSIONS,
+        "tus-max-size": str(limit_bytes),
+    }
+
+
+def _fill(call: Call, request: pb.StartUploadRequest) -> None:
+    """Sets what the headers say and the message does not, so that rules and fingerprints count it too."""
+    length = _count(call.metadata.get("upload-length"))
+    if length is not None and not request.HasField("size_bytes"):
+        request.size_bytes = length
+    told = _pairs(metadata(call) or "")
+    if "filetype" in told and not request.HasField("media_type"):
+        request.media_type = told["filetype"]
+    if "filename" in told and not request.HasField("file_name"):
+        request.file_name = told["filename"]
+    if "content-md5" in call.metadata and not request.HasField("content_md5"):
+        request.content_md5 = call.metadata["content-md5"]
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Reads keys and base64 values; raises ApiError(PARAM_INVALID) for a value of those we use that is none."""
+    pairs = {}
+    for pair in filter(None, text.split(",")):
+        key, _, value = pair.strip().partition(" ")
+        if key in ("filetype", "filename"):
+            try:
+                pairs[key] = base64.b64decode(value, validate=True).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                raise ApiError(Reason.PARAM_INVALID, "Upload-Metadata has a value that is not base64.") from None
+    return {key: value for key, value in pairs.items() if value}
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None

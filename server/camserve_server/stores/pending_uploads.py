@@ -1,0 +1,113 @@
+"""Uploads that come piece by piece: what was declared, and which objects hold what has come."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.stores import keys
+from camserve_server.stores.durability import Disk
+from camserve_server.stores.redis import text, unavailable_on_error
+from camserve_server.stores.scripts import Script
+from camserve_server.stores.sealing import Sealer
+
+_APPEND = Script("upload_append")
+_GONE, _ELSEWHERE = -1, -2
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What an upload will be; `md5` in base64, `tus_metadata` as its caller sent it."""
+
+    size_bytes: int
+    media_type: str | None = None
+    file_name: str | None = None
+    md5: str | None = None
+    tus_metadata: str | None = None
+
+    @property
+    def md5_bytes(self) -> bytes | None:
+        """The MD5 itself."""
+        return base64.b64decode(self.md5) if self.md5 else None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """An upload of which `offset` bytes have come; the objects `parts` hold them, in order."""
+
+    declared: Declaration
+    offset: int
+    parts: tuple[str, ...]
+    expires_ms: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing."""
+        return self.offset == self.declared.size_bytes
+
+
+class PendingUploads:
+    """The unfinished uploads of all tenants.
+
+    Every method raises ApiError(STORE_UNAVAILABLE) when Redis does not answer.
+    """
+
+    def __init__(self, redis: Redis, sealer: Sealer, disk: Disk) -> None:
+        self._redis = redis
+        self._sealer = sealer
+        self._disk = disk
+
+    async def begin(self, tenant: str, storage_id: str, declared: Declaration, *, expires_ms: int) -> None:
+        """Notes an upload of which nothing has come; one that has begun already stays as it is."""
+        place = keys.pending_upload(tenant, storage_id)
+        sealed = self._sealer.seal(orjson.dumps(asdict(declared)), place)
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hsetnx(place, "declared", sealed)
+        pipe.hsetnx(place, "offset", "0")
+        pipe.hsetnx(place, "expires_ms", str(expires_ms))
+        pipe.pexpireat(place, expires_ms, nx=True)
+        await self._disk.execute(pipe)
+
+    async def get(self, tenant: str, storage_id: str) -> PendingUpload | None:
+        """Returns an upload that has begun and is not finished, None when the tenant has none of that id."""
+        place = keys.pending_upload(tenant, storage_id)
+        with unavailable_on_error():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hgetall(place)
+            pipe.lrange(keys.pending_parts(tenant, storage_id), 0, -1)
+            fields: dict[bytes, bytes]
+            fields, parts = await pipe.execute()
+        if not fields:
+            return None
+        declared: dict[str, Any] = orjson.loads(self._sealer.open(fields[b"declared"], place))
+        return PendingUpload(
+            Declaration(**declared),
+            int(fields[b"offset"]),
+            tuple(text(part) for part in parts),
+            int(fields[b"expires_ms"]),
+        )
+
+    async def append(self, tenant: str, storage_id: str, offset: int, object_id: str, size_bytes: int) -> int:
+        """Adds the object that holds the bytes from `offset` on; returns the new offset. It is on the disk then.
+
+        Raises ApiError: UPLOAD_NOT_FOUND, UPLOAD_OFFSET_CONFLICT when the bytes that have come end elsewhere.
+        """
+        places = (keys.pending_upload(tenant, storage_id), keys.pending_parts(tenant, storage_id))
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.eval(_APPEND.source, 2, *places, offset, object_id, size_bytes)
+        reply = int((await self._disk.execute(pipe))[0])
+        if reply == _GONE:
+            raise ApiError(Reason.UPLOAD_NOT_FOUND)
+        if reply == _ELSEWHERE:
+            raise ApiError(Reason.UPLOAD_OFFSET_CONFLICT)
+        return reply
+
+    async def delete(self, tenant: str, storage_id: str) -> None:
+        """Forgets an upload; its parts are the caller's to delete."""
+        with unavailable_on_error():
+            await self._redis.delete(keys.pending_upload(tenant, storage_id), keys.pending_parts(tenant, storage_id))

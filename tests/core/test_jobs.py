@@ -1,0 +1,56 @@
+"""What callers see of a job whose time is over before the janitor has come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from tests.clock import FakeClock
+from tests.stores.test_jobs import claim, finish
+
+from camserve_server.base.clock import SystemClock
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.ids import new_id
+from camserve_server.core.cursors import Cursors
+from camserve_server.core.jobs import JobFilter, JobService
+from camserve_server.stores.durability import Disk
+from camserve_server.stores.job_queue import JobQueue
+from camserve_server.stores.jobs import Jobs, NewItem, NewJob
+from camserve_server.stores.keyring import KeyRing
+from camserve_server.stores.outbox import Outbox
+from camserve_server.stores.sealing import Sealer
+
+TTL_MS = 300
+
+
+@pytest.fixture
+def sealer(tmp_path):
+    return Sealer(KeyRing(tmp_path / "state.json", clock=FakeClock()), "job")
+
+
+async def test_get_list_results_and_cancel_agree_that_a_job_is_over(redis, sealer):
+    jobs = Jobs(redis, sealer, Disk(), Outbox(redis))
+    service = JobService(jobs, None, None, Cursors(sealer), SystemClock())
+    late, done = new_id("job"), new_id("job")
+    for job_id in (done, late):
+        await jobs.submit("a", NewJob(job_id, "shapes", "2", TTL_MS, None, [NewItem("x", b"spec")]))
+    queue = JobQueue(redis, sealer, Outbox(redis))
+    now_ms = int(time.time() * 1000)
+    await finish(queue, await claim(queue, 1, at=now_ms), at=now_ms)
+    assert (await service.get("a", done)).status == "succeeded"
+    await asyncio.sleep(TTL_MS / 1000)
+    first = await service.get("a", late)
+    assert (first.status, first.removed) == ("expired", True)
+    page, _ = await service.page("a", JobFilter(status="expired"), cursor="", limit=10)
+    assert page == [first]
+    with pytest.raises(ApiError) as refused:
+        await service.cancel("a", late)
+    assert refused.value.reason is Reason.JOB_ALREADY_COMPLETED
+    assert await service.get("a", late) == first
+    over = await service.get("a", done)
+    assert (over.status, over.removed) == ("succeeded", True)
+    assert await service.item("a", over, 0) is None
+    with pytest.raises(ApiError) as gone:
+        await service.results("a", done, cursor="", limit=10)
+    assert gone.value.reason is Reason.JOB_RESULTS_EXPIRED
