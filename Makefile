@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto test-protos test-grpcurl test-tus test-clamd chaos bench train-shapes clean
+.PHONY: run test lint docs proto test-protos test-grpcurl test-tus test-clamd test-fuzz test-corpus chaos bench train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -46,6 +46,17 @@ test-tus: $(DEV_STAMP)
 # Needs ClamAV's daemon (Debian: clamav-daemon): shows it images, good ones and one with a signature made by hand.
 test-clamd: $(DEV_STAMP)
 	$(BIN)/python -m pytest toolchains/clamd
+
+# Fuzzes the reading of images for a while, guided by coverage; `make test-fuzz FUZZ_S=3600`. Linux on x86-64 only.
+FUZZ_S ?= 60
+test-fuzz: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m tests.hostile.fuzz_decode -max_total_time=$(FUZZ_S)
+
+# Sends hostile images that others collected; the folder holds fuzz.tar.gz and fuzz.jsonl.
+CORPUS ?= ../shared/corpora
+test-corpus: $(DEV_STAMP)
+	$(BIN)/python -m tests.hostile.corpus $(CORPUS)
 
 # Kills, pauses and restarts every part under load, 20 kills each; `make chaos ARGS='--seed 7 --kills 2'`.
 chaos: $(DEV_STAMP)

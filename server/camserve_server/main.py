@@ -28,10 +28,11 @@ from camserve_server.core.models import Models
 from camserve_server.core.oauth import TokenEndpoint
 from camserve_server.core.resumable import ResumableUploads
 from camserve_server.core.signing import UrlSigner
+from camserve_server.core.staged_uploads import StagedUploads
 from camserve_server.core.sync_or_job import SyncOrJob
 from camserve_server.core.token_keys import IssuerKeys, JwksFile
 from camserve_server.core.tokens import TokenIssuer, TokenVerifier, VerificationKeys
-from camserve_server.core.uploads import UploadService
+from camserve_server.core.uploads import Presigning, UploadService
 from camserve_server.core.warm_inputs import WarmInputs
 from camserve_server.core.webhooks import WebhookService
 from camserve_server.engine.buffers import ByteBudget
@@ -54,12 +55,12 @@ from camserve_server.rpc.signing_again import SigningAgain
 from camserve_server.rpc.uploads import UploadServicer
 from camserve_server.rpc.webhooks import WebhookServicer
 from camserve_server.stores import redis
+from camserve_server.stores.chosen_objects import open_objects
 from camserve_server.stores.durability import Disk, needs_wait
 from camserve_server.stores.idempotency import IdempotencyKeys
 from camserve_server.stores.job_queue import JobQueue
 from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.keyring import KeyRing
-from camserve_server.stores.local_objects import LocalObjects
 from camserve_server.stores.oauth_clients import OAuthClients
 from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.pending_uploads import PendingUploads
@@ -83,7 +84,7 @@ class Replica:
         self._redis = redis.connect(redis_url)
         self._engine = Engine(engine_settings(settings))
         self._imaging = ImagingPool(imaging_settings(settings))
-        self._objects = LocalObjects(settings.objects_dir, KeyRing(keys_dir / "objects.json", clock=clock), clock=clock)
+        self._objects, direct_links = open_objects(settings, keys_dir / "objects.json", clock)
         issuer_keys = IssuerKeys(KeyRing(keys_dir / "tokens.json", clock=clock), clock)
         issuers: dict[str, VerificationKeys] = {settings.jwt_issuer: issuer_keys}
         if settings.jwt_external_issuer and settings.jwt_jwks_file:
@@ -104,6 +105,7 @@ class Replica:
             prefix=settings.link_prefix,
             ttl_s=settings.url_ttl_s,
             retention_s=settings.heatmap_retention_hours * 3600,
+            direct=direct_links,
         )
         # Enough to fill the next batch while one runs and the workers decode.
         width = 2 * settings.max_batch + settings.imaging_workers
@@ -139,9 +141,11 @@ class Replica:
             link_s=settings.url_ttl_s,
             retention_s=settings.upload_retention_hours * 3600,
         )
-        self._resumable = ResumableUploads(
-            PendingUploads(self._redis, Sealer(state_keys, "pending upload"), self._disk), uploads, self._objects, clock
-        )
+        pending = PendingUploads(self._redis, Sealer(state_keys, "pending upload"), self._disk)
+        self._resumable = ResumableUploads(pending, uploads, self._objects, clock)
+        presigning: Presigning = uploads
+        if direct_links:
+            presigning = StagedUploads(pending, direct_links, clock, link_s=settings.url_ttl_s)
         images = Images(urls, uploads, limit_bytes=settings.max_image_bytes, budget=budget)
         # Nothing takes them where no worker is.
         self._warm = WarmInputs(limit_bytes=settings.upload_memory_mb * MIB // 8 if "worker" in settings.roles else 0)
@@ -209,12 +213,16 @@ class Replica:
                 "models": ModelServicer(Models(self._engine)),
                 "objects": ObjectServicer(links, uploads, prefix=settings.link_prefix),
                 "uploads": UploadServicer(
-                    uploads, self._resumable, prefix=settings.link_prefix, limit_bytes=settings.max_image_bytes
+                    uploads,
+                    self._resumable,
+                    presigning,
+                    prefix=settings.link_prefix,
+                    limit_bytes=settings.max_image_bytes,
                 ),
                 "health": HealthServicer(health),
                 "auth": AuthServicer(TokenEndpoint(clients, issuer), issuer_keys),
             },
-            build_chain(verifier, self._draining, self._idempotency, SigningAgain(links, uploads)),
+            build_chain(verifier, self._draining, self._idempotency, SigningAgain(links, presigning)),
             max_image_bytes=settings.max_image_bytes,
         )
         self._internal, self._internal_health = internal_server()

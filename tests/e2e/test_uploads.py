@@ -86,6 +86,12 @@ def test_a_raw_upload_is_stored_described_used_and_removed(api):
         assert error_code(after) == (404, "upload.not_found")
 
 
+def test_a_large_png_is_stored_and_described(api):
+    data = encoded(2000, 1900, "PNG")
+    made = upload(api, data).json()
+    assert (made["width"], made["height"], made["sha256"]) == (2000, 1900, hashlib.sha256(data).hexdigest())
+
+
 def test_a_multipart_upload_is_the_same(api):
     answer = api.post("/v1/uploads", files={"image": ("star.png", star_png(), "image/png")})
     assert answer.status_code == 201, answer.text

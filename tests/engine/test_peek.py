@@ -73,6 +73,15 @@ def test_a_tiff_of_many_megabytes_tells_its_size() -> None:
     peek.close()
 
 
+def test_a_png_of_many_megabytes_tells_its_size() -> None:
+    data = encoded(2_000, 1_900, "PNG")
+    assert len(data) > BEGINNING_BYTES
+    peek = peeked(data)
+    found = probe(PictureFile(peek.fd, peek.size, peek.held), "image/png", None, LIMITS)
+    assert (found.width, found.height, found.media_type) == (2_000, 1_900, "image/png")
+    peek.close()
+
+
 def test_memory_is_taken_from_the_budget_and_given_back() -> None:
     budget = ByteBudget(1_000)
     peek = Peek(budget)

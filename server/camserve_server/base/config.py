@@ -27,6 +27,9 @@ Role = Literal["api", "worker", "courier", "janitor"]
 ROLES: tuple[Role, ...] = ("api", "worker", "courier", "janitor")
 
 _WEB_ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+_BUCKET = re.compile(
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*))?/?"
+)
 _PLACE = re.compile(r"((?P<v4>[0-9.]+)/32|\[(?P<v6>[0-9a-fA-F:.]+)\]/128):(?P<port>[1-9][0-9]{0,4})")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -60,7 +63,23 @@ class Settings(BaseSettings):
     edge_reflection: bool = Field(False, description="Offer reflection and grpc.health through the edge too.")
 
     redis_url: SecretStr | None = Field(None, description="A Redis-protocol server instead of the embedded one.")
-    objects_url: str | None = Field(None, description="`file:PATH` instead of the data directory's objects.")
+    objects_url: str | None = Field(
+        None, description="`file:PATH` or `s3://BUCKET/PREFIX` instead of the data directory's objects."
+    )
+    s3_endpoint: str | None = Field(None, description="Address of a server that speaks S3; default: Amazon's.")
+    s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    s3_access_key_id: str | None = Field(
+        None, description="Access key for the bucket; default: what the machine offers (AWS_*, web identity, instance)."
+    )
+    s3_secret_access_key: SecretStr | None = Field(None, description="Its secret.")
+    s3_session_token: SecretStr | None = Field(None, description="Its token, if it ends by itself.")
+    s3_encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
+        None, description="Encryption that every object asks for; default: the bucket's own."
+    )
+    s3_kms_key_id: str | None = Field(None, description="Key of the key management service for it.")
+    s3_public_url: str | None = Field(
+        None, description="Address at which callers reach the S3 server: links lead there instead of through the edge."
+    )
 
     jwt_issuer: str = Field("https://camserve.local", description="`iss` of the tokens issued here.")
     jwt_audience: str = Field("camserve", description="`aud` of tokens.")
@@ -136,7 +155,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value else value
 
-    @field_validator("public_url")
+    @field_validator("public_url", "s3_endpoint", "s3_public_url")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
         if value is not None and not _WEB_ADDRESS.fullmatch(value):
@@ -146,8 +165,8 @@ class Settings(BaseSettings):
     @field_validator("objects_url")
     @classmethod
     def _known_store(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("file:"):
-            raise ValueError("must be file:PATH")
+        if value is not None and not value.startswith("file:") and not _BUCKET.fullmatch(value):
+            raise ValueError("must be file:PATH or s3://BUCKET/PREFIX")
         return value
 
     @model_validator(mode="after")
@@ -160,6 +179,12 @@ class Settings(BaseSettings):
             raise ValueError("grpc_tls_cert and grpc_tls_key belong together")
         if bool(self.jwt_external_issuer) != bool(self.jwt_jwks_file):
             raise ValueError("jwt_external_issuer and jwt_jwks_file belong together")
+        if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key):
+            raise ValueError("s3_access_key_id and s3_secret_access_key belong together")
+        if self.s3_public_url and not self.s3_access_key_id:
+            raise ValueError("s3_public_url needs s3_access_key_id: links are signed with it")
+        if self.s3_kms_key_id and self.s3_encryption in (None, "AES256"):
+            raise ValueError("s3_kms_key_id needs s3_encryption aws:kms or aws:kms:dsse")
         if self.grpc_host not in LOOPBACK and not self.grpc_tls_cert:
             raise ValueError("grpc_host is not loopback, so grpc_tls_cert and grpc_tls_key are required")
         ports = (self.edge_port, self.grpc_port, self.internal_port, self.metrics_port)
@@ -201,6 +226,12 @@ class Settings(BaseSettings):
     def link_prefix(self) -> str:
         """What every link begins with, without a slash at the end."""
         return (self.public_url or self.edge_url).rstrip("/")
+
+    @property
+    def s3_place(self) -> tuple[str, str] | None:
+        """The bucket and the prefix that hold the objects, None where a folder does."""
+        match = _BUCKET.fullmatch(self.objects_url or "")
+        return (match["bucket"], match["prefix"] or "") if match else None
 
     @property
     def objects_dir(self) -> Path:

@@ -87,7 +87,11 @@ class IncomingImage:
         media_type, file_name = self._declared
         try:
             return await self._imaging.probe(
-                self._peek.fd, self.size, declared_media_type=media_type, file_name=file_name
+                self._peek.fd,
+                self.size,
+                held=self._peek.held,
+                declared_media_type=media_type,
+                file_name=file_name,
             )
         except ApiError as error:
             if self._peek.complete or error.reason is not Reason.IMAGE_DECODING_FAILED:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.signing import UrlSigner
-from camserve_server.stores.objects import ObjectStore, StoredObject, read_whole
+from camserve_server.stores.objects import DirectLinks, ObjectStore, StoredObject, read_whole
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
@@ -33,7 +33,7 @@ class Part:
 
 
 class Links:
-    """Stores objects, signs links to them and follows such links."""
+    """Stores objects, signs links to them and follows such links; with `direct` links lead past the edge."""
 
     def __init__(
         self,
@@ -44,12 +44,14 @@ class Links:
         prefix: str,
         ttl_s: float,
         retention_s: float,
+        direct: DirectLinks | None = None,
     ) -> None:
         self._objects = objects
         self._signer = signer
         self._clock = clock
         self._prefix = prefix
         self._ttl_s = ttl_s
+        self._direct = direct
         self._retention_s = max(retention_s, ttl_s)
 
     async def store(self, tenant: str, data: bytes, content_type: str, *, keep_until: float | None = None) -> Link:
@@ -65,6 +67,8 @@ class Links:
     def sign(self, tenant: str, object_id: str) -> Link:
         """Returns a link to an object that is stored."""
         expires_at = float(int(self._clock.now() + self._ttl_s))
+        if self._direct:
+            return Link(object_id, self._direct.download(tenant, object_id, expires_at=expires_at), expires_at)
         token = self._signer.sign(tenant, object_id, expires_at)
         return Link(object_id, f"{self._prefix}/v1/objects/{object_id}?token={token}", expires_at)
 

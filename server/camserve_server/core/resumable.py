@@ -51,6 +51,7 @@ class ResumableUploads:
         self._uploads = uploads
         self._objects = objects
         self._clock = clock
+        uploads.on_missing = self._settled
         self._finishing: dict[tuple[str, str], asyncio.Task[UploadRecord]] = {}
 
     async def close(self) -> None:
@@ -95,6 +96,11 @@ class ResumableUploads:
             await self._forget(tenant, storage_id, pending)
         return pending is not None
 
+    async def _settled(self, tenant: str, storage_id: str) -> UploadRecord | None:
+        """Makes the image of an upload of which all has come, so that whoever asks first finds it."""
+        pending = await self._find(tenant, storage_id)
+        return await self._finished(tenant, storage_id, pending) if pending and pending.whole else None
+
     async def _find(self, tenant: str, storage_id: str) -> PendingUpload | None:
         return await self._pending.get(tenant, storage_id) if is_storage_id(storage_id) else None
 
@@ -122,20 +128,33 @@ class ResumableUploads:
                 async with await self._objects.open(tenant, part) as stored:
                     async for chunk in stored.read(0, stored.size_bytes):
                         await incoming.append(chunk)
+            if incoming.size != declared.size_bytes:
+                raise ApiError(Reason.PARAM_INVALID, "The upload has other bytes than it declared.")
             await incoming.end()
             record = await self._uploads.keep(tenant, incoming, md5=declared.md5_bytes, storage_id=storage_id)
         except ApiError as error:
-            if error.reason in (Reason.RESOURCE_VERSION_CONFLICT, Reason.OBJECT_NOT_FOUND):
-                # Another process has made the image meanwhile, or removed the upload.
-                return await self._uploads.get(tenant, storage_id)
+            known = await self._uploads.find(tenant, storage_id)
+            if known:  # another process has made the image meanwhile
+                return known
+            if error.reason is Reason.OBJECT_NOT_FOUND:
+                # Removed meanwhile; what is staged has not come.
+                raise ApiError(Reason.UPLOAD_NOT_FOUND) from None
             if error.entry.status < 500:
-                await self._forget(tenant, storage_id, pending)
+                await self._refuse(tenant, storage_id, pending)
             raise
         finally:
             await completed(incoming.discard())
         with contextlib.suppress(ApiError):
-            await self._forget(tenant, storage_id, pending)
+            await self._pending.delete(tenant, storage_id)
+            # What was staged stays: while it is there its link takes nothing else.
+            await discard(self._objects, tenant, () if declared.staged else pending.parts)
         return record
+
+    async def _refuse(self, tenant: str, storage_id: str, pending: PendingUpload) -> None:
+        if pending.declared.staged:  # its link takes another one
+            await discard(self._objects, tenant, pending.parts)
+        else:
+            await self._forget(tenant, storage_id, pending)
 
     async def _forget(self, tenant: str, storage_id: str, pending: PendingUpload) -> None:
         # In this order a crash in between leaves parts that nobody knows, which go when they expire.

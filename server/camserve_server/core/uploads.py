@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
@@ -31,6 +33,17 @@ class UploadLink:
     storage_id: str
     url: str
     expires_at: float
+    headers: Mapping[str, str]
+
+
+class Presigning(Protocol):
+    """Makes links to which anybody may send one image, once."""
+
+    async def presign(self, tenant: str, presigned: Presigned, *, nonce: str | None = None) -> UploadLink:
+        """Returns a link for one image of that kind; under a nonce a second time is the first one again."""
+
+    def again(self, tenant: str, link: UploadLink) -> UploadLink:
+        """Returns a link that works from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,8 @@ class UploadService:
         self._prefix = prefix
         self._link_s = link_s
         self._retention_s = retention_s
+        self.on_missing: Callable[[str, str], Awaitable[UploadRecord | None]] = self.find
+        """Is asked for an upload that is not there; whoever holds the parts of one may make it."""
 
     def incoming(
         self, tenant: str, media_type: str | None, file_name: str | None = None, *, has_md5: bool
@@ -123,10 +138,15 @@ class UploadService:
 
     async def get(self, tenant: str, storage_id: str) -> UploadRecord:
         """Returns an upload; raises ApiError(UPLOAD_NOT_FOUND)."""
-        record = await self._uploads.get(tenant, storage_id) if is_storage_id(storage_id) else None
-        if record is None or record.expires_ms <= self._clock.now() * 1000:
+        record = await self.find(tenant, storage_id) or await self.on_missing(tenant, storage_id)
+        if record is None:
             raise ApiError(Reason.UPLOAD_NOT_FOUND)
         return record
+
+    async def find(self, tenant: str, storage_id: str) -> UploadRecord | None:
+        """Returns an upload that is complete, None when the tenant has none of that id."""
+        record = await self._uploads.get(tenant, storage_id) if is_storage_id(storage_id) else None
+        return record if record and record.expires_ms > self._clock.now() * 1000 else None
 
     async def delete(self, tenant: str, storage_id: str) -> None:
         """Removes an upload; raises ApiError(UPLOAD_NOT_FOUND)."""
@@ -155,14 +175,18 @@ class UploadService:
         storage_id = derived_id("img", nonce) if nonce else new_id("img")
         expires_at = self._clock.now() + _PROMISED_S + self._link_s
         await self._uploads.promise(tenant, storage_id, presigned, expires_ms=round(expires_at * 1000))
-        return self.link(tenant, storage_id)
+        headers = {"Content-Type": presigned.media_type} | ({"Content-MD5": presigned.md5} if presigned.md5 else {})
+        return self._link(tenant, storage_id, headers)
 
-    def link(self, tenant: str, storage_id: str) -> UploadLink:
+    def again(self, tenant: str, link: UploadLink) -> UploadLink:
         """Returns a link of a presigned upload that works from now on."""
+        return self._link(tenant, link.storage_id, link.headers)
+
+    def _link(self, tenant: str, storage_id: str, headers: Mapping[str, str]) -> UploadLink:
         expires_at = float(int(self._clock.now() + self._link_s))
         object_id = _OBJECT + storage_id.removeprefix("img_")
         token = self._signer.sign(tenant, object_id, expires_at)
-        return UploadLink(storage_id, f"{self._prefix}/v1/objects/{object_id}?token={token}", expires_at)
+        return UploadLink(storage_id, f"{self._prefix}/v1/objects/{object_id}?token={token}", expires_at, headers)
 
     async def granted(self, object_id: str, token: str) -> Grant:
         """Returns what a link allows.

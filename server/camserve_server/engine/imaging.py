@@ -137,14 +137,17 @@ class ImagingPool:
             raise ApiError(Reason.IMAGE_REJECTED) from None
         return decoded_image(answer, request, self._budget)
 
-    async def probe(self, fd: int, size: int, *, declared_media_type: str | None, file_name: str | None) -> Probed:
-        """Check the header of a picture in a worker; what `fd` does not hold of its `size` bytes reads as zeros.
+    async def probe(
+        self, fd: int, size: int, *, held: int, declared_media_type: str | None, file_name: str | None
+    ) -> Probed:
+        """Check the header of a picture in a worker; past `held` of its `size` bytes most may read as zeros.
 
         Raises ApiError as `decode` does.
         """
         message = {
             "operation": "probe",
             "size": size,
+            "held": held,
             "declared_media_type": declared_media_type[:MAX_DECLARATION] if declared_media_type else None,
             "file_name": file_name[-MAX_DECLARATION:] if file_name else None,
         }

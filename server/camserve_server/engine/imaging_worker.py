@@ -80,7 +80,7 @@ class Worker:
         if operation == "decode":
             return self._decode(message, fds[0], out)
         if operation == "probe":
-            file = PictureFile(fds[0], message["size"])
+            file = PictureFile(fds[0], message["size"], message["held"])
             return asdict(probe(file, message["declared_media_type"], message["file_name"], self._limits))
         if operation == "render":
             return self._render(message, fds, out)

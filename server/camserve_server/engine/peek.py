@@ -36,6 +36,11 @@ class Peek:
         """Whether nothing was left out."""
         return self.size <= BEGINNING_BYTES
 
+    @property
+    def held(self) -> int:
+        """The bytes of the beginning that are kept."""
+        return min(self.size, BEGINNING_BYTES)
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the stream; raises SERVICE_OVERLOADED when the budget has no room for them."""
         view = memoryview(data).cast("B")

@@ -12,7 +12,7 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import completed
 from camserve_server.core.incoming import IncomingImage
 from camserve_server.core.resumable import Progress, ResumableUploads
-from camserve_server.core.uploads import UploadService
+from camserve_server.core.uploads import Presigning, UploadService
 from camserve_server.rpc import tus
 from camserve_server.rpc.answers import timestamp
 from camserve_server.rpc.call import Call
@@ -25,9 +25,18 @@ from camserve_server.stores.uploads import Presigned, UploadRecord
 class UploadServicer:
     """Converts between messages and the rules in core/uploads; `prefix` begins every link."""
 
-    def __init__(self, uploads: UploadService, resumable: ResumableUploads, *, prefix: str, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        uploads: UploadService,
+        resumable: ResumableUploads,
+        presigning: Presigning,
+        *,
+        prefix: str,
+        limit_bytes: int,
+    ) -> None:
         self._uploads = uploads
         self._resumable = resumable
+        self._presigning = presigning
         self._prefix = prefix
         self._limit_bytes = limit_bytes
 
@@ -65,7 +74,7 @@ class UploadServicer:
         check_size(request.size_bytes, self._limit_bytes)
         md5 = request.content_md5 or None
         parse_md5(md5)
-        link = await self._uploads.presign(
+        link = await self._presigning.presign(
             call.identity.tenant, Presigned(request.media_type, request.size_bytes, md5), nonce=call.nonce
         )
         call.http_code = 201
@@ -73,7 +82,7 @@ class UploadServicer:
             storage_id=link.storage_id,
             upload_url=link.url,
             method="PUT",
-            headers={"Content-Type": request.media_type} | ({"Content-MD5": md5} if md5 else {}),
+            headers=link.headers,
         )
         answer.expires_at.FromSeconds(int(link.expires_at))
         return answer

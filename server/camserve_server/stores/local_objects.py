@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from camserve_server.stores.aead import DamagedError, RangeReader
 from camserve_server.stores.keyring import KeyRing, MasterKey
 from camserve_server.stores.local_drafts import DraftFile, InThread, LocalDraft, Place
 from camserve_server.stores.local_files import FOLDER_FLAGS, File, make_folder, opened_folder
-from camserve_server.stores.objects import HOUR_S, Draft, hour_of_id, new_object_id
+from camserve_server.stores.objects import HOUR_S, Draft, new_object_id, place_of
 from camserve_server.stores.preamble import MAX_PREAMBLE_BYTES, Preamble
 
 _DRAFTS = "drafts"
@@ -80,7 +79,7 @@ class LocalObjects:
         await asyncio.gather(
             *(self._in_thread(partial(self._sync_file, tenant, object_id)) for object_id in object_ids)
         )
-        folders = {_path(tenant, object_id) for object_id in object_ids}
+        folders = {place_of(tenant, object_id) for object_id in object_ids}
         await self._in_thread(lambda: self._sync_folders(folders))
 
     async def open(self, tenant: str, object_id: str) -> LocalObject:
@@ -117,7 +116,7 @@ class LocalObjects:
     def _begin(self, tenant: str, object_id: str, content_type: str, expires_at: float) -> DraftFile:
         key = self._ring.primary()
         preamble = Preamble(key.id_bytes, expires_at, content_type)
-        place = Place(self._root, self._drafts, *_path(tenant, object_id), object_id)
+        place = Place(self._root, self._drafts, *place_of(tenant, object_id), object_id)
         return DraftFile(place, preamble, self._keys(key), preamble.associated(tenant, object_id))
 
     def _sync_file(self, tenant: str, object_id: str) -> None:
@@ -162,7 +161,7 @@ class LocalObjects:
 
     @contextlib.contextmanager
     def _owner_folder(self, tenant: str, object_id: str) -> Iterator[int]:
-        hour, owner = _path(tenant, object_id)
+        hour, owner = place_of(tenant, object_id)
         try:
             with opened_folder(self._root.number, hour) as hour_folder, opened_folder(hour_folder, owner) as folder:
                 yield folder
@@ -230,14 +229,6 @@ class LocalObject:
     async def __aexit__(self, *_: object) -> None:
         """Closes the object."""
         await self.close()
-
-
-def _path(tenant: str, object_id: str) -> tuple[str, str]:
-    hour = hour_of_id(object_id)
-    if hour is None:
-        raise ApiError(Reason.OBJECT_NOT_FOUND)
-    # Decimal, because two base62 hours can be one name on a file system that ignores case.
-    return str(hour), hashlib.sha256(tenant.encode()).hexdigest()[:32]
 
 
 def _remove(remove: Callable[..., None], name: str, folder: int) -> bool:

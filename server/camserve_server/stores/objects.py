@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Protocol, Self
 
-from camserve_server.base.errors import ApiError
+from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import ALPHABET, base62, new_id
 
 _OBJECT_ID = re.compile(r"obj_[0-9A-Za-z]{22}([0-9A-Za-z]{5})")
@@ -102,6 +103,24 @@ class ObjectStore(Protocol):
         """Lets go of threads and connections."""
 
 
+class DirectLinks(Protocol):
+    """Links that lead to where objects are kept, and not through the edge; times are unix seconds."""
+
+    def download(self, tenant: str, object_id: str, *, expires_at: float) -> str:
+        """Returns a link to read an object by."""
+
+    def upload(
+        self, tenant: str, object_id: str, headers: Mapping[str, str], *, keep_until: float, expires_at: float
+    ) -> tuple[str, dict[str, str]]:
+        """Returns a link by which an object comes once and is kept, and all headers that must come with its bytes.
+
+        `headers` are those that say what the bytes must be: length, type and MD5.
+        """
+
+    def upload_again(self, tenant: str, object_id: str, headers: Mapping[str, str], *, expires_at: float) -> str:
+        """Returns such a link again, to the same object with the same headers."""
+
+
 async def read_whole(store: ObjectStore, tenant: str, object_id: str) -> bytes:
     """Returns all bytes of an object; raises what opening and reading it raise."""
     async with await store.open(tenant, object_id) as stored:
@@ -133,3 +152,15 @@ def hour_of_id(object_id: str) -> int | None:
     for digit in match[1]:
         hour = hour * 62 + ALPHABET.index(digit)
     return hour
+
+
+def place_of(tenant: str, object_id: str) -> tuple[str, str]:
+    """Returns the names of the folders that hold an object: its hour of expiry, and a hash of its tenant.
+
+    Raises ApiError(OBJECT_NOT_FOUND) for what is no object id.
+    """
+    hour = hour_of_id(object_id)
+    if hour is None:
+        raise ApiError(Reason.OBJECT_NOT_FOUND)
+    # Decimal, because two base62 hours can be one name on a file system that ignores case.
+    return str(hour), hashlib.sha256(tenant.encode()).hexdigest()[:32]

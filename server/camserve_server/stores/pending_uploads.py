@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,13 +23,17 @@ _GONE, _ELSEWHERE = -1, -2
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What an upload will be; `md5` in base64, `tus_metadata` as its caller sent it."""
+    """What an upload will be; `md5` in base64, `tus_metadata` as its caller sent it.
+
+    One that is `staged` comes to the object store in one piece, past this service, by a link that works once.
+    """
 
     size_bytes: int
     media_type: str | None = None
     file_name: str | None = None
     md5: str | None = None
     tus_metadata: str | None = None
+    staged: bool = False
 
     @property
     def md5_bytes(self) -> bytes | None:
@@ -72,6 +77,18 @@ class PendingUploads:
         pipe.hsetnx(place, "expires_ms", str(expires_ms))
         pipe.pexpireat(place, expires_ms, nx=True)
         await self._disk.execute(pipe)
+
+    async def stage(
+        self, tenant: str, storage_id: str, declared: Declaration, object_id: str, *, expires_ms: int
+    ) -> PendingUpload:
+        """Notes an upload whose bytes come to one object at once; returns it, or the one that began before."""
+        await self.begin(tenant, storage_id, declared, expires_ms=expires_ms)
+        with contextlib.suppress(ApiError):
+            await self.append(tenant, storage_id, 0, object_id, declared.size_bytes)
+        pending = await self.get(tenant, storage_id)
+        if pending is None or not pending.parts:
+            raise ApiError(Reason.STORE_UNAVAILABLE)
+        return pending
 
     async def get(self, tenant: str, storage_id: str) -> PendingUpload | None:
         """Returns an upload that has begun and is not finished, None when the tenant has none of that id."""

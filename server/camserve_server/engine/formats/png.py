@@ -65,9 +65,11 @@ def read_header(file: PictureFile) -> PngHeader:
         raise ApiError(Reason.IMAGE_DECODING_FAILED)
     offset, seen_data = 33, False
     for _ in range(_MAX_CHUNKS):
+        if seen_data and file.held < min(file.size, offset + 8):
+            return header  # the rest of the data, which is not here
         head = file.exactly(offset, 8)
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
-        if offset + 12 + length > file.size:
+        if offset + 12 + length > file.size or not kind.isalpha():
             raise ApiError(Reason.IMAGE_DECODING_FAILED)
         if kind == b"IEND":
             return header

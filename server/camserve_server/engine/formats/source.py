@@ -14,11 +14,13 @@ class PictureFile(io.RawIOBase):
 
     Reads are positional because a descriptor received from the parent shares its offset with every other
     copy, and they are reads rather than a mapping so that a 100 MB upload adds nothing to the resident size.
+    Of its `size` bytes the first `held` are there; what else there is of them, others read as zeros.
     """
 
-    def __init__(self, fd: int, size: int) -> None:
+    def __init__(self, fd: int, size: int, held: int | None = None) -> None:
         self.fd = fd
         self.size = size
+        self.held = size if held is None else held
         self._position = 0
 
     def at(self, offset: int, n_bytes: int) -> bytes:

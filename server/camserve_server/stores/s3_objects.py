@@ -1,0 +1,303 @@
+"""The object store of many machines: a bucket of S3 or of a server that speaks its protocol.
+
+Keys are those of the local store, `<prefix>/<hour>/<tenant hash>/<object id>`, so nothing is indexed and the janitor
+drops past hours whole. The bucket encrypts, as the settings ask it to; what is put is on its disks when it answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from camserve_server.base.clock import Clock
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.stores.objects import HOUR_S, Draft, new_object_id, place_of
+from camserve_server.stores.s3_uploads import UnfinishedUploads
+from camserve_server.stores.sigv4 import Credentials, presigned
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
+_CHUNK_BYTES = 1024 * 1024
+# A draft keeps one part in memory while the one before it is on its way. S3 takes up to 10,000 parts of one object.
+_PART_BYTES = 8 * 1024 * 1024
+_PARTS_AT_ONCE = 2
+_TIMEOUT = timedelta(seconds=60)
+_RETRY_TIMEOUT = timedelta(seconds=20)
+_RETRIES = 4
+# Is the name of the member of an object's user metadata, in unix seconds.
+_EXPIRES = "camserve-expires"
+_EXPIRES_HEADER = f"x-amz-meta-{_EXPIRES}"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """A bucket; without `credentials` the usual places are searched: environment, web identity, container, instance."""
+
+    bucket: str
+    prefix: str
+    region: str
+    endpoint: str | None = None
+    credentials: Credentials | None = None
+    encryption: str | None = None
+    kms_key_id: str | None = None
+
+    def bucket_url(self, endpoint: str) -> str:
+        """Returns the address of the bucket at an endpoint, the bucket in the path."""
+        return f"{endpoint.rstrip('/')}/{self.bucket}"
+
+
+class S3Objects:
+    """An ObjectStore on a bucket; network work runs on threads of the library."""
+
+    def __init__(self, settings: S3Settings, *, clock: Clock) -> None:
+        self._clock = clock
+        self._prefix = f"{settings.prefix}/" if settings.prefix else ""
+        self._store = _bucket(settings)
+        self._unfinished: UnfinishedUploads | None = None
+        if settings.credentials:
+            self._unfinished = UnfinishedUploads(
+                settings.bucket_url(settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"),
+                self._prefix,
+                settings.credentials,
+                region=settings.region,
+                clock=clock,
+            )
+
+    async def put(self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float) -> str:
+        """Stores `data` and returns its new object id; it is durable then."""
+        object_id = new_object_id(expires_at)
+        with _failing():
+            await obstore.put_async(
+                self._store,
+                self._key(tenant, object_id),
+                bytes(data),
+                attributes=_attributes(content_type, expires_at),
+                use_multipart=len(data) > 2 * _PART_BYTES,
+                chunk_size=_PART_BYTES,
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+        return object_id
+
+    async def draft(self, tenant: str, *, content_type: str, expires_at: float) -> Draft:
+        """Begins an object that is sent in parts; nothing is sent before the first part is full."""
+        object_id = new_object_id(expires_at)
+        writer = obstore.open_writer_async(
+            self._store,
+            self._key(tenant, object_id),
+            attributes=_attributes(content_type, expires_at),
+            buffer_size=_PART_BYTES,
+            max_concurrency=_PARTS_AT_ONCE,
+        )
+        return S3Draft(object_id, writer)
+
+    async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:
+        """Has nothing to wait for: S3 answers when an object is durable."""
+
+    async def open(self, tenant: str, object_id: str) -> S3Object:
+        """Opens an object by its header alone."""
+        key = self._key(tenant, object_id)
+        with _failing(missing=Reason.OBJECT_NOT_FOUND):
+            header = await obstore.get_async(self._store, key, options={"head": True})
+        opened = S3Object(self._store, key, header.meta["size"], header.attributes)
+        if opened.expires_at <= self._clock.now():
+            raise ApiError(Reason.OBJECT_NOT_FOUND)
+        return opened
+
+    async def delete(self, tenant: str, object_id: str) -> None:
+        """Deletes the object."""
+        with _failing(), contextlib.suppress(FileNotFoundError):
+            await obstore.delete_async(self._store, self._key(tenant, object_id))
+
+    async def check(self) -> None:
+        """Lists a folder that is not there, which takes the address, the bucket and the right to use it."""
+        with _failing():
+            await obstore.list_with_delimiter_async(self._store, f"{self._prefix}check")
+
+    async def remove_expired(self) -> int:
+        """Removes the objects of past hours, and what is left of drafts that began a day ago.
+
+        For drafts it needs credentials of its settings; without them a lifecycle rule of the bucket does it.
+        """
+        removed = 0
+        with _failing():
+            hours = await obstore.list_with_delimiter_async(self._store, self._prefix or None)
+            for place in hours["common_prefixes"]:
+                name = place.rstrip("/").rpartition("/")[2]
+                if name.isdecimal() and (int(name) + 1) * HOUR_S <= self._clock.now():
+                    async for entries in obstore.list(self._store, place.rstrip("/") + "/"):
+                        await obstore.delete_async(self._store, [entry["path"] for entry in entries])
+                        removed += len(entries)
+        if self._unfinished:
+            await self._unfinished.remove()
+        return removed
+
+    async def close(self) -> None:
+        """Has nothing to let go of: the library closes its connections when they are idle."""
+
+    def _key(self, tenant: str, object_id: str) -> str:
+        hour, owner = place_of(tenant, object_id)
+        return f"{self._prefix}{hour}/{owner}/{object_id}"
+
+
+class S3Draft:
+    """A Draft that is a multipart upload, or one request when it is small."""
+
+    def __init__(self, object_id: str, writer: Any) -> None:
+        self.object_id = object_id
+        self._writer = writer
+        self._left = False
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends a part when one is full."""
+        with _failing():
+            await self._writer.write(bytes(data))
+
+    async def commit(self) -> None:
+        """Makes the object appear; it is durable then."""
+        if self._left:
+            raise RuntimeError("the draft was given up")
+        with _failing():
+            await self._writer.close()
+
+    async def discard(self) -> None:
+        """Gives it up; parts that were sent go with the janitor."""
+        self._left = True
+
+
+class S3Object:
+    """A StoredObject in a bucket."""
+
+    def __init__(self, store: S3Store, key: str, size_bytes: int, attributes: Mapping[str, str]) -> None:
+        self.size_bytes = size_bytes
+        self.content_type = attributes.get("Content-Type", "application/octet-stream")
+        self.expires_at = float(attributes.get(_EXPIRES, 0))
+        self._store: S3Store | None = store
+        self._key = key
+
+    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        """Yields the range as it comes, in chunks of 1 MiB at most."""
+        if self._store is None or not 0 <= start <= end <= self.size_bytes:
+            raise ValueError("the range is outside the object, or the object is closed")
+        if start == end:
+            return
+        came = start
+        with _failing():
+            found = await obstore.get_async(self._store, self._key, options={"range": (start, end)})
+            async for data in found.stream(min_chunk_size=_CHUNK_BYTES):
+                for at in range(0, len(data), _CHUNK_BYTES):
+                    chunk = bytes(memoryview(data)[at : at + _CHUNK_BYTES])
+                    came += len(chunk)
+                    yield chunk
+        if came != end:
+            raise ApiError(Reason.UPSTREAM_FAILED)
+
+    async def close(self) -> None:
+        """Lets go of the object."""
+        self._store = None
+
+    async def __aenter__(self) -> Self:
+        """Returns the object itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the object."""
+        await self.close()
+
+
+class S3Links:
+    """Links that lead to the bucket itself, signed for one object and what may be done with it."""
+
+    def __init__(self, settings: S3Settings, public_url: str, credentials: Credentials, *, clock: Clock) -> None:
+        self._settings = settings
+        self._url = settings.bucket_url(public_url)
+        self._prefix = f"{settings.prefix}/" if settings.prefix else ""
+        self._credentials = credentials
+        self._clock = clock
+
+    def download(self, tenant: str, object_id: str, *, expires_at: float) -> str:
+        """Returns a link to read an object by."""
+        shown = {"response-content-disposition": "inline", "response-cache-control": "private, max-age=300"}
+        return self._signed("GET", tenant, object_id, expires_at, query=shown)
+
+    def upload(
+        self, tenant: str, object_id: str, headers: Mapping[str, str], *, keep_until: float, expires_at: float
+    ) -> tuple[str, dict[str, str]]:
+        """Returns a link to write an object by, and all headers that must come with its bytes."""
+        bound = {**headers, "If-None-Match": "*", _EXPIRES_HEADER: str(int(keep_until))}
+        if self._settings.encryption:
+            bound["x-amz-server-side-encryption"] = self._settings.encryption
+        if self._settings.kms_key_id:
+            bound["x-amz-server-side-encryption-aws-kms-key-id"] = self._settings.kms_key_id
+        return self.upload_again(tenant, object_id, bound, expires_at=expires_at), bound
+
+    def upload_again(self, tenant: str, object_id: str, headers: Mapping[str, str], *, expires_at: float) -> str:
+        """Returns such a link with the same headers."""
+        return self._signed("PUT", tenant, object_id, expires_at, headers=headers)
+
+    def _signed(
+        self,
+        method: str,
+        tenant: str,
+        object_id: str,
+        expires_at: float,
+        *,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> str:
+        hour, owner = place_of(tenant, object_id)
+        now = self._clock.now()
+        return presigned(
+            method,
+            f"{self._url}/{self._prefix}{hour}/{owner}/{object_id}",
+            self._credentials,
+            region=self._settings.region,
+            now=now,
+            expires_s=max(1, round(expires_at - now)),
+            headers=headers,
+            query=query,
+        )
+
+
+def _bucket(settings: S3Settings) -> S3Store:
+    options: S3Config = {"region": settings.region, "conditional_put": "etag"}
+    if settings.endpoint:
+        options["endpoint"] = settings.endpoint
+    if settings.credentials:
+        options["access_key_id"] = settings.credentials.key_id
+        options["secret_access_key"] = settings.credentials.secret
+        if settings.credentials.token:
+            options["session_token"] = settings.credentials.token
+    if settings.encryption:
+        options["server_side_encryption"] = settings.encryption
+    if settings.kms_key_id:
+        options["sse_kms_key_id"] = settings.kms_key_id
+    plain = bool(settings.endpoint and settings.endpoint.startswith("http:"))
+    return S3Store(
+        settings.bucket,
+        config=options,
+        client_options={"allow_http": plain, "timeout": _TIMEOUT},
+        retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT},
+    )
+
+
+def _attributes(content_type: str, expires_at: float) -> dict[str, str]:
+    return {"Content-Type": content_type, _EXPIRES: str(expires_at)}
+
+
+@contextlib.contextmanager
+def _failing(missing: Reason = Reason.UPSTREAM_FAILED) -> Iterator[None]:
+    """Turns what the library raises into an ApiError; `missing` says what an absent object is."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ApiError(missing) from error
+    except (BaseError, OSError) as error:
+        raise ApiError(Reason.UPSTREAM_FAILED) from error
