@@ -82,6 +82,14 @@ def test_a_png_of_many_megabytes_tells_its_size() -> None:
     peek.close()
 
 
+def test_a_place_that_no_file_reaches_is_a_refusal() -> None:
+    peek = peeked(b"II" + struct.pack("<HHHQ", 43, 8, 0, 2**64 - 2))
+    with pytest.raises(ApiError) as caught:
+        probe(PictureFile(peek.fd, peek.size), None, None, LIMITS)
+    assert caught.value.reason is Reason.IMAGE_DECODING_FAILED
+    peek.close()
+
+
 def test_memory_is_taken_from_the_budget_and_given_back() -> None:
     budget = ByteBudget(1_000)
     peek = Peek(budget)

@@ -51,7 +51,7 @@ async def run(edge_url: str, headers: dict[str, str], entries: list[dict], files
         findings.seconds = time.monotonic() - began
         good = await client.post("/v1/infer?model=shapes", content=star_png(), headers={"content-type": "image/png"})
         health = await client.get("/v1/health")
-        if good.status_code != 200 or health.json()["status"] != "ok":
+        if good.status_code != 200 or health.json()["status"] != "serving":
             findings.wrong.append(f"afterwards: {good.status_code}, health {health.text}")
     return findings
 

@@ -25,11 +25,12 @@ class PictureFile(io.RawIOBase):
 
     def at(self, offset: int, n_bytes: int) -> bytes:
         """Return `n_bytes` from `offset`, fewer at the end of the file."""
-        return os.pread(self.fd, n_bytes, offset)
+        # An offset that a file names may be too large for the system.
+        return os.pread(self.fd, n_bytes, offset) if offset < self.size else b""
 
     def exactly(self, offset: int, n_bytes: int) -> bytes:
         """Return `n_bytes` from `offset`; raises IMAGE_DECODING_FAILED when the file ends before."""
-        data = os.pread(self.fd, n_bytes, offset)
+        data = self.at(offset, n_bytes)
         if len(data) != n_bytes:
             raise ApiError(Reason.IMAGE_DECODING_FAILED)
         return data
