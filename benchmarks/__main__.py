@@ -26,12 +26,12 @@ _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
     "queue": sections.queue,
     "events": sections.events,
     "uploads": sections.uploads,
+    "huge": sections.huge,
 }
 _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {
     "throughput": sections.throughput,
     "edge": sections.edge,
     "jobs": sections.jobs,
-    "huge": sections.huge,
 }
 
 

@@ -1,4 +1,4 @@
-"""A picture of 16k x 16k pixels through multipart and Envoy: is it answered, how fast, and what does it take?"""
+"""Pictures of 16k x 16k pixels through multipart and Envoy: are they answered, how fast, and what do they take?"""
 
 from __future__ import annotations
 
@@ -8,49 +8,88 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks.picture import HUGE_SIDE_PX, write_huge_jpeg
+from benchmarks.huge_pictures import HugePicture, fastest_shrink_s, huge_pictures
 from benchmarks.processes import PeakWatch, role
 from benchmarks.service import SHAPES, Service
 
 _BOUNDARY = "camserve-benchmark"
 _CHUNK_BYTES = 256 * 1024
+SETTINGS = {
+    "CAMSERVE_MAX_IMAGE_BYTES": "1000000000",
+    "CAMSERVE_SYNC_IMAGE_BYTES": "1000000000",
+    "CAMSERVE_SYNC_PIXELS": "268435456",
+    "CAMSERVE_SYNC_TIMEOUT_S": "60",
+    "CAMSERVE_IMAGING_DEADLINE_S": "60",
+    "CAMSERVE_UPLOAD_MEMORY_MB": "2048",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class HugeAnswer:
-    """The status, the time, and how far each process rose above its memory of before, in MB, as (role, growth)."""
+    """The status, the times, and how far each process rose above its memory of before, in MB, as (role, growth).
 
+    `seconds` counts from the first byte sent to the last one received, `timings_ms` is what the service says of itself.
+    A replica holds the file itself in shared memory, which is in its growth.
+    """
+
+    name: str
     file_mb: float
     status: int
     seconds: float
-    detail: str
+    timings_ms: dict[str, float]
     growth_mb: list[tuple[str, float]]
 
-    def greatest_mb(self) -> float:
-        """Returns the growth of the process that grew most."""
-        return max(growth for _, growth in self.growth_mb)
+    def beyond_file_mb(self) -> float:
+        """Returns the growth of the process that grew most, without the file that was sent."""
+        return max(growth - self.file_mb * (role == "replica") for role, growth in self.growth_mb)
 
 
-def measure_huge(service: Service, folder: Path) -> HugeAnswer:
-    """Sends the picture once, with a heatmap over it, and follows every process meanwhile."""
-    path = folder / "huge.jpg"
-    size = write_huge_jpeg(path)
+@dataclass(frozen=True, slots=True)
+class HugeFindings:
+    """One answer per form, and of the JPEG what the fastest decoder took alone."""
+
+    answers: list[HugeAnswer]
+    decoder: str
+    decoder_s: float
+
+    def jpeg_ratio(self) -> float:
+        """Returns the time of the service for the JPEG, divided by that of decoder and inference alone."""
+        timings = self.answers[0].timings_ms
+        return timings["total"] / (1000 * self.decoder_s + timings["inference"])
+
+
+def measure_huge(service: Service, folder: Path, *, quick: bool) -> HugeFindings:
+    """Sends each picture once, with a heatmap, and follows every process meanwhile; when quick only the JPEG."""
+    answers, decoder, decoder_s = [], "", 0.0
+    for picture in huge_pictures()[: 1 if quick else None]:
+        path = folder / "huge"
+        picture.write(path)
+        if not answers:
+            decoder, decoder_s = fastest_shrink_s(path)
+        answers.append(_send(service, picture, path))
+        path.unlink()
+    return HugeFindings(answers, decoder, decoder_s)
+
+
+def _send(service: Service, picture: HugePicture, path: Path) -> HugeAnswer:
+    size = path.stat().st_size
     pids = [pid for ids in service.pids().values() for pid in ids]
     roles = {pid: role(pid) for pid in pids}
     with PeakWatch(pids) as watch:
         started = time.monotonic()
-        status, document = _post(service, path, size)
+        status, document = _post(service, picture.media_type, path, size)
         seconds = time.monotonic() - started
-    path.unlink()
     growth = sorted(((roles[pid], mb) for pid, mb in watch.growth_mb.items()), key=lambda one: -one[1])
-    return HugeAnswer(size / 1e6, status, seconds, _detail(status, document), growth)
+    timings = document.get("timings_ms", {})
+    return HugeAnswer(picture.name, size / 1e6, status, seconds, timings, growth)
 
 
-def _post(service: Service, path: Path, size: int) -> tuple[int, dict[str, object]]:
-    fields = {"model": SHAPES, "grad_cam.enabled": "true", "grad_cam.overlay": "true"}
+def _post(service: Service, media_type: str, path: Path, size: int) -> tuple[int, dict[str, Any]]:
+    fields = {"model": SHAPES, "grad_cam.enabled": "true"}
     head = "".join(_part(f'name="{name}"', "text/plain") + f"{value}\r\n" for name, value in fields.items())
-    opening = (head + _part('name="image"; filename="huge.jpg"', "image/jpeg")).encode()
+    opening = (head + _part('name="image"; filename="huge"', media_type)).encode()
     closing = f"\r\n--{_BOUNDARY}--\r\n".encode()
 
     def body() -> Iterator[bytes]:
@@ -76,8 +115,3 @@ def _post(service: Service, path: Path, size: int) -> tuple[int, dict[str, objec
 
 def _part(disposition: str, media_type: str) -> str:
     return f"--{_BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\nContent-Type: {media_type}\r\n\r\n"
-
-
-def _detail(status: int, document: dict[str, object]) -> str:
-    shown = document.get("timings_ms") if status == 200 else document.get("error")
-    return f"{HUGE_SIDE_PX} x {HUGE_SIDE_PX}: {json.dumps(shown)}"

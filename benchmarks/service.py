@@ -140,7 +140,7 @@ class Service:
 def environment_for(folder: Path, models_dir: Path) -> dict[str, str]:
     """Returns an environment in which camserve keeps to `folder` and to free ports.
 
-    Everything else is as shipped, but for large pictures, which are answered while the caller waits.
+    Everything else is as shipped.
     """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("CAMSERVE_")}
     ports = dict(zip((f"CAMSERVE_{name}_PORT" for name in _PORTS), _free_ports(len(_PORTS)), strict=True))
@@ -150,8 +150,6 @@ def environment_for(folder: Path, models_dir: Path) -> dict[str, str]:
         "CAMSERVE_CONFIG": str(folder / "camserve.toml"),
         "CAMSERVE_DATA_DIR": str(folder / "data"),
         "CAMSERVE_MODELS_DIR": str(models_dir),
-        "CAMSERVE_SYNC_IMAGE_BYTES": "100000000",
-        "CAMSERVE_SYNC_PIXELS": "268435456",
     }
 
 

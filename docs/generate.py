@@ -42,7 +42,7 @@ def settings_page() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         default = "bundled" if name == "models_dir" else field.default
-        shown = "" if default is None or default == () else f"`{default}`"
+        shown = "" if default is None or default in ((), {}) else f"`{default}`"
         rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |\n")
     return SETTINGS_HEAD + "".join(rows)
 

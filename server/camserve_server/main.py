@@ -27,6 +27,7 @@ from camserve_server.core.links import Links
 from camserve_server.core.models import Models
 from camserve_server.core.oauth import TokenEndpoint
 from camserve_server.core.resumable import ResumableUploads
+from camserve_server.core.retention import Retention
 from camserve_server.core.signing import UrlSigner
 from camserve_server.core.staged_uploads import StagedUploads
 from camserve_server.core.sync_or_job import SyncOrJob
@@ -104,7 +105,7 @@ class Replica:
             clock,
             prefix=settings.link_prefix,
             ttl_s=settings.url_ttl_s,
-            retention_s=settings.heatmap_retention_hours * 3600,
+            retention=Retention(settings.heatmap_retention_hours, settings.tenant_retention_hours),
             direct=direct_links,
         )
         # Enough to fill the next batch while one runs and the workers decode.
@@ -139,7 +140,7 @@ class Replica:
             clock,
             prefix=settings.link_prefix,
             link_s=settings.url_ttl_s,
-            retention_s=settings.upload_retention_hours * 3600,
+            retention=Retention(settings.upload_retention_hours, settings.tenant_retention_hours),
         )
         pending = PendingUploads(self._redis, Sealer(state_keys, "pending upload"), self._disk)
         self._resumable = ResumableUploads(pending, uploads, self._objects, clock)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import socket
 import time
+from datetime import datetime
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -259,3 +260,12 @@ def test_a_tiff_whose_directory_is_at_the_end_tells_its_size(api):
     assert len(data) > 10_000_000
     made = upload(api, data, "image/tiff").json()
     assert (made["width"], made["height"]) == (2000, 1800)
+
+
+def test_a_tenant_may_have_a_retention_of_its_own(make_stack):
+    running = make_stack(tenant_retention_hours='{"brief": 2}', upload_retention_hours=5)
+    for tenant, hours in (("brief", 2), ("other", 5)):
+        with httpx.Client(base_url=running.edge_url, headers=running.headers(tenant=tenant), timeout=60) as api:
+            made = upload(api).json()
+            created, expires = (datetime.fromisoformat(made[name]) for name in ("created_at", "expires_at"))
+            assert (expires - created).total_seconds() == pytest.approx(hours * 3600, abs=1)

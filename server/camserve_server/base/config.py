@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from ipaddress import ip_address
@@ -124,6 +125,9 @@ class Settings(BaseSettings):
     url_ttl_s: int = Field(900, ge=1, le=604_800, description="How long a link to a heatmap works.")
     heatmap_retention_hours: float = Field(72, gt=0, le=8760, description="How long a stored heatmap is kept.")
     upload_retention_hours: float = Field(72, gt=0, le=8760, description="How long an uploaded image is kept.")
+    tenant_retention_hours: dict[str, Annotated[float, Field(gt=0, le=8760)]] = Field(
+        {}, description='Both times for tenants that have one of their own, as JSON: `{"acme": 24}`.'
+    )
     janitor_interval_s: float = Field(300, gt=0, description="Pause between removals of what expired.")
 
     roles: Annotated[tuple[Role, ...], NoDecode] = Field(ROLES, description="What this replica does.")
@@ -241,7 +245,7 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Returns the environment in which a child process loads these same settings."""
         own = {
-            PREFIX + name.upper(): ",".join(value) if isinstance(value, tuple) else str(value)
+            PREFIX + name.upper(): _text(value)
             for name in type(self).model_fields
             if (value := self._plain(name)) is not None
         }
@@ -250,6 +254,12 @@ class Settings(BaseSettings):
     def _plain(self, name: str) -> Any:
         value = getattr(self, name)
         return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _reachable(host: str) -> str:

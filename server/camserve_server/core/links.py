@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.retention import Retention
 from camserve_server.core.signing import UrlSigner
 from camserve_server.stores.objects import DirectLinks, ObjectStore, StoredObject, read_whole
 
@@ -43,7 +44,7 @@ class Links:
         *,
         prefix: str,
         ttl_s: float,
-        retention_s: float,
+        retention: Retention,
         direct: DirectLinks | None = None,
     ) -> None:
         self._objects = objects
@@ -52,7 +53,7 @@ class Links:
         self._prefix = prefix
         self._ttl_s = ttl_s
         self._direct = direct
-        self._retention_s = max(retention_s, ttl_s)
+        self._retention = retention
 
     async def store(self, tenant: str, data: bytes, content_type: str, *, keep_until: float | None = None) -> Link:
         """Stores `data` and returns a link to it.
@@ -60,8 +61,10 @@ class Links:
         It is kept until `keep_until` (unix seconds), by default as long as heatmaps are. Raises
         ApiError(UPSTREAM_FAILED).
         """
-        expires_at = self._clock.now() + self._retention_s if keep_until is None else keep_until
-        object_id = await self._objects.put(tenant, data, content_type=content_type, expires_at=expires_at)
+        if keep_until is None:
+            # A link never outlives what it leads to.
+            keep_until = self._clock.now() + max(self._retention.seconds(tenant), self._ttl_s)
+        object_id = await self._objects.put(tenant, data, content_type=content_type, expires_at=keep_until)
         return self.sign(tenant, object_id)
 
     def sign(self, tenant: str, object_id: str) -> Link:

@@ -14,6 +14,7 @@ from camserve_server.base.ids import derived_id, new_id
 from camserve_server.core.antivirus import Antivirus
 from camserve_server.core.incoming import IncomingImage
 from camserve_server.core.object_images import load
+from camserve_server.core.retention import Retention
 from camserve_server.core.signing import UrlSigner
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.engine.imaging import ImagingPool
@@ -56,7 +57,7 @@ class Grant:
 
 
 class UploadService:
-    """Keeps images for `retention_s`; links begin with `prefix` and work for `link_s`."""
+    """Keeps images as long as `retention` says; links begin with `prefix` and work for `link_s`."""
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class UploadService:
         *,
         prefix: str,
         link_s: float,
-        retention_s: float,
+        retention: Retention,
     ) -> None:
         self._uploads = uploads
         self._objects = objects
@@ -81,7 +82,7 @@ class UploadService:
         self._clock = clock
         self._prefix = prefix
         self._link_s = link_s
-        self._retention_s = retention_s
+        self._retention = retention
         self.on_missing: Callable[[str, str], Awaitable[UploadRecord | None]] = self.find
         """Is asked for an upload that is not there; whoever holds the parts of one may make it."""
 
@@ -95,7 +96,7 @@ class UploadService:
             self._imaging,
             self._antivirus,
             self._budget,
-            expires_at=self._clock.now() + self._retention_s,
+            expires_at=self._clock.now() + self._retention.seconds(tenant),
             media_type=media_type,
             file_name=file_name,
             has_md5=has_md5,
@@ -126,7 +127,7 @@ class UploadService:
             height=probed.height if probed else None,
             sha256=incoming.sha256.hex(),
             created_ms=round(now * 1000),
-            expires_ms=round((now + self._retention_s) * 1000),
+            expires_ms=round((now + self._retention.seconds(tenant)) * 1000),
         )
         kept = await self._uploads.create(tenant, record)
         if kept.object_id != object_id:
