@@ -62,17 +62,21 @@ class IncomingImage:
 
     async def append(self, data: bytes | bytearray) -> None:
         """Adds bytes; what went wrong with earlier ones is raised here."""
-        self._waiting += data
         self.size += len(data)
+        if isinstance(data, bytes) and len(data) >= _PIECE_BYTES and self._draft and not self._waiting:
+            # It stays as it is, so it need not be copied.
+            await self._write_on(data)
+            return
+        self._waiting += data
         if len(self._waiting) >= (_PIECE_BYTES if self._draft else HEAD_BYTES):
-            await self._write_on()
+            await self._write_waiting()
 
     async def end(self) -> None:
         """Ends the image: what waits is written. Raises ApiError(IMAGE_SOURCE_REQUIRED) when nothing has come."""
         if not self.size:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
         if self._waiting:
-            await self._write_on()
+            await self._write_waiting()
         await self._settled()
 
     async def check(self, md5: bytes | None) -> Probed | None:
@@ -117,9 +121,12 @@ class IncomingImage:
         if self._draft:
             await self._draft.discard()
 
-    async def _write_on(self) -> None:
-        await self._settled()
+    async def _write_waiting(self) -> None:
         piece, self._waiting = self._waiting, bytearray()
+        await self._write_on(piece)
+
+    async def _write_on(self, piece: bytes | bytearray) -> None:
+        await self._settled()
         if self._draft is None:
             self.media_type = media_type_of(piece, *self._declared)
             self._draft = await self._objects.draft(
@@ -127,11 +134,11 @@ class IncomingImage:
             )
         self._writing = asyncio.create_task(self._write(self._draft, piece))
 
-    async def _write(self, draft: Draft, piece: bytearray) -> None:
+    async def _write(self, draft: Draft, piece: bytes | bytearray) -> None:
         # All of them only read the piece.
         await asyncio.gather(asyncio.to_thread(self._look_at, piece), self._inspection.feed(piece), draft.write(piece))
 
-    def _look_at(self, piece: bytearray) -> None:
+    def _look_at(self, piece: bytes | bytearray) -> None:
         self._sha256.update(piece)
         if self._md5:
             self._md5.update(piece)

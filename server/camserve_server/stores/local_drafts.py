@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -9,12 +10,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from camserve_server.base.errors import ApiError
 from camserve_server.stores.aead import StreamWriter
 from camserve_server.stores.local_files import File, make_folder, opened_folder
 from camserve_server.stores.preamble import Preamble
 
 InThread = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
 
+_FLUSH_BYTES = 32 * 1024 * 1024
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -70,6 +73,10 @@ class DraftFile:
                 os.rename(self._name, place.object_id, src_dir_fd=place.drafts.number, dst_dir_fd=owner)
         self._published = True
 
+    def flush(self) -> None:
+        """Waits until what has been written so far is on the disk; another thread may write meanwhile."""
+        os.fdatasync(self._file.number)
+
     def discard(self) -> None:
         """Removes the file unless it was published."""
         if not self._published:
@@ -88,21 +95,39 @@ class DraftFile:
 
 
 class LocalDraft:
-    """A Draft in a file."""
+    """A Draft in a file.
+
+    Much is brought to the disk while it comes, so that at the end little is left to wait for.
+    """
 
     def __init__(self, object_id: str, file: DraftFile, in_thread: InThread) -> None:
         self.object_id = object_id
         self._file = file
         self._in_thread = in_thread
+        self._unflushed_bytes = 0
+        self._flushing: asyncio.Task[None] | None = None
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypts and writes."""
         await self._in_thread(lambda: self._file.write(data))
+        self._unflushed_bytes += len(data)
+        if self._unflushed_bytes >= _FLUSH_BYTES and (self._flushing is None or self._flushing.done()):
+            await self._flushed()
+            self._unflushed_bytes = 0
+            self._flushing = asyncio.create_task(self._in_thread(self._file.flush))
 
     async def commit(self) -> None:
         """Makes the object appear."""
+        await self._flushed()
         await self._in_thread(self._file.publish)
 
     async def discard(self) -> None:
         """Removes the file unless it was committed."""
+        with contextlib.suppress(ApiError):
+            await self._flushed()
         await self._in_thread(self._file.discard)
+
+    async def _flushed(self) -> None:
+        """Waits for the disk, which tells of a failure once."""
+        if self._flushing:
+            await self._flushing
