@@ -85,7 +85,8 @@ class Replica:
         self._redis = redis.connect(redis_url)
         self._engine = Engine(engine_settings(settings))
         self._imaging = ImagingPool(imaging_settings(settings))
-        self._objects, direct_links = open_objects(settings, keys_dir / "objects.json", clock)
+        budget = ByteBudget(settings.upload_memory_mb * MIB)
+        self._objects, direct_links = open_objects(settings, keys_dir / "objects.json", budget, clock)
         issuer_keys = IssuerKeys(KeyRing(keys_dir / "tokens.json", clock=clock), clock)
         issuers: dict[str, VerificationKeys] = {settings.jwt_issuer: issuer_keys}
         if settings.jwt_external_issuer and settings.jwt_jwks_file:
@@ -122,7 +123,6 @@ class Replica:
         outbox = Outbox(self._redis)
         self._jobs = Jobs(self._redis, Sealer(state_keys, "job"), self._disk, outbox)
         queue = JobQueue(self._redis, Sealer(state_keys, "job"), outbox)
-        budget = ByteBudget(settings.upload_memory_mb * MIB)
         self._outbound = GuardedClient(Allowed.parse(settings.fetch_allow))
         urls = ImageUrls(
             self._outbound,
@@ -143,7 +143,7 @@ class Replica:
             retention=Retention(settings.upload_retention_hours, settings.tenant_retention_hours),
         )
         pending = PendingUploads(self._redis, Sealer(state_keys, "pending upload"), self._disk)
-        self._resumable = ResumableUploads(pending, uploads, self._objects, clock)
+        self._resumable = ResumableUploads(pending, uploads, self._objects, budget, clock)
         presigning: Presigning = uploads
         if direct_links:
             presigning = StagedUploads(pending, direct_links, clock, link_s=settings.url_ttl_s)

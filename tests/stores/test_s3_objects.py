@@ -15,6 +15,7 @@ from tests.s3_server import CREDENTIALS, s3_server
 
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.buffers import ByteBudget
 from camserve_server.stores.objects import HOUR_S, new_object_id, read_whole
 from camserve_server.stores.s3_objects import S3Links, S3Objects
 from camserve_server.stores.sigv4 import Credentials
@@ -37,7 +38,7 @@ def settings(server):
 
 @pytest.fixture
 def store(settings):
-    return S3Objects(settings, clock=CLOCK)
+    return S3Objects(settings, budget=ByteBudget(64 << 20), clock=CLOCK)
 
 
 @pytest.fixture
@@ -97,6 +98,19 @@ async def test_a_draft_that_is_given_up_never_appears(store, settings, server):
         await draft.commit()
 
 
+async def test_drafts_take_memory_of_the_budget_and_give_it_back(settings):
+    budget = ByteBudget(40 << 20)
+    store = S3Objects(settings, budget=budget, clock=CLOCK)
+    one, other = [await store.draft("a", content_type="image/tiff", expires_at=later()) for _ in range(2)]
+    assert await reason(store.draft("a", content_type="image/tiff", expires_at=later())) is Reason.SERVICE_OVERLOADED
+    await one.write(b"x")
+    await one.commit()
+    await one.discard()
+    await other.discard()
+    await other.discard()
+    assert budget.taken_bytes == 0
+
+
 async def test_parts_of_drafts_go_after_a_day(server, settings, store, monkeypatch):
     draft = await store.draft("a", content_type="image/tiff", expires_at=later(100))
     await draft.write(bytes(20_000_000))
@@ -125,7 +139,7 @@ async def test_another_tenant_and_an_unknown_id_find_nothing(store):
 
 async def test_what_expired_cannot_be_opened_and_goes_with_its_hour(server, settings, monkeypatch):
     clock = FakeClock(CLOCK.now())
-    store = S3Objects(settings, clock=clock)
+    store = S3Objects(settings, budget=ByteBudget(64 << 20), clock=clock)
     monkeypatch.setattr(store, "_unfinished", None)  # its requests are signed by the clock, which runs ahead here
     short = await store.put("a", b"x", content_type="image/png", expires_at=later(0.5))
     long = await store.put("b", b"y", content_type="image/png", expires_at=later(5))
@@ -145,14 +159,14 @@ async def test_a_server_that_is_away_or_has_no_such_bucket_is_a_failed_part(serv
         {"bucket": "nobody"},
         {"credentials": Credentials(CREDENTIALS.key_id, "wrong")},
     ):
-        store = S3Objects(dataclasses.replace(settings, **wrong), clock=CLOCK)
+        store = S3Objects(dataclasses.replace(settings, **wrong), budget=ByteBudget(64 << 20), clock=CLOCK)
         assert await reason(store.check()) is Reason.UPSTREAM_FAILED, wrong
     assert await reason(store.put("a", b"x", content_type="a/b", expires_at=later())) is Reason.UPSTREAM_FAILED
-    await S3Objects(settings, clock=CLOCK).check()
+    await S3Objects(settings, budget=ByteBudget(64 << 20), clock=CLOCK).check()
 
 
 async def test_objects_ask_for_the_encryption_of_the_settings(server, settings):
-    store = S3Objects(dataclasses.replace(settings, encryption="AES256"), clock=CLOCK)
+    store = S3Objects(dataclasses.replace(settings, encryption="AES256"), budget=ByteBudget(64 << 20), clock=CLOCK)
     object_id = await store.put("a", b"secret", content_type="image/png", expires_at=later())
     (key,) = server.keys(settings.prefix)
     assert server.request("HEAD", f"/{key}").headers["x-amz-server-side-encryption"] == "AES256"

@@ -14,6 +14,7 @@ from camserve_server.base.ids import derived_id, new_id
 from camserve_server.base.tasks import completed, ended
 from camserve_server.core.incoming import HEAD_BYTES, media_type_of
 from camserve_server.core.uploads import UploadService, is_storage_id
+from camserve_server.engine.buffers import ByteBudget
 from camserve_server.stores.objects import Draft, ObjectStore, discard
 from camserve_server.stores.pending_uploads import Declaration, PendingUpload, PendingUploads
 from camserve_server.stores.uploads import UploadRecord
@@ -46,8 +47,11 @@ class ResumableUploads:
     where those before them end. Methods raise ApiError: UPLOAD_NOT_FOUND, STORE_UNAVAILABLE, UPSTREAM_FAILED.
     """
 
-    def __init__(self, pending: PendingUploads, uploads: UploadService, objects: ObjectStore, clock: Clock) -> None:
+    def __init__(
+        self, pending: PendingUploads, uploads: UploadService, objects: ObjectStore, budget: ByteBudget, clock: Clock
+    ) -> None:
         self._pending = pending
+        self._budget = budget
         self._uploads = uploads
         self._objects = objects
         self._clock = clock
@@ -67,16 +71,17 @@ class ResumableUploads:
 
     async def progress(self, tenant: str, storage_id: str) -> Progress:
         """Returns how much has come. Where that is all, the image is made first; raises as UploadService.keep does."""
-        pending = await self._find(tenant, storage_id)
-        if pending is None:
-            record = await self._uploads.get(tenant, storage_id)
-        elif pending.whole:
+        record = await self._uploads.find(tenant, storage_id)
+        if record is None:
+            pending = await self._find(tenant, storage_id)
+            if pending is None:
+                raise ApiError(Reason.UPLOAD_NOT_FOUND)
+            if not pending.whole:
+                declared = pending.declared
+                return Progress(
+                    storage_id, pending.offset, declared.size_bytes, pending.expires_ms, None, declared.tus_metadata
+                )
             record = await self._finished(tenant, storage_id, pending)
-        else:
-            declared = pending.declared
-            return Progress(
-                storage_id, pending.offset, declared.size_bytes, pending.expires_ms, None, declared.tus_metadata
-            )
         return Progress(storage_id, record.size_bytes, record.size_bytes, record.expires_ms, record)
 
     async def appending(self, tenant: str, storage_id: str, offset: int) -> Appending:
@@ -87,14 +92,19 @@ class ResumableUploads:
             raise ApiError(Reason.UPLOAD_OFFSET_CONFLICT, offset=record.size_bytes)
         if offset != pending.offset:
             raise ApiError(Reason.UPLOAD_OFFSET_CONFLICT, offset=pending.offset)
-        return Appending(self._pending, self._objects, self._clock, tenant, storage_id, pending)
+        return Appending(self._pending, self._objects, self._budget, self._clock, tenant, storage_id, pending)
 
-    async def drop(self, tenant: str, storage_id: str) -> bool:
-        """Removes an upload that is not complete; False when the tenant has none of that id."""
+    async def delete(self, tenant: str, storage_id: str) -> None:
+        """Removes an upload, complete or not; raises ApiError(UPLOAD_NOT_FOUND)."""
         pending = await self._find(tenant, storage_id)
         if pending:
             await self._forget(tenant, storage_id, pending)
-        return pending is not None
+        if making := self._finishing.get((tenant, storage_id)):
+            await asyncio.wait([making])
+        if await self._uploads.find(tenant, storage_id):
+            await self._uploads.delete(tenant, storage_id)
+        elif pending is None:
+            raise ApiError(Reason.UPLOAD_NOT_FOUND)
 
     async def _settled(self, tenant: str, storage_id: str) -> UploadRecord | None:
         """Makes the image of an upload of which all has come, so that whoever asks first finds it."""
@@ -119,6 +129,25 @@ class ResumableUploads:
             done.exception()  # it is whoever waits who raises it, and nobody may
 
     async def _finish(self, tenant: str, storage_id: str, pending: PendingUpload) -> UploadRecord:
+        try:
+            record = await self._made(tenant, storage_id, pending)
+        except ApiError as error:
+            known = await self._uploads.find(tenant, storage_id)
+            if known is None:
+                if error.reason is Reason.OBJECT_NOT_FOUND:
+                    # Removed meanwhile; what is staged has not come.
+                    raise ApiError(Reason.UPLOAD_NOT_FOUND) from None
+                if error.entry.status < 500:
+                    await self._refuse(tenant, storage_id, pending)
+                raise
+            record = known  # another process has made the image meanwhile
+        with contextlib.suppress(ApiError):
+            await self._pending.delete(tenant, storage_id)
+            # What was staged stays: while it is there its link takes nothing else.
+            await discard(self._objects, tenant, () if pending.declared.staged else pending.parts)
+        return record
+
+    async def _made(self, tenant: str, storage_id: str, pending: PendingUpload) -> UploadRecord:
         declared = pending.declared
         incoming = self._uploads.incoming(
             tenant, declared.media_type, declared.file_name, has_md5=declared.md5 is not None
@@ -131,24 +160,9 @@ class ResumableUploads:
             if incoming.size != declared.size_bytes:
                 raise ApiError(Reason.PARAM_INVALID, "The upload has other bytes than it declared.")
             await incoming.end()
-            record = await self._uploads.keep(tenant, incoming, md5=declared.md5_bytes, storage_id=storage_id)
-        except ApiError as error:
-            known = await self._uploads.find(tenant, storage_id)
-            if known:  # another process has made the image meanwhile
-                return known
-            if error.reason is Reason.OBJECT_NOT_FOUND:
-                # Removed meanwhile; what is staged has not come.
-                raise ApiError(Reason.UPLOAD_NOT_FOUND) from None
-            if error.entry.status < 500:
-                await self._refuse(tenant, storage_id, pending)
-            raise
+            return await self._uploads.keep(tenant, incoming, md5=declared.md5_bytes, storage_id=storage_id)
         finally:
             await completed(incoming.discard())
-        with contextlib.suppress(ApiError):
-            await self._pending.delete(tenant, storage_id)
-            # What was staged stays: while it is there its link takes nothing else.
-            await discard(self._objects, tenant, () if declared.staged else pending.parts)
-        return record
 
     async def _refuse(self, tenant: str, storage_id: str, pending: PendingUpload) -> None:
         if pending.declared.staged:  # its link takes another one
@@ -169,6 +183,7 @@ class Appending:
         self,
         uploads: PendingUploads,
         objects: ObjectStore,
+        budget: ByteBudget,
         clock: Clock,
         tenant: str,
         storage_id: str,
@@ -176,6 +191,7 @@ class Appending:
     ) -> None:
         self._uploads = uploads
         self._objects = objects
+        self._budget = budget
         self._clock = clock
         self._tenant = tenant
         self._storage_id = storage_id
@@ -200,8 +216,7 @@ class Appending:
         begins = self._offset == 0 and not self._draft
         self._waiting += data
         if begins and len(self._waiting) >= HEAD_BYTES:
-            declared = self._pending.declared
-            media_type_of(self._waiting[:HEAD_BYTES], declared.media_type, declared.file_name)
+            await self._check_head()
         late = self._clock.monotonic() - self._draft_since >= _PART_S
         if len(self._waiting) >= _PIECE_BYTES or late:
             await self._write()
@@ -209,14 +224,38 @@ class Appending:
                 await self._keep()
 
     async def __aenter__(self) -> Self:
-        """Returns the object itself."""
+        """Returns the object itself; raises ApiError(SERVICE_OVERLOADED) when there is no memory for its bytes."""
+        if not self._budget.try_take(_PIECE_BYTES):
+            raise ApiError(Reason.SERVICE_OVERLOADED)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keeps what has come; after an error of ours, only what had been written by then is given up."""
-        await completed(self._discard() if isinstance(error, ApiError) else self._end())
+        """Keeps what has come; after an error of ours, gives up what was not kept by then."""
+        try:
+            await self._leave(error)
+        finally:
+            self._budget.give(_PIECE_BYTES)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        if error is None:
+            await completed(self._end())
+        elif isinstance(error, ApiError):
+            await completed(self._discard())
+        else:
+            # Nobody is there to hear of a failure: what was not kept is sent again.
+            with contextlib.suppress(ApiError):
+                await completed(self._end())
+
+    async def _check_head(self) -> None:
+        declared = self._pending.declared
+        try:
+            media_type_of(self._waiting[:HEAD_BYTES], declared.media_type, declared.file_name)
+        except ApiError:
+            # As any image that is refused it is gone.
+            await self._uploads.delete(self._tenant, self._storage_id)
+            raise
 
     async def _end(self) -> None:
         try:

@@ -137,8 +137,7 @@ class UploadServicer:
 
     async def delete_upload(self, call: Call, request: pb.DeleteUploadRequest) -> empty_pb2.Empty:
         """Removes an upload."""
-        if not await self._resumable.drop(call.identity.tenant, request.storage_id):
-            await self._uploads.delete(call.identity.tenant, request.storage_id)
+        await self._resumable.delete(call.identity.tenant, request.storage_id)
         call.http_code = 204
         return empty_pb2.Empty()
 

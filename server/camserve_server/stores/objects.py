@@ -103,6 +103,16 @@ class ObjectStore(Protocol):
         """Lets go of threads and connections."""
 
 
+class Budget(Protocol):
+    """Memory that is set aside, in bytes."""
+
+    def try_take(self, n_bytes: int) -> bool:
+        """Takes so much if it is there."""
+
+    def give(self, n_bytes: int) -> None:
+        """Gives back what was taken."""
+
+
 class DirectLinks(Protocol):
     """Links that lead to where objects are kept, and not through the edge; times are unix seconds."""
 

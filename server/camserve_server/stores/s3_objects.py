@@ -18,7 +18,7 @@ from obstore.store import S3Store
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.stores.objects import HOUR_S, Draft, new_object_id, place_of
+from camserve_server.stores.objects import HOUR_S, Budget, Draft, new_object_id, place_of
 from camserve_server.stores.s3_uploads import UnfinishedUploads
 from camserve_server.stores.sigv4 import Credentials, presigned
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1024 * 1024
 # A draft keeps one part in memory while the one before it is on its way. S3 takes up to 10,000 parts of one object.
 _PART_BYTES = 8 * 1024 * 1024
-_PARTS_AT_ONCE = 2
+_PARTS_AT_ONCE = 1
+_DRAFT_BYTES = (1 + _PARTS_AT_ONCE) * _PART_BYTES
 _TIMEOUT = timedelta(seconds=60)
 _RETRY_TIMEOUT = timedelta(seconds=20)
 _RETRIES = 4
@@ -55,9 +56,13 @@ class S3Settings:
 
 
 class S3Objects:
-    """An ObjectStore on a bucket; network work runs on threads of the library."""
+    """An ObjectStore on a bucket; network work runs on threads of the library.
 
-    def __init__(self, settings: S3Settings, *, clock: Clock) -> None:
+    `budget` is charged for each draft; without room `draft` raises ApiError(SERVICE_OVERLOADED).
+    """
+
+    def __init__(self, settings: S3Settings, *, budget: Budget, clock: Clock) -> None:
+        self._budget = budget
         self._clock = clock
         self._prefix = f"{settings.prefix}/" if settings.prefix else ""
         self._store = _bucket(settings)
@@ -88,6 +93,8 @@ class S3Objects:
 
     async def draft(self, tenant: str, *, content_type: str, expires_at: float) -> Draft:
         """Begins an object that is sent in parts; nothing is sent before the first part is full."""
+        if not self._budget.try_take(_DRAFT_BYTES):
+            raise ApiError(Reason.SERVICE_OVERLOADED)
         object_id = new_object_id(expires_at)
         writer = obstore.open_writer_async(
             self._store,
@@ -96,7 +103,7 @@ class S3Objects:
             buffer_size=_PART_BYTES,
             max_concurrency=_PARTS_AT_ONCE,
         )
-        return S3Draft(object_id, writer)
+        return S3Draft(object_id, writer, self._budget)
 
     async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:
         """Has nothing to wait for: S3 answers when an object is durable."""
@@ -150,26 +157,32 @@ class S3Objects:
 class S3Draft:
     """A Draft that is a multipart upload, or one request when it is small."""
 
-    def __init__(self, object_id: str, writer: Any) -> None:
+    def __init__(self, object_id: str, writer: Any, budget: Budget) -> None:
         self.object_id = object_id
-        self._writer = writer
-        self._left = False
+        self._writer: Any | None = writer
+        self._budget = budget
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends a part when one is full."""
         with _failing():
-            await self._writer.write(bytes(data))
+            await self._opened().write(bytes(data))
 
     async def commit(self) -> None:
         """Makes the object appear; it is durable then."""
-        if self._left:
-            raise RuntimeError("the draft was given up")
         with _failing():
-            await self._writer.close()
+            await self._opened().close()
+        await self.discard()
 
     async def discard(self) -> None:
-        """Gives it up; parts that were sent go with the janitor."""
-        self._left = True
+        """Lets go of its memory; parts of one that was not committed go with the janitor."""
+        if self._writer is not None:
+            self._writer = None
+            self._budget.give(_DRAFT_BYTES)
+
+    def _opened(self) -> Any:
+        if self._writer is None:
+            raise RuntimeError("the draft was committed or given up")
+        return self._writer
 
 
 class S3Object:
