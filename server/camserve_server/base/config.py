@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     jwt_external_issuer: str | None = Field(None, description="`iss` of another issuer whose tokens count too.")
     jwt_jwks_file: Path | None = Field(None, description="Public keys (JWKS) of that issuer.")
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where models run.")
+    device: str = Field("auto", description="Where models run: `auto`, `cpu`, `cuda` or `cuda:N`.")
     torch_threads: Annotated[int, Field(ge=1, le=512)] | None = Field(None, description="CPU threads of the engine.")
     max_batch: int = Field(8, ge=1, le=1024, description="Images of one forward pass.")
     batch_delay_ms: float = Field(0.0, ge=0, le=1000, description="Wait for more images while the device is idle.")
@@ -166,6 +166,13 @@ class Settings(BaseSettings):
             raise ValueError("must be like https://images.example.com, without a query")
         return value
 
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+            raise ValueError("must be auto, cpu, cuda or cuda:N")
+        return value
+
     @field_validator("objects_url")
     @classmethod
     def _known_store(cls, value: str | None) -> str | None:
@@ -190,7 +197,7 @@ class Settings(BaseSettings):
         if self.s3_kms_key_id and self.s3_encryption in (None, "AES256"):
             raise ValueError("s3_kms_key_id needs s3_encryption aws:kms or aws:kms:dsse")
         if self.grpc_host not in LOOPBACK and not self.grpc_tls_cert:
-            raise ValueError("grpc_host is not loopback, so grpc_tls_cert and grpc_tls_key are required")
+            raise ValueError(f"grpc_host={self.grpc_host} is not loopback: grpc_tls_cert and grpc_tls_key are required")
         ports = (self.edge_port, self.grpc_port, self.internal_port, self.metrics_port)
         if len(set(ports)) != len(ports):
             raise ValueError("edge_port, grpc_port, internal_port and metrics_port must differ")
@@ -282,7 +289,7 @@ def load(**flags: Any) -> Settings:
         return Settings(**{key: value for key, value in flags.items() if value is not None})
     except ValidationError as error:
         lines = [
-            f"{PREFIX + str(item['loc'][0]).upper()}={item['input']!r}: {item['msg']}"
+            f"{PREFIX + str(item['loc'][0]).upper()}={item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
             if item["loc"]
             else item["msg"].removeprefix("Value error, ")
             for item in error.errors()
