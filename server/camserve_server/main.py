@@ -11,6 +11,7 @@ from prometheus_client import start_http_server
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.config import Settings
 from camserve_server.base.errors import ApiError
+from camserve_server.base.tasks import all_completed
 from camserve_server.base.telemetry import BATCH_IMAGES
 from camserve_server.core.antivirus import Antivirus
 from camserve_server.core.courier import Courier
@@ -70,6 +71,9 @@ from camserve_server.stores.uploads import Uploads
 from camserve_server.stores.webhooks import Webhooks
 
 _log = structlog.get_logger("replica")
+
+# What callers left behind when the drain ended, such as the last bytes of an upload, is brought to its end.
+_LAST_WORK_S = 5.0
 MIB = 1024 * 1024
 
 
@@ -143,7 +147,7 @@ class Replica:
             retention=Retention(settings.upload_retention_hours, settings.tenant_retention_hours),
         )
         pending = PendingUploads(self._redis, Sealer(state_keys, "pending upload"), self._disk)
-        self._resumable = ResumableUploads(pending, uploads, self._objects, budget, clock)
+        self._resumable = ResumableUploads(pending, uploads, self._objects, direct_links, budget, clock)
         presigning: Presigning = uploads
         if direct_links:
             presigning = StagedUploads(pending, direct_links, clock, link_s=settings.url_ttl_s)
@@ -273,8 +277,9 @@ class Replica:
         await asyncio.gather(
             self._stop_server(), self._worker.stop(self._settings.drain_s), self._courier.stop(self._settings.drain_s)
         )
+        await self._resumable.close(_LAST_WORK_S)
+        await all_completed(_LAST_WORK_S)
         await self._idempotency.close()
-        await self._resumable.close()
         self._warm.close()
         await self._internal.stop(None)
         await self._janitor.stop()

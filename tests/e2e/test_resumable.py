@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import os
@@ -10,13 +11,15 @@ import random
 import signal
 import socket
 import time
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import grpc
 import httpx
+import psutil
 import pytest
-from tests.e2e.test_jobs import replica_of
+from tests.e2e.test_jobs import replica_of, valkey_of
 from tests.e2e.test_uploads import error_code, infer, md5_of, stored
 from tests.images import encoded, star_png
 from tusclient.client import TusClient
@@ -64,15 +67,22 @@ def offset_of(api, url):
 
 def break_off(api, url, data, offset, *, after_s=0.0):
     """Declares all the rest, sends `data` of it and hangs up."""
+    with paused(api, url, data, offset):
+        time.sleep(after_s)
+
+
+@contextmanager
+def paused(api, url, data, offset=0, *, rest=False):
+    """Sends so much of an upload and stands still; `rest` says that it is all that was declared."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         head = (
             f"PATCH {address.path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/offset+octet-stream\r\n"
-            f"content-length: 90000000\r\ntus-resumable: 1.0.0\r\nupload-offset: {offset}\r\n"
+            f"content-length: {len(data) if rest else 90000000}\r\ntus-resumable: 1.0.0\r\nupload-offset: {offset}\r\n"
             f"authorization: {api.headers['authorization']}\r\n\r\n"
         )
         connection.sendall(head.encode() + data)
-        time.sleep(after_s)
+        yield
 
 
 def test_an_image_comes_in_pieces_and_is_used(api, stack):
@@ -157,6 +167,50 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(make_stack):
         assert api.get(url).json()["sha256"] == hashlib.sha256(data).hexdigest()
 
 
+def test_bytes_of_a_sender_that_pauses_are_kept_all_the_same(api):
+    data = noise_png(400)
+    url = start(api, data).headers["location"]
+    with paused(api, url, data[:90_000]):
+        while offset_of(api, url) < 90_000:
+            time.sleep(0.5)
+    assert patch(api, url, data[90_000:], 90_000).status_code == 204
+
+
+def test_a_stopping_server_keeps_what_has_come(make_stack):
+    running = make_stack(drain_s=0)
+    data = noise_png(400)
+    with httpx.Client(base_url=running.edge_url, headers=running.headers(), timeout=60) as api:
+        urls = [start(api, data).headers["location"] for _ in range(4)]
+        with contextlib.ExitStack() as stack:
+            for url in urls:
+                stack.enter_context(paused(api, url, data[:90_000]))
+            time.sleep(1)
+            stopping = psutil.Process(replica_of(running))
+            stopping.terminate()
+            psutil.wait_procs([stopping], 30)
+        while api.head(urls[0], headers=TUS).status_code != 200:
+            time.sleep(0.1)
+        assert [offset_of(api, url) for url in urls] == [90_000] * 4
+
+
+def test_a_store_that_stands_still_loses_nothing(make_stack):
+    running = make_stack()
+    data = noise_png(800)
+    with httpx.Client(base_url=running.edge_url, headers=running.headers(), timeout=60) as api:
+        url = start(api, data).headers["location"]
+        assert patch(api, url, data[:500_000], 0).status_code == 204
+        os.kill(valkey_of(running), signal.SIGSTOP)
+        try:
+            with paused(api, url, data[500_000:], 500_000, rest=True):
+                time.sleep(4)
+        finally:
+            os.kill(valkey_of(running), signal.SIGCONT)
+        offset = offset_of(api, url)
+        if offset < len(data):
+            assert patch(api, url, data[offset:], offset).status_code == 204
+        assert api.get(url).json()["sha256"] == hashlib.sha256(data).hexdigest()
+
+
 def test_bytes_that_do_not_follow_are_refused(api):
     url = start(api).headers["location"]
     assert error_code(patch(api, url, b"x", 5)) == (409, "upload.offset_conflict")
@@ -197,7 +251,9 @@ def test_what_is_no_image_is_refused_and_leaves_nothing(api, stack, data, header
     [
         ({"upload-length": "999999999999"}, (413, "upload.too_large")),
         ({"upload-length": "0"}, (400, "image.source_required")),
-        ({"upload-length": "-1"}, (411, "upload.length_required")),
+        ({"upload-length": "-1"}, (400, "param.invalid")),
+        ({"upload-length": "many"}, (400, "param.invalid")),
+        ({"upload-metadata": told(filetype="text/html")}, (415, "media.unsupported")),
         ({"upload-metadata": "filename !"}, (400, "param.invalid")),
         ({"upload-metadata": "a" * 4000}, (400, "param.invalid")),
         ({"content-md5": "!"}, (400, "image.base64_invalid")),

@@ -119,3 +119,23 @@ def test_a_presigned_link_under_a_key_leads_to_the_same_place(api):
     assert put(again).is_success
     assert put(first).status_code in (409, 412)
     assert infer(api, first["storage_id"]).json()["classes"][0]["id"] == "star"
+
+
+def test_a_deleted_presigned_upload_leaves_no_image_and_its_link_takes_none(api, running, bucket):
+    kept = sizes(bucket, running[1])
+    used, unused = presign(api).json(), presign(api).json()
+    assert put(used).is_success
+    assert infer(api, used["storage_id"]).status_code == 200
+    for link in (used, unused):
+        if link is used or running[1] == "direct":
+            assert api.delete(f"/v1/uploads/{link['storage_id']}").status_code == 204
+        assert error_code(infer(api, link["storage_id"])) == (404, "upload.not_found")
+    assert sum(sizes(bucket, running[1])) == sum(kept)
+    if running[1] == "direct":
+        assert (put(used).status_code, put(unused).status_code) == (412, 412)
+
+
+def sizes(bucket, prefix):
+    """Returns the bytes of every object."""
+    listed = bucket.request("GET", **{"list-type": "2", "prefix": prefix}).text
+    return [int(part.partition("</Size>")[0]) for part in listed.split("<Size>")[1:]]

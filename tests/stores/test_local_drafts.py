@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,34 @@ async def test_a_draft_is_an_object_once_it_is_committed(
     await given_up.discard()
     await given_up.discard()
     assert len(files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+async def test_a_disk_that_fails_while_bytes_come_fails_the_draft(
+    objects: LocalObjects, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    draft = await objects.draft("acme", content_type=PNG, expires_at=clock.now() + 10)
+    await draft.write(bytes(40 << 20))
+    assert await reason_of(draft.commit()) is Reason.UPSTREAM_FAILED
+    await draft.discard()
+    assert files(tmp_path) == []
+    assert not list((tmp_path / "objects" / "drafts").iterdir())
+
+
+async def test_a_caller_canceled_while_the_disk_is_slow_leaves_nothing(
+    objects: LocalObjects, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fdatasync", lambda _: time.sleep(0.3))
+    draft = await objects.draft("acme", content_type=PNG, expires_at=clock.now() + 10)
+    await draft.write(bytes(40 << 20))
+    committing = asyncio.create_task(draft.commit())
+    await asyncio.sleep(0.05)
+    committing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+    await draft.discard()
+    assert not list((tmp_path / "objects" / "drafts").iterdir())

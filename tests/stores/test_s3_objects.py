@@ -89,11 +89,12 @@ async def test_a_draft_appears_whole_when_it_is_committed(store, settings, serve
     assert max(sizes, default=0) <= 1 << 20
 
 
-async def test_a_draft_that_is_given_up_never_appears(store, settings, server):
+async def test_a_draft_that_is_given_up_leaves_nothing(store, settings, server):
     draft = await store.draft("a", content_type="image/tiff", expires_at=later())
     await draft.write(bytes(20_000_000))
     await draft.discard()
     assert server.keys(settings.prefix) == []
+    assert "<UploadId>" not in server.request("GET", uploads="", prefix=settings.prefix).text
     with pytest.raises(RuntimeError):
         await draft.commit()
 
@@ -124,6 +125,12 @@ async def test_parts_of_drafts_go_after_a_day(server, settings, store, monkeypat
     monkeypatch.setattr("camserve_server.stores.s3_uploads._LIFETIME_S", 0.0)
     await store.remove_expired()
     assert parts() == 0
+    wrong = dataclasses.replace(settings, credentials=Credentials(CREDENTIALS.key_id, "wrong"))
+    with pytest.raises(ApiError) as failed:
+        await S3Objects(wrong, budget=ByteBudget(64 << 20), clock=CLOCK)._unfinished.remove()
+    # Its address is signed, and causes are logged.
+    assert "403" in repr(failed.value.__cause__)
+    assert "http" not in repr(failed.value.__cause__)
 
 
 async def test_another_tenant_and_an_unknown_id_find_nothing(store):

@@ -30,5 +30,17 @@ async def completed(work: Coroutine[Any, Any, None]) -> None:
     """Runs work to its end, even where the caller is canceled again while it cleans up."""
     task = asyncio.create_task(work)
     _to_complete.add(task)
-    task.add_done_callback(_to_complete.discard)
+    task.add_done_callback(_done)
     await asyncio.shield(task)
+
+
+async def all_completed(within_s: float) -> None:
+    """Waits for what `completed` runs on for callers that have left."""
+    if _to_complete:
+        await asyncio.wait(_to_complete, timeout=within_s)
+
+
+def _done(task: asyncio.Task[None]) -> None:
+    _to_complete.discard(task)
+    if not task.cancelled():
+        task.exception()  # it is the caller who raises it, and the caller may have left

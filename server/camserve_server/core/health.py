@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from camserve_server.base.clock import Clock
+
+# A part that takes longer to say how it is does not work.
+_PATIENCE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,5 +38,14 @@ class Health:
 
     async def report(self) -> Report:
         """Returns the state of every part."""
-        components = {name: await probe() for name, probe in self._probes.items()}
+        works = await asyncio.gather(*(_works(probe) for probe in self._probes.values()))
+        components = dict(zip(self._probes, works, strict=True))
         return Report(components, self._version, self._clock.monotonic() - self._started)
+
+
+async def _works(probe: Callable[[], Awaitable[bool]]) -> bool:
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await probe()
+    except TimeoutError:
+        return False

@@ -17,6 +17,8 @@ from camserve_server.stores.objects import ObjectStore, read_whole
 _IN_STORE_BYTES = 32 * 1024
 _OBJECT_SLACK_S = 3600.0
 _RELEASE_PAUSE_S = 1.0
+# More calls than that which failed with the store do not wait for it: their keys are free when the lease ends.
+_MOST_RELEASES = 256
 _HERE, _OBJECT = b"\x00", b"\x01"
 
 
@@ -105,11 +107,14 @@ class Idempotency:
 
     async def _free(self, hold: Hold, *, forget: bool) -> None:
         """Tries as long as the lease may last: the store may be back before."""
-        for _ in range(round(self._lease_s / _RELEASE_PAUSE_S)):
+        over_at = self._clock.monotonic() + self._lease_s
+        while self._clock.monotonic() < over_at:
             try:
                 await self._keys.release(hold, forget=forget)
                 return
             except ApiError:
+                if len(self._releases) > _MOST_RELEASES:
+                    return
                 await asyncio.sleep(_RELEASE_PAUSE_S)
 
     async def _stored(self, tenant: str, answer: bytes) -> bytes:

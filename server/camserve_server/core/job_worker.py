@@ -115,9 +115,7 @@ class JobWorker:
         left = list(self._running)
         await ended([running.task for running in left if running.task])
         await ended([renew, record])
-        for running in left:
-            with contextlib.suppress(ApiError):
-                await self._queue.release(running.claim)
+        await asyncio.gather(*(self._queue.release(running.claim) for running in left), return_exceptions=True)
         self._running.clear()
 
     async def _take(self) -> None:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+
+import structlog
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import derived_id, new_id
 from camserve_server.base.tasks import completed, ended
-from camserve_server.core.incoming import HEAD_BYTES, media_type_of
+from camserve_server.core.appending import Appending
 from camserve_server.core.uploads import UploadService, is_storage_id
 from camserve_server.engine.buffers import ByteBudget
-from camserve_server.stores.objects import Draft, ObjectStore, discard
+from camserve_server.stores.objects import DirectLinks, ObjectStore, discard
 from camserve_server.stores.pending_uploads import Declaration, PendingUpload, PendingUploads
 from camserve_server.stores.uploads import UploadRecord
 
+_log = structlog.get_logger("uploads")
+
 _KEPT_S = 24 * 3600.0
-# What a crash of the server costs a sender at most: so many bytes, and of a slow one so much time.
-_PART_BYTES = 16 * 1024 * 1024
-_PART_S = 10.0
-# One way to a thread and back for so much.
-_PIECE_BYTES = 1024 * 1024
-_PART_TYPE = "application/octet-stream"
+# Of one tenant, so that it takes no more than its share of connections and memory.
+_MOST_COMING = 32
+_PARTS_WAIT_S = 1.0
+_LOOK_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,13 @@ class ResumableUploads:
     """
 
     def __init__(
-        self, pending: PendingUploads, uploads: UploadService, objects: ObjectStore, budget: ByteBudget, clock: Clock
+        self,
+        pending: PendingUploads,
+        uploads: UploadService,
+        objects: ObjectStore,
+        direct: DirectLinks | None,
+        budget: ByteBudget,
+        clock: Clock,
     ) -> None:
         self._pending = pending
         self._budget = budget
@@ -56,11 +64,22 @@ class ResumableUploads:
         self._objects = objects
         self._clock = clock
         uploads.on_missing = self._settled
+        self._direct = direct
         self._finishing: dict[tuple[str, str], asyncio.Task[UploadRecord]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._coming: Counter[str] = Counter()
 
-    async def close(self) -> None:
-        """Gives up images that are being made of their parts; whoever asks next makes them."""
+    async def close(self, within_s: float) -> None:
+        """Waits for canceled callers, whose bytes are being kept, and gives up images that are being made of parts.
+
+        Whoever asks next makes them.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self._coming:
+                    await asyncio.sleep(_LOOK_S)
         await ended(self._finishing.values())
+        await ended(self._leaving)
 
     async def start(self, tenant: str, declared: Declaration, *, nonce: str | None = None) -> Progress:
         """Begins an upload; under a nonce a second time is the first one again."""
@@ -84,21 +103,42 @@ class ResumableUploads:
             record = await self._finished(tenant, storage_id, pending)
         return Progress(storage_id, record.size_bytes, record.size_bytes, record.expires_ms, record)
 
-    async def appending(self, tenant: str, storage_id: str, offset: int) -> Appending:
-        """Returns what takes the bytes from `offset` on; raises ApiError(UPLOAD_OFFSET_CONFLICT) if others are next."""
+    @contextlib.asynccontextmanager
+    async def appending(self, tenant: str, storage_id: str, offset: int) -> AsyncIterator[Appending]:
+        """Gives what takes the bytes from `offset` on.
+
+        Raises ApiError: UPLOAD_OFFSET_CONFLICT if others are next, SERVICE_OVERLOADED when too many of the tenant's
+        uploads come at once.
+        """
         pending = await self._find(tenant, storage_id)
         if pending is None:
             record = await self._uploads.get(tenant, storage_id)
             raise ApiError(Reason.UPLOAD_OFFSET_CONFLICT, offset=record.size_bytes)
+        if pending.declared.staged:
+            raise ApiError(Reason.UPLOAD_NOT_FOUND)
         if offset != pending.offset:
             raise ApiError(Reason.UPLOAD_OFFSET_CONFLICT, offset=pending.offset)
-        return Appending(self._pending, self._objects, self._budget, self._clock, tenant, storage_id, pending)
+        if self._coming[tenant] >= _MOST_COMING:
+            raise ApiError(Reason.SERVICE_OVERLOADED)
+        self._coming[tenant] += 1
+        try:
+            async with Appending(
+                self._pending, self._objects, self._budget, self._clock, tenant, storage_id, pending
+            ) as appending:
+                yield appending
+        finally:
+            self._coming[tenant] -= 1
+            if not self._coming[tenant]:
+                del self._coming[tenant]
 
     async def delete(self, tenant: str, storage_id: str) -> None:
         """Removes an upload, complete or not; raises ApiError(UPLOAD_NOT_FOUND)."""
         pending = await self._find(tenant, storage_id)
         if pending:
-            await self._forget(tenant, storage_id, pending)
+            parts = await self._pending.parts(tenant, storage_id)
+            # In this order a crash in between leaves parts that nobody knows, which go when they expire.
+            await self._pending.delete(tenant, storage_id)
+            await self._done_with(tenant, pending, parts)
         if making := self._finishing.get((tenant, storage_id)):
             await asyncio.wait([making])
         if await self._uploads.find(tenant, storage_id):
@@ -129,169 +169,59 @@ class ResumableUploads:
             done.exception()  # it is whoever waits who raises it, and nobody may
 
     async def _finish(self, tenant: str, storage_id: str, pending: PendingUpload) -> UploadRecord:
+        parts = await self._pending.parts(tenant, storage_id)
         try:
-            record = await self._made(tenant, storage_id, pending)
+            record = await self._made(tenant, storage_id, pending.declared, parts)
         except ApiError as error:
             known = await self._uploads.find(tenant, storage_id)
             if known is None:
                 if error.reason is Reason.OBJECT_NOT_FOUND:
-                    # Removed meanwhile; what is staged has not come.
-                    raise ApiError(Reason.UPLOAD_NOT_FOUND) from None
+                    # What is staged has not come; a part is gone only if the upload is.
+                    gone = pending.declared.staged or await self._find(tenant, storage_id) is None
+                    raise ApiError(Reason.UPLOAD_NOT_FOUND if gone else Reason.UPSTREAM_FAILED) from None
                 if error.entry.status < 500:
-                    await self._refuse(tenant, storage_id, pending)
+                    await self._refuse(tenant, storage_id, pending, parts)
                 raise
             record = known  # another process has made the image meanwhile
-        with contextlib.suppress(ApiError):
-            await self._pending.delete(tenant, storage_id)
-            # What was staged stays: while it is there its link takes nothing else.
-            await discard(self._objects, tenant, () if pending.declared.staged else pending.parts)
+        await self._done_with(tenant, pending, parts)
         return record
 
-    async def _made(self, tenant: str, storage_id: str, pending: PendingUpload) -> UploadRecord:
-        declared = pending.declared
+    async def _made(self, tenant: str, storage_id: str, declared: Declaration, parts: Sequence[str]) -> UploadRecord:
         incoming = self._uploads.incoming(
             tenant, declared.media_type, declared.file_name, has_md5=declared.md5 is not None
         )
         try:
-            for part in pending.parts:
+            for part in parts:
                 async with await self._objects.open(tenant, part) as stored:
                     async for chunk in stored.read(0, stored.size_bytes):
                         await incoming.append(chunk)
             if incoming.size != declared.size_bytes:
                 raise ApiError(Reason.PARAM_INVALID, "The upload has other bytes than it declared.")
             await incoming.end()
-            return await self._uploads.keep(tenant, incoming, md5=declared.md5_bytes, storage_id=storage_id)
+            return await self._uploads.keep(
+                tenant, incoming, md5=declared.md5_bytes, storage_id=storage_id, pending=True
+            )
         finally:
             await completed(incoming.discard())
 
-    async def _refuse(self, tenant: str, storage_id: str, pending: PendingUpload) -> None:
+    async def _refuse(self, tenant: str, storage_id: str, pending: PendingUpload, parts: Sequence[str]) -> None:
         if pending.declared.staged:  # its link takes another one
-            await discard(self._objects, tenant, pending.parts)
+            await discard(self._objects, tenant, parts)
         else:
-            await self._forget(tenant, storage_id, pending)
+            await self._pending.delete(tenant, storage_id)
+            await self._done_with(tenant, pending, parts)
 
-    async def _forget(self, tenant: str, storage_id: str, pending: PendingUpload) -> None:
-        # In this order a crash in between leaves parts that nobody knows, which go when they expire.
-        await self._pending.delete(tenant, storage_id)
-        await discard(self._objects, tenant, pending.parts)
+    async def _done_with(self, tenant: str, pending: PendingUpload, parts: Sequence[str]) -> None:
+        """Removes parts, many of them after the caller has its answer; where that fails they go when they expire."""
+        work = discard(self._objects, tenant, parts)
+        if pending.declared.staged and self._direct:
+            work = self._direct.spend(tenant, parts[0], keep_until=pending.expires_ms / 1000)
+        task = asyncio.create_task(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._left)
+        await asyncio.wait([task], timeout=_PARTS_WAIT_S)
 
-
-class Appending:
-    """Takes bytes and keeps them part by part; leaving it keeps what has come, also when its caller is canceled."""
-
-    def __init__(
-        self,
-        uploads: PendingUploads,
-        objects: ObjectStore,
-        budget: ByteBudget,
-        clock: Clock,
-        tenant: str,
-        storage_id: str,
-        pending: PendingUpload,
-    ) -> None:
-        self._uploads = uploads
-        self._objects = objects
-        self._budget = budget
-        self._clock = clock
-        self._tenant = tenant
-        self._storage_id = storage_id
-        self._pending = pending
-        self._offset = pending.offset
-        self._waiting = bytearray()
-        self._draft: Draft | None = None
-        self._draft_bytes = 0
-        self._draft_since = 0.0
-
-    async def append(self, data: bytes) -> None:
-        """Adds bytes.
-
-        Raises ApiError: PARAM_INVALID for more than were declared, UPLOAD_OFFSET_CONFLICT when another caller was
-        faster, and as media_type_of once the first bytes tell what it is.
-        """
-        come = self._offset + self._draft_bytes + len(self._waiting) + len(data)
-        if come > self._pending.declared.size_bytes:
-            raise ApiError(Reason.PARAM_INVALID, "The upload has more bytes than it declared.")
-        if not self._draft and not self._waiting:
-            self._draft_since = self._clock.monotonic()
-        begins = self._offset == 0 and not self._draft
-        self._waiting += data
-        if begins and len(self._waiting) >= HEAD_BYTES:
-            await self._check_head()
-        late = self._clock.monotonic() - self._draft_since >= _PART_S
-        if len(self._waiting) >= _PIECE_BYTES or late:
-            await self._write()
-            if self._draft_bytes >= _PART_BYTES or late:
-                await self._keep()
-
-    async def __aenter__(self) -> Self:
-        """Returns the object itself; raises ApiError(SERVICE_OVERLOADED) when there is no memory for its bytes."""
-        if not self._budget.try_take(_PIECE_BYTES):
-            raise ApiError(Reason.SERVICE_OVERLOADED)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Keeps what has come; after an error of ours, gives up what was not kept by then."""
-        try:
-            await self._leave(error)
-        finally:
-            self._budget.give(_PIECE_BYTES)
-
-    async def _leave(self, error: BaseException | None) -> None:
-        if error is None:
-            await completed(self._end())
-        elif isinstance(error, ApiError):
-            await completed(self._discard())
-        else:
-            # Nobody is there to hear of a failure: what was not kept is sent again.
-            with contextlib.suppress(ApiError):
-                await completed(self._end())
-
-    async def _check_head(self) -> None:
-        declared = self._pending.declared
-        try:
-            media_type_of(self._waiting[:HEAD_BYTES], declared.media_type, declared.file_name)
-        except ApiError:
-            # As any image that is refused it is gone.
-            await self._uploads.delete(self._tenant, self._storage_id)
-            raise
-
-    async def _end(self) -> None:
-        try:
-            if self._waiting:
-                await self._write()
-            if self._draft:
-                await self._keep()
-        finally:
-            await self._discard()
-
-    async def _write(self) -> None:
-        if self._draft is None:
-            self._draft = await self._objects.draft(
-                self._tenant, content_type=_PART_TYPE, expires_at=self._pending.expires_ms / 1000
-            )
-        piece, self._waiting = self._waiting, bytearray()
-        await self._draft.write(piece)
-        self._draft_bytes += len(piece)
-
-    async def _keep(self) -> None:
-        """Makes the draft a part, once it is on the disk."""
-        draft, size_bytes = self._draft, self._draft_bytes
-        if draft is None:
-            return
-        await draft.commit()
-        try:
-            await self._objects.sync(self._tenant, [draft.object_id])
-            self._offset = await self._uploads.append(
-                self._tenant, self._storage_id, self._offset, draft.object_id, size_bytes
-            )
-        except ApiError:
-            await discard(self._objects, self._tenant, [draft.object_id])
-            raise
-        finally:
-            self._draft, self._draft_bytes = None, 0
-
-    async def _discard(self) -> None:
-        if self._draft:
-            await self._draft.discard()
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._leaving.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.warning("parts stay until they expire", cause=repr(error))

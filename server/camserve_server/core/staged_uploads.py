@@ -29,17 +29,14 @@ class StagedUploads:
         storage_id = derived_id("img", nonce) if nonce else new_id("img")
         keep_until = self._clock.now() + _KEPT_S + self._link_s
         declared = Declaration(presigned.size_bytes, presigned.media_type, md5=presigned.md5, staged=True)
-        object_id = new_object_id(keep_until)
-        pending = await self._pending.stage(
-            tenant, storage_id, declared, object_id, expires_ms=round(keep_until * 1000)
+        object_id, expires_ms = await self._pending.stage(
+            tenant, storage_id, declared, new_object_id(keep_until), expires_ms=round(keep_until * 1000)
         )
         headers = {"Content-Length": str(presigned.size_bytes), "Content-Type": presigned.media_type}
         if presigned.md5:
             headers["Content-MD5"] = presigned.md5
         expires_at = self._expires_at()
-        url, bound = self._links.upload(
-            tenant, pending.parts[0], headers, keep_until=pending.expires_ms / 1000, expires_at=expires_at
-        )
+        url, bound = self._links.upload(tenant, object_id, headers, keep_until=expires_ms / 1000, expires_at=expires_at)
         return UploadLink(storage_id, url, expires_at, bound)
 
     def again(self, tenant: str, link: UploadLink) -> UploadLink:

@@ -110,10 +110,12 @@ class UploadService:
         md5: bytes | None,
         storage_id: str | None = None,
         nonce: str | None = None,
+        pending: bool = False,
     ) -> UploadRecord:
         """Keeps an image that has ended; under a nonce a second time is the first one again.
 
-        Raises ApiError as IncomingImage does, and RESOURCE_VERSION_CONFLICT when `storage_id` has its image already.
+        Raises ApiError as IncomingImage does, RESOURCE_VERSION_CONFLICT when `storage_id` has its image already, and
+        UPLOAD_NOT_FOUND when the image should be that of a `pending` upload which is gone.
         """
         probed = await incoming.check(md5)
         object_id = await incoming.commit()
@@ -129,10 +131,12 @@ class UploadService:
             created_ms=round(now * 1000),
             expires_ms=round((now + self._retention.seconds(tenant)) * 1000),
         )
-        kept = await self._uploads.create(tenant, record)
-        if kept.object_id != object_id:
+        kept = await self._uploads.create(tenant, record, pending=pending)
+        if kept is None or kept.object_id != object_id:
             with contextlib.suppress(ApiError):
                 await self._objects.delete(tenant, object_id)
+            if kept is None:
+                raise ApiError(Reason.UPLOAD_NOT_FOUND)
             if storage_id:
                 raise ApiError(Reason.RESOURCE_VERSION_CONFLICT)
         return kept

@@ -225,7 +225,7 @@ class ImagingPool:
             if lost.late and not harmless:
                 raise
         structlog.get_logger("imaging").warning("a worker was lost; another does its work", work=message["operation"])
-        return await self._call(message, fds)
+        return await self._call(message, fds, background=background)
 
     async def _call(self, message: dict[str, Any], fds: Sequence[int], *, background: str | None = None) -> Answer:
         """Ask an idle worker, and the next one when that has ended before it saw the request."""

@@ -38,12 +38,11 @@ def offset(call: Call, first: pb.AppendUploadRequest) -> int:
     return told
 
 
-def metadata(call: Call) -> str | None:
-    """Returns what the caller wants to hear again of its upload; raises ApiError(PARAM_INVALID) for too much."""
-    told = call.metadata.get("upload-metadata")
-    if told is not None and (len(told) > _LONGEST_METADATA or not told.isprintable() or not told.isascii()):
+def metadata(text: str) -> str:
+    """Returns what a caller wants to hear again of its upload; raises ApiError(PARAM_INVALID) for what is no header."""
+    if len(text) > _LONGEST_METADATA or not text.isprintable() or not text.isascii():
         raise ApiError(Reason.PARAM_INVALID, f"Upload-Metadata takes up to {_LONGEST_METADATA} ASCII characters.")
-    return told
+    return text
 
 
 def answer(call: Call, progress: Progress) -> None:
@@ -70,10 +69,14 @@ def protocol(call: Call, limit_bytes: int) -> None:
 
 def _fill(call: Call, request: pb.StartUploadRequest) -> None:
     """Sets what the headers say and the message does not, so that rules and fingerprints count it too."""
-    length = _count(call.metadata.get("upload-length"))
-    if length is not None and not request.HasField("size_bytes"):
+    if "upload-length" in call.metadata:
+        length = _count(call.metadata["upload-length"])
+        if length is None or (request.HasField("size_bytes") and request.size_bytes != length):
+            raise ApiError(Reason.PARAM_INVALID, "The header Upload-Length is no count, or another than size_bytes.")
         request.size_bytes = length
-    told = _pairs(metadata(call) or "")
+    if "upload-metadata" in call.metadata:
+        request.metadata = metadata(call.metadata["upload-metadata"])
+    told = _pairs(request.metadata)
     if "filetype" in told and not request.HasField("media_type"):
         request.media_type = told["filetype"]
     if "filename" in told and not request.HasField("file_name"):

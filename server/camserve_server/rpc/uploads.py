@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,6 +21,9 @@ from camserve_server.rpc.options import parse_md5
 from camserve_server.rpc.receiving import Declared, Received, check_size, receive
 from camserve_server.stores.pending_uploads import Declaration
 from camserve_server.stores.uploads import Presigned, UploadRecord
+
+# What an upload may be said to be before its first bytes tell; nothing said is any of them.
+_MEDIA_TYPE = re.compile(r"(image/[A-Za-z0-9.+-]+|application/octet-stream)?")
 
 
 class UploadServicer:
@@ -95,12 +99,14 @@ class UploadServicer:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
         check_size(request.size_bytes, self._limit_bytes)
         parse_md5(request.content_md5)
+        if not _MEDIA_TYPE.fullmatch(request.media_type):
+            raise ApiError(Reason.MEDIA_UNSUPPORTED)
         declared = Declaration(
             request.size_bytes,
             request.media_type or None,
             request.file_name or None,
             request.content_md5 or None,
-            tus.metadata(call),
+            tus.metadata(request.metadata) or None,
         )
         progress = await self._resumable.start(call.identity.tenant, declared, nonce=call.nonce)
         call.http_code = 201
@@ -119,7 +125,7 @@ class UploadServicer:
         first = await anext(requests, None)
         if first is None:
             raise ApiError(Reason.PARAM_INVALID, "The first message names the upload and the offset.")
-        async with await self._resumable.appending(tenant, first.storage_id, tus.offset(call, first)) as appending:
+        async with self._resumable.appending(tenant, first.storage_id, tus.offset(call, first)) as appending:
             await appending.append(first.body.data)
             async for message in requests:
                 await appending.append(message.body.data)

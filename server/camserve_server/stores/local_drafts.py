@@ -123,11 +123,13 @@ class LocalDraft:
 
     async def discard(self) -> None:
         """Removes the file unless it was committed."""
-        with contextlib.suppress(ApiError):
-            await self._flushed()
-        await self._in_thread(self._file.discard)
+        try:
+            with contextlib.suppress(ApiError):
+                await self._flushed()
+        finally:
+            await self._in_thread(self._file.discard)
 
     async def _flushed(self) -> None:
         """Waits for the disk, which tells of a failure once."""
         if self._flushing:
-            await self._flushing
+            await asyncio.shield(self._flushing)

@@ -127,6 +127,9 @@ class DirectLinks(Protocol):
         `headers` are those that say what the bytes must be: length, type and MD5.
         """
 
+    async def spend(self, tenant: str, object_id: str, *, keep_until: float) -> None:
+        """Puts nothing in the place of what came by a link, or would come, so that the link takes nothing more."""
+
     def upload_again(self, tenant: str, object_id: str, headers: Mapping[str, str], *, expires_at: float) -> str:
         """Returns such a link again, to the same object with the same headers."""
 

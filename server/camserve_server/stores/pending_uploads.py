@@ -18,7 +18,9 @@ from camserve_server.stores.scripts import Script
 from camserve_server.stores.sealing import Sealer
 
 _APPEND = Script("upload_append")
-_GONE, _ELSEWHERE = -1, -2
+_GONE, _ELSEWHERE, _TOO_MANY = -1, -2, -3
+# More than a sender needs that is cut off every ten seconds for a day.
+MOST_PARTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,10 @@ class Declaration:
 
 @dataclass(frozen=True, slots=True)
 class PendingUpload:
-    """An upload of which `offset` bytes have come; the objects `parts` hold them, in order."""
+    """An upload of which `offset` bytes have come."""
 
     declared: Declaration
     offset: int
-    parts: tuple[str, ...]
     expires_ms: int
 
     @property
@@ -80,48 +81,51 @@ class PendingUploads:
 
     async def stage(
         self, tenant: str, storage_id: str, declared: Declaration, object_id: str, *, expires_ms: int
-    ) -> PendingUpload:
-        """Notes an upload whose bytes come to one object at once; returns it, or the one that began before."""
+    ) -> tuple[str, int]:
+        """Notes an upload whose bytes come to one object at once.
+
+        Returns the object and when it expires, or those of the upload of this id that began before.
+        """
         await self.begin(tenant, storage_id, declared, expires_ms=expires_ms)
         with contextlib.suppress(ApiError):
             await self.append(tenant, storage_id, 0, object_id, declared.size_bytes)
-        pending = await self.get(tenant, storage_id)
-        if pending is None or not pending.parts:
+        pending, parts = await self.get(tenant, storage_id), await self.parts(tenant, storage_id)
+        if pending is None or not parts:
             raise ApiError(Reason.STORE_UNAVAILABLE)
-        return pending
+        return parts[0], pending.expires_ms
 
     async def get(self, tenant: str, storage_id: str) -> PendingUpload | None:
         """Returns an upload that has begun and is not finished, None when the tenant has none of that id."""
         place = keys.pending_upload(tenant, storage_id)
         with unavailable_on_error():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hgetall(place)
-            pipe.lrange(keys.pending_parts(tenant, storage_id), 0, -1)
-            fields: dict[bytes, bytes]
-            fields, parts = await pipe.execute()
+            fields: Any = await self._redis.hgetall(place)
         if not fields:
             return None
         declared: dict[str, Any] = orjson.loads(self._sealer.open(fields[b"declared"], place))
-        return PendingUpload(
-            Declaration(**declared),
-            int(fields[b"offset"]),
-            tuple(text(part) for part in parts),
-            int(fields[b"expires_ms"]),
-        )
+        return PendingUpload(Declaration(**declared), int(fields[b"offset"]), int(fields[b"expires_ms"]))
+
+    async def parts(self, tenant: str, storage_id: str) -> tuple[str, ...]:
+        """Returns the objects that hold what has come, in order."""
+        with unavailable_on_error():
+            rows = await self._redis.lrange(keys.pending_parts(tenant, storage_id), 0, -1)
+        return tuple(text(row) for row in rows)
 
     async def append(self, tenant: str, storage_id: str, offset: int, object_id: str, size_bytes: int) -> int:
         """Adds the object that holds the bytes from `offset` on; returns the new offset. It is on the disk then.
 
-        Raises ApiError: UPLOAD_NOT_FOUND, UPLOAD_OFFSET_CONFLICT when the bytes that have come end elsewhere.
+        Raises ApiError: UPLOAD_NOT_FOUND, UPLOAD_OFFSET_CONFLICT when the bytes that have come end elsewhere,
+        PARAM_INVALID for too many pieces.
         """
         places = (keys.pending_upload(tenant, storage_id), keys.pending_parts(tenant, storage_id))
         pipe = self._redis.pipeline(transaction=False)
-        pipe.eval(_APPEND.source, 2, *places, offset, object_id, size_bytes)
+        pipe.eval(_APPEND.source, 2, *places, offset, object_id, size_bytes, MOST_PARTS)
         reply = int((await self._disk.execute(pipe))[0])
         if reply == _GONE:
             raise ApiError(Reason.UPLOAD_NOT_FOUND)
         if reply == _ELSEWHERE:
             raise ApiError(Reason.UPLOAD_OFFSET_CONFLICT)
+        if reply == _TOO_MANY:
+            raise ApiError(Reason.PARAM_INVALID, f"An upload comes in {MOST_PARTS:,} pieces at most.")
         return reply
 
     async def delete(self, tenant: str, storage_id: str) -> None:

@@ -96,14 +96,15 @@ class S3Objects:
         if not self._budget.try_take(_DRAFT_BYTES):
             raise ApiError(Reason.SERVICE_OVERLOADED)
         object_id = new_object_id(expires_at)
+        key = self._key(tenant, object_id)
         writer = obstore.open_writer_async(
             self._store,
-            self._key(tenant, object_id),
+            key,
             attributes=_attributes(content_type, expires_at),
             buffer_size=_PART_BYTES,
             max_concurrency=_PARTS_AT_ONCE,
         )
-        return S3Draft(object_id, writer, self._budget)
+        return S3Draft(object_id, key, writer, self._unfinished, self._budget)
 
     async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:
         """Has nothing to wait for: S3 answers when an object is durable."""
@@ -150,20 +151,25 @@ class S3Objects:
         """Has nothing to let go of: the library closes its connections when they are idle."""
 
     def _key(self, tenant: str, object_id: str) -> str:
-        hour, owner = place_of(tenant, object_id)
-        return f"{self._prefix}{hour}/{owner}/{object_id}"
+        return self._prefix + "/".join((*place_of(tenant, object_id), object_id))
 
 
 class S3Draft:
     """A Draft that is a multipart upload, or one request when it is small."""
 
-    def __init__(self, object_id: str, writer: Any, budget: Budget) -> None:
+    def __init__(
+        self, object_id: str, key: str, writer: Any, unfinished: UnfinishedUploads | None, budget: Budget
+    ) -> None:
         self.object_id = object_id
+        self._key = key
         self._writer: Any | None = writer
+        self._unfinished = unfinished
         self._budget = budget
+        self._size_bytes = 0
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends a part when one is full."""
+        self._size_bytes += len(data)
         with _failing():
             await self._opened().write(bytes(data))
 
@@ -171,18 +177,25 @@ class S3Draft:
         """Makes the object appear; it is durable then."""
         with _failing():
             await self._opened().close()
-        await self.discard()
+        self._let_go()
 
     async def discard(self) -> None:
-        """Lets go of its memory; parts of one that was not committed go with the janitor."""
-        if self._writer is not None:
-            self._writer = None
-            self._budget.give(_DRAFT_BYTES)
+        """Ends the upload unless it was committed; where that fails its parts go with the janitor."""
+        if self._writer is None:
+            return
+        self._let_go()
+        if self._unfinished and self._size_bytes >= _PART_BYTES:
+            with contextlib.suppress(ApiError):
+                await self._unfinished.end(self._key)
 
     def _opened(self) -> Any:
         if self._writer is None:
             raise RuntimeError("the draft was committed or given up")
         return self._writer
+
+    def _let_go(self) -> None:
+        self._writer = None
+        self._budget.give(_DRAFT_BYTES)
 
 
 class S3Object:
@@ -234,6 +247,7 @@ class S3Links:
         self._prefix = f"{settings.prefix}/" if settings.prefix else ""
         self._credentials = credentials
         self._clock = clock
+        self._store = _bucket(settings)
 
     def download(self, tenant: str, object_id: str, *, expires_at: float) -> str:
         """Returns a link to read an object by."""
@@ -251,6 +265,16 @@ class S3Links:
             bound["x-amz-server-side-encryption-aws-kms-key-id"] = self._settings.kms_key_id
         return self.upload_again(tenant, object_id, bound, expires_at=expires_at), bound
 
+    async def spend(self, tenant: str, object_id: str, *, keep_until: float) -> None:
+        """Puts an empty object in the place of another."""
+        with _failing():
+            await obstore.put_async(
+                self._store,
+                self._key(tenant, object_id),
+                b"",
+                attributes=_attributes("application/octet-stream", keep_until),
+            )
+
     def upload_again(self, tenant: str, object_id: str, headers: Mapping[str, str], *, expires_at: float) -> str:
         """Returns such a link with the same headers."""
         return self._signed("PUT", tenant, object_id, expires_at, headers=headers)
@@ -265,11 +289,10 @@ class S3Links:
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> str:
-        hour, owner = place_of(tenant, object_id)
         now = self._clock.now()
         return presigned(
             method,
-            f"{self._url}/{self._prefix}{hour}/{owner}/{object_id}",
+            f"{self._url}/{self._key(tenant, object_id)}",
             self._credentials,
             region=self._settings.region,
             now=now,
@@ -277,6 +300,9 @@ class S3Links:
             headers=headers,
             query=query,
         )
+
+    def _key(self, tenant: str, object_id: str) -> str:
+        return self._prefix + "/".join((*place_of(tenant, object_id), object_id))
 
 
 def _bucket(settings: S3Settings) -> S3Store:

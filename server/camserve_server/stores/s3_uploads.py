@@ -31,22 +31,31 @@ class UnfinishedUploads:
 
     async def remove(self) -> int:
         """Returns how many were ended; raises ApiError(UPSTREAM_FAILED)."""
+        return await self._end(self._prefix, _LIFETIME_S)
+
+    async def end(self, key: str) -> None:
+        """Ends the uploads of one object; raises ApiError(UPSTREAM_FAILED)."""
+        await self._end(key, 0.0)
+
+    async def _end(self, prefix: str, lifetime_s: float) -> int:
+        ended = 0
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-        removed = 0
         try:
             async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
-                async for key, upload_id, begun_at in self._uploads(session):
-                    if begun_at + _LIFETIME_S <= self._clock.now():
+                async for key, upload_id, begun_at in self._uploads(session, prefix):
+                    if begun_at + lifetime_s <= self._clock.now():
                         async with session.delete(self._url("DELETE", f"/{key}", uploadId=upload_id)) as answer:
                             answer.raise_for_status()
-                        removed += 1
+                        ended += 1
         except (TimeoutError, aiohttp.ClientError, ElementTree.ParseError, ValueError) as error:
-            raise ApiError(Reason.UPSTREAM_FAILED) from error
-        return removed
+            # Of the error itself only this: it holds a signed address.
+            told = f"unfinished uploads: {type(error).__name__} {getattr(error, 'status', '')}"
+            raise ApiError(Reason.UPSTREAM_FAILED) from OSError(told)
+        return ended
 
-    async def _uploads(self, session: aiohttp.ClientSession) -> AsyncIterator[tuple[str, str, float]]:
+    async def _uploads(self, session: aiohttp.ClientSession, prefix: str) -> AsyncIterator[tuple[str, str, float]]:
         """Yields key, upload id and begin (unix seconds) of every upload that is not finished."""
-        place = {"uploads": "", "prefix": self._prefix}
+        place = {"uploads": "", "prefix": prefix}
         while True:
             async with session.get(self._url("GET", "", **place)) as answer:
                 answer.raise_for_status()
@@ -54,12 +63,10 @@ class UnfinishedUploads:
             for upload in listed.iterfind("{*}Upload"):
                 begun = datetime.fromisoformat(_text(upload, "Initiated"))
                 yield _text(upload, "Key"), _text(upload, "UploadId"), begun.timestamp()
-            if _text(listed, "IsTruncated") != "true":
+            marker = _text(listed, "NextKeyMarker")
+            if _text(listed, "IsTruncated") != "true" or not marker:
                 return
-            place |= {
-                "key-marker": _text(listed, "NextKeyMarker"),
-                "upload-id-marker": _text(listed, "NextUploadIdMarker"),
-            }
+            place |= {"key-marker": marker, "upload-id-marker": _text(listed, "NextUploadIdMarker")}
 
     def _url(self, method: str, path: str, **query: str) -> URL:
         url = presigned(

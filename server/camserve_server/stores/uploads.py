@@ -11,6 +11,9 @@ from redis.asyncio import Redis
 from camserve_server.stores import keys
 from camserve_server.stores.durability import Disk
 from camserve_server.stores.redis import unavailable_on_error
+from camserve_server.stores.scripts import Script
+
+_KEEP = Script("upload_keep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,21 @@ class Uploads:
         self._redis = redis
         self._disk = disk
 
-    async def create(self, tenant: str, record: UploadRecord) -> UploadRecord:
-        """Records an upload once: returns the one that has the id, which is another when it came before."""
-        place = keys.upload(tenant, record.storage_id)
+    async def create(self, tenant: str, record: UploadRecord, *, pending: bool = False) -> UploadRecord | None:
+        """Records an upload once: returns the one that has the id, which is another when it came before.
+
+        What came piece by piece under the id is ended in the same step; with `pending` there must be such a one, else
+        nothing is recorded and None returned.
+        """
+        places = (
+            keys.upload(tenant, record.storage_id),
+            keys.pending_upload(tenant, record.storage_id),
+            keys.pending_parts(tenant, record.storage_id),
+        )
         pipe = self._redis.pipeline(transaction=False)
-        pipe.set(place, orjson.dumps(asdict(record)), nx=True, pxat=record.expires_ms)
-        pipe.get(place)
-        return UploadRecord(**orjson.loads((await self._disk.execute(pipe))[1]))
+        pipe.eval(_KEEP.source, 3, *places, orjson.dumps(asdict(record)), record.expires_ms, int(pending))
+        (stored,) = await self._disk.execute(pipe)
+        return UploadRecord(**orjson.loads(stored)) if stored else None
 
     async def get(self, tenant: str, storage_id: str) -> UploadRecord | None:
         """Returns an upload, None when the tenant has none of that id."""

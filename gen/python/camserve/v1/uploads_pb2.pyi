@@ -224,6 +224,7 @@ class StartUploadRequest(_message.Message):
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     FILE_NAME_FIELD_NUMBER: _builtins.int
     CONTENT_MD5_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Declares the bytes of the whole image, over REST also as the header `Upload-Length`. Without: `upload.length_required`."""
     media_type: _builtins.str
@@ -234,6 +235,10 @@ class StartUploadRequest(_message.Message):
     """Declares the MD5 of the whole image, base64 of 16 bytes, over REST also as the header `Content-MD5`. Another image
     than that: `image.md5_mismatch`.
     """
+    metadata: _builtins.str
+    """Is given back with progress as the header `Upload-Metadata`, which over REST carries it: pairs of a key and a value in
+    base64, apart by commas.
+    """
     def __init__(
         self,
         *,
@@ -241,10 +246,11 @@ class StartUploadRequest(_message.Message):
         media_type: _builtins.str | None = ...,
         file_name: _builtins.str | None = ...,
         content_md5: _builtins.str | None = ...,
+        metadata: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5", "_file_name", b"_file_name", "_media_type", b"_media_type", "_size_bytes", b"_size_bytes", "content_md5", b"content_md5", "file_name", b"file_name", "media_type", b"media_type", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5", "_file_name", b"_file_name", "_media_type", b"_media_type", "_metadata", b"_metadata", "_size_bytes", b"_size_bytes", "content_md5", b"content_md5", "file_name", b"file_name", "media_type", b"media_type", "metadata", b"metadata", "size_bytes", b"size_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5", "_file_name", b"_file_name", "_media_type", b"_media_type", "_size_bytes", b"_size_bytes", "content_md5", b"content_md5", "file_name", b"file_name", "media_type", b"media_type", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5", "_file_name", b"_file_name", "_media_type", b"_media_type", "_metadata", b"_metadata", "_size_bytes", b"_size_bytes", "content_md5", b"content_md5", "file_name", b"file_name", "media_type", b"media_type", "metadata", b"metadata", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__content_md5: _TypeAlias = _typing.Literal["content_md5"]  # noqa: Y015
     _WhichOneofArgType__content_md5: _TypeAlias = _typing.Literal["_content_md5", b"_content_md5"]  # noqa: Y015
@@ -252,6 +258,8 @@ class StartUploadRequest(_message.Message):
     _WhichOneofArgType__file_name: _TypeAlias = _typing.Literal["_file_name", b"_file_name"]  # noqa: Y015
     _WhichOneofReturnType__media_type: _TypeAlias = _typing.Literal["media_type"]  # noqa: Y015
     _WhichOneofArgType__media_type: _TypeAlias = _typing.Literal["_media_type", b"_media_type"]  # noqa: Y015
+    _WhichOneofReturnType__metadata: _TypeAlias = _typing.Literal["metadata"]  # noqa: Y015
+    _WhichOneofArgType__metadata: _TypeAlias = _typing.Literal["_metadata", b"_metadata"]  # noqa: Y015
     _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
     _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
     @_typing.overload
@@ -260,6 +268,8 @@ class StartUploadRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__file_name) -> _WhichOneofReturnType__file_name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__media_type) -> _WhichOneofReturnType__media_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__metadata) -> _WhichOneofReturnType__metadata | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
 

@@ -34,8 +34,9 @@ async def errors(call: Call, proceed: Proceed) -> None:
         raise
     except grpc.aio.AbortError:
         raise
-    except grpc.aio.InternalError:
+    except grpc.aio.InternalError as error:
         # The caller left before its answer, and nobody is there to be told.
+        _log.debug("an answer could not be sent", cause=repr(error))
         call.code = Reason.CLIENT_CLOSED
         raise asyncio.CancelledError from None
     except Exception:
