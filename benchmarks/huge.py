@@ -64,7 +64,7 @@ def measure_huge(service: Service, folder: Path, *, quick: bool) -> HugeFindings
     """Sends each picture once, with a heatmap, and follows every process meanwhile; when quick only the JPEG."""
     answers, decoder, decoder_s = [], "", 0.0
     for picture in huge_pictures()[: 1 if quick else None]:
-        path = folder / "huge"
+        path = folder / "picture"
         picture.write(path)
         if not answers:
             decoder, decoder_s = fastest_shrink_s(path)
