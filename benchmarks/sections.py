@@ -304,14 +304,12 @@ def huge(place: Place, plan: Plan) -> Findings:
     print(table("16k x 16k pixels by multipart, with a heatmap, seconds", header, rows))
     print(f"\nThe fastest decoder of the JPEG, alone: {found.decoder}, {found.decoder_s:.2f} s")
     answered = sum(one.status == 200 for one in found.answers) / len(found.answers)
-    greatest = max(one.beyond_file_mb() for one in found.answers)
     return Findings(
         asdict(found),
         [
             Verdict("16k x 16k pictures answered with 200, share", answered, 1, at_least=True),
             Verdict("16k x 16k JPEG / fastest decoder and inference alone", found.jpeg_ratio(), 1.5),
             Verdict("growth for the JPEG beyond the file", found.answers[0].beyond_file_mb(), 300, " MB"),
-            Verdict("greatest growth beyond the file, every form", greatest, 700, " MB"),
         ],
     )
 
