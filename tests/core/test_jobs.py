@@ -21,7 +21,7 @@ from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.sealing import Sealer
 
-TTL_MS = 300
+TTL_MS = 3000
 
 
 @pytest.fixture

@@ -71,6 +71,12 @@ def break_off(api, url, data, offset, *, after_s=0.0):
         time.sleep(after_s)
 
 
+def wait_for(api, url):
+    """Waits until a service that stopped tells of an upload again."""
+    while api.head(url, headers=TUS).status_code != 200:
+        time.sleep(0.05)
+
+
 @contextmanager
 def paused(api, url, data, offset=0, *, rest=False):
     """Sends so much of an upload and stands still; `rest` says that it is all that was declared."""
@@ -159,8 +165,7 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(make_stack):
         assert patch(api, url, data[:2_000_000], 0).status_code == 204
         break_off(api, url, data[2_000_000:2_500_000], 2_000_000)
         os.kill(replica_of(running), signal.SIGKILL)
-        while api.head(url, headers=TUS).status_code != 200:
-            time.sleep(0.05)
+        wait_for(api, url)
         offset = offset_of(api, url)
         assert 2_000_000 <= offset <= 2_500_000
         assert patch(api, url, data[offset:], offset).status_code == 204
@@ -178,19 +183,22 @@ def test_bytes_of_a_sender_that_pauses_are_kept_all_the_same(api):
 
 def test_a_stopping_server_keeps_what_has_come(make_stack):
     running = make_stack(drain_s=0)
-    data = noise_png(400)
+    data = noise_png(900)
+    drafts = running.data_dir / "objects" / "drafts"
     with httpx.Client(base_url=running.edge_url, headers=running.headers(), timeout=60) as api:
         urls = [start(api, data).headers["location"] for _ in range(4)]
         with contextlib.ExitStack() as stack:
             for url in urls:
-                stack.enter_context(paused(api, url, data[:90_000]))
-            time.sleep(1)
+                stack.enter_context(paused(api, url, data[:1_500_000]))
+            # Each has written its first piece when it has a draft.
+            while len(list(drafts.iterdir())) < 4:
+                time.sleep(0.05)
             stopping = psutil.Process(replica_of(running))
             stopping.terminate()
             psutil.wait_procs([stopping], 30)
-        while api.head(urls[0], headers=TUS).status_code != 200:
-            time.sleep(0.1)
-        assert [offset_of(api, url) for url in urls] == [90_000] * 4
+        wait_for(api, urls[0])
+        offsets = [offset_of(api, url) for url in urls]
+        assert all(1 << 20 <= offset <= 1_500_000 for offset in offsets), offsets
 
 
 def test_a_store_that_stands_still_loses_nothing(make_stack):
@@ -205,6 +213,7 @@ def test_a_store_that_stands_still_loses_nothing(make_stack):
                 time.sleep(4)
         finally:
             os.kill(valkey_of(running), signal.SIGCONT)
+        wait_for(api, url)
         offset = offset_of(api, url)
         if offset < len(data):
             assert patch(api, url, data[offset:], offset).status_code == 204
