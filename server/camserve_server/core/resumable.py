@@ -170,6 +170,10 @@ class ResumableUploads:
 
     async def _finish(self, tenant: str, storage_id: str, pending: PendingUpload) -> UploadRecord:
         parts = await self._pending.parts(tenant, storage_id)
+        if not parts:  # made or removed meanwhile, by another process
+            if known := await self._uploads.find(tenant, storage_id):
+                return known
+            raise ApiError(Reason.UPLOAD_NOT_FOUND)
         try:
             record = await self._made(tenant, storage_id, pending.declared, parts)
         except ApiError as error:
@@ -213,10 +217,12 @@ class ResumableUploads:
 
     async def _done_with(self, tenant: str, pending: PendingUpload, parts: Sequence[str]) -> None:
         """Removes parts, many of them after the caller has its answer; where that fails they go when they expire."""
-        work = discard(self._objects, tenant, parts)
+        if not parts:
+            return
         if pending.declared.staged and self._direct:
-            work = self._direct.spend(tenant, parts[0], keep_until=pending.expires_ms / 1000)
-        task = asyncio.create_task(work)
+            task = asyncio.create_task(self._direct.spend(tenant, parts[0], keep_until=pending.expires_ms / 1000))
+        else:
+            task = asyncio.create_task(discard(self._objects, tenant, parts))
         self._leaving.add(task)
         task.add_done_callback(self._left)
         await asyncio.wait([task], timeout=_PARTS_WAIT_S)

@@ -54,6 +54,15 @@ class S3Settings:
         """Returns the address of the bucket at an endpoint, the bucket in the path."""
         return f"{endpoint.rstrip('/')}/{self.bucket}"
 
+    @property
+    def folder(self) -> str:
+        """What every key begins with: nothing, or the prefix and a slash."""
+        return f"{self.prefix}/" if self.prefix else ""
+
+    def key(self, tenant: str, object_id: str) -> str:
+        """Returns where an object lies; raises ApiError(OBJECT_NOT_FOUND) for what is no object id."""
+        return self.folder + "/".join((*place_of(tenant, object_id), object_id))
+
 
 class S3Objects:
     """An ObjectStore on a bucket; network work runs on threads of the library.
@@ -62,15 +71,15 @@ class S3Objects:
     """
 
     def __init__(self, settings: S3Settings, *, budget: Budget, clock: Clock) -> None:
+        self._settings = settings
         self._budget = budget
         self._clock = clock
-        self._prefix = f"{settings.prefix}/" if settings.prefix else ""
         self._store = _bucket(settings)
         self._unfinished: UnfinishedUploads | None = None
         if settings.credentials:
             self._unfinished = UnfinishedUploads(
                 settings.bucket_url(settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"),
-                self._prefix,
+                settings.folder,
                 settings.credentials,
                 region=settings.region,
                 clock=clock,
@@ -82,7 +91,7 @@ class S3Objects:
         with _failing():
             await obstore.put_async(
                 self._store,
-                self._key(tenant, object_id),
+                self._settings.key(tenant, object_id),
                 bytes(data),
                 attributes=_attributes(content_type, expires_at),
                 use_multipart=len(data) > 2 * _PART_BYTES,
@@ -96,7 +105,7 @@ class S3Objects:
         if not self._budget.try_take(_DRAFT_BYTES):
             raise ApiError(Reason.SERVICE_OVERLOADED)
         object_id = new_object_id(expires_at)
-        key = self._key(tenant, object_id)
+        key = self._settings.key(tenant, object_id)
         writer = obstore.open_writer_async(
             self._store,
             key,
@@ -111,7 +120,7 @@ class S3Objects:
 
     async def open(self, tenant: str, object_id: str) -> S3Object:
         """Opens an object by its header alone."""
-        key = self._key(tenant, object_id)
+        key = self._settings.key(tenant, object_id)
         with _failing(missing=Reason.OBJECT_NOT_FOUND):
             header = await obstore.get_async(self._store, key, options={"head": True})
         opened = S3Object(self._store, key, header.meta["size"], header.attributes)
@@ -122,12 +131,12 @@ class S3Objects:
     async def delete(self, tenant: str, object_id: str) -> None:
         """Deletes the object."""
         with _failing(), contextlib.suppress(FileNotFoundError):
-            await obstore.delete_async(self._store, self._key(tenant, object_id))
+            await obstore.delete_async(self._store, self._settings.key(tenant, object_id))
 
     async def check(self) -> None:
         """Lists a folder that is not there, which takes the address, the bucket and the right to use it."""
         with _failing():
-            await obstore.list_with_delimiter_async(self._store, f"{self._prefix}check")
+            await obstore.list_with_delimiter_async(self._store, f"{self._settings.folder}check")
 
     async def remove_expired(self) -> int:
         """Removes the objects of past hours, and what is left of drafts that began a day ago.
@@ -136,7 +145,7 @@ class S3Objects:
         """
         removed = 0
         with _failing():
-            hours = await obstore.list_with_delimiter_async(self._store, self._prefix or None)
+            hours = await obstore.list_with_delimiter_async(self._store, self._settings.folder or None)
             for place in hours["common_prefixes"]:
                 name = place.rstrip("/").rpartition("/")[2]
                 if name.isdecimal() and (int(name) + 1) * HOUR_S <= self._clock.now():
@@ -149,9 +158,6 @@ class S3Objects:
 
     async def close(self) -> None:
         """Has nothing to let go of: the library closes its connections when they are idle."""
-
-    def _key(self, tenant: str, object_id: str) -> str:
-        return self._prefix + "/".join((*place_of(tenant, object_id), object_id))
 
 
 class S3Draft:
@@ -244,7 +250,6 @@ class S3Links:
     def __init__(self, settings: S3Settings, public_url: str, credentials: Credentials, *, clock: Clock) -> None:
         self._settings = settings
         self._url = settings.bucket_url(public_url)
-        self._prefix = f"{settings.prefix}/" if settings.prefix else ""
         self._credentials = credentials
         self._clock = clock
         self._store = _bucket(settings)
@@ -270,7 +275,7 @@ class S3Links:
         with _failing():
             await obstore.put_async(
                 self._store,
-                self._key(tenant, object_id),
+                self._settings.key(tenant, object_id),
                 b"",
                 attributes=_attributes("application/octet-stream", keep_until),
             )
@@ -292,7 +297,7 @@ class S3Links:
         now = self._clock.now()
         return presigned(
             method,
-            f"{self._url}/{self._key(tenant, object_id)}",
+            f"{self._url}/{self._settings.key(tenant, object_id)}",
             self._credentials,
             region=self._settings.region,
             now=now,
@@ -300,9 +305,6 @@ class S3Links:
             headers=headers,
             query=query,
         )
-
-    def _key(self, tenant: str, object_id: str) -> str:
-        return self._prefix + "/".join((*place_of(tenant, object_id), object_id))
 
 
 def _bucket(settings: S3Settings) -> S3Store:
