@@ -10,7 +10,7 @@ from pathlib import Path
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).parent
-OURS = ["camserve/options/v1", "camserve/v1", "third_party/buf/validate"]
+OURS = ["camserve/options/v1", "camserve/v1", "third_party/buf/validate", "third_party/envoy_ratelimit"]
 
 
 def generate(out: Path) -> None:

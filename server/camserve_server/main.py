@@ -13,7 +13,9 @@ from camserve_server.base.config import Settings
 from camserve_server.base.errors import ApiError
 from camserve_server.base.tasks import all_completed
 from camserve_server.base.telemetry import BATCH_IMAGES
+from camserve_server.core.admission import Admission
 from camserve_server.core.antivirus import Antivirus
+from camserve_server.core.counted import CountedNotes
 from camserve_server.core.courier import Courier
 from camserve_server.core.cursors import Cursors
 from camserve_server.core.health import Health
@@ -24,6 +26,7 @@ from camserve_server.core.janitor import Janitor
 from camserve_server.core.job_intake import JobIntake
 from camserve_server.core.job_worker import JobWorker
 from camserve_server.core.jobs import JobService
+from camserve_server.core.limits import LimitAdmin, Limits, StoreWatch, TenantLimits
 from camserve_server.core.links import Links
 from camserve_server.core.models import Models
 from camserve_server.core.oauth import TokenEndpoint
@@ -43,6 +46,7 @@ from camserve_server.engine.imaging import ImagingPool, ImagingSettings
 from camserve_server.outbound.clamd import Clamd
 from camserve_server.outbound.client import GuardedClient
 from camserve_server.outbound.targets import Allowed
+from camserve_server.rpc.admin import AdminServicer
 from camserve_server.rpc.auth import AuthServicer
 from camserve_server.rpc.chain import build_chain
 from camserve_server.rpc.health import HealthServicer
@@ -50,8 +54,10 @@ from camserve_server.rpc.images import Images
 from camserve_server.rpc.inference import InferenceServicer
 from camserve_server.rpc.interceptors.draining import Draining
 from camserve_server.rpc.jobs import JobServicer
+from camserve_server.rpc.limits import Deployment, LimitServicer
 from camserve_server.rpc.models import ModelServicer
 from camserve_server.rpc.objects import ObjectServicer
+from camserve_server.rpc.rate_limit_service import RateLimitServicer
 from camserve_server.rpc.server import internal_server, listen, public_server
 from camserve_server.rpc.signing_again import SigningAgain
 from camserve_server.rpc.uploads import UploadServicer
@@ -63,11 +69,13 @@ from camserve_server.stores.idempotency import IdempotencyKeys
 from camserve_server.stores.job_queue import JobQueue
 from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.keyring import KeyRing
+from camserve_server.stores.limits import LimitRecords
 from camserve_server.stores.oauth_clients import OAuthClients
 from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.pending_uploads import PendingUploads
 from camserve_server.stores.sealing import Sealer
 from camserve_server.stores.uploads import Uploads
+from camserve_server.stores.usage import Usage
 from camserve_server.stores.webhooks import Webhooks
 
 _log = structlog.get_logger("replica")
@@ -128,12 +136,13 @@ class Replica:
         self._jobs = Jobs(self._redis, Sealer(state_keys, "job"), self._disk, outbox)
         queue = JobQueue(self._redis, Sealer(state_keys, "job"), outbox)
         self._outbound = GuardedClient(Allowed.parse(settings.fetch_allow))
-        urls = ImageUrls(
-            self._outbound,
-            limit_bytes=settings.max_image_bytes,
-            timeout_s=settings.fetch_timeout_s,
-            budget=budget,
-        )
+        usage, watch = Usage(self._redis), StoreWatch(clock)
+        records = LimitRecords(self._redis, self._disk)
+        limits = Limits(records, usage, watch, clock, defaults=tenant_limits(settings))
+        self._admission = Admission(usage, watch)
+        notes = CountedNotes(UrlSigner(url_keys, purpose="counted"), clock)
+        urls = ImageUrls(self._outbound, limits, timeout_s=settings.fetch_timeout_s, budget=budget)
+        upload_retention = Retention(settings.upload_retention_hours, settings.tenant_retention_hours)
         uploads = UploadService(
             Uploads(self._redis, self._disk),
             self._objects,
@@ -144,14 +153,14 @@ class Replica:
             clock,
             prefix=settings.link_prefix,
             link_s=settings.url_ttl_s,
-            retention=Retention(settings.upload_retention_hours, settings.tenant_retention_hours),
+            retention=upload_retention,
         )
         pending = PendingUploads(self._redis, Sealer(state_keys, "pending upload"), self._disk)
         self._resumable = ResumableUploads(pending, uploads, self._objects, direct_links, budget, clock)
         presigning: Presigning = uploads
         if direct_links:
             presigning = StagedUploads(pending, direct_links, clock, link_s=settings.url_ttl_s)
-        images = Images(urls, uploads, limit_bytes=settings.max_image_bytes, budget=budget)
+        images = Images(urls, uploads, budget=budget)
         # Nothing takes them where no worker is.
         self._warm = WarmInputs(limit_bytes=settings.upload_memory_mb * MIB // 8 if "worker" in settings.roles else 0)
         intake = JobIntake(self._jobs, queue, infer, self._objects, self._warm, clock)
@@ -196,6 +205,15 @@ class Replica:
         self._idempotency = Idempotency(
             IdempotencyKeys(self._redis, Sealer(state_keys, "idempotency"), self._disk), self._objects, clock
         )
+        chain = build_chain(
+            verifier,
+            self._draining,
+            limits,
+            notes,
+            self._idempotency,
+            SigningAgain(links, presigning),
+            self._admission,
+        )
         clients = OAuthClients(self._redis, clock=clock)
         self._server, self._health = public_server(
             {
@@ -204,7 +222,6 @@ class Replica:
                     SyncOrJob(infer, intake, sync_bytes=settings.sync_image_bytes, sync_px=settings.sync_pixels),
                     images,
                     prefix=settings.link_prefix,
-                    max_image_bytes=settings.max_image_bytes,
                     budget=budget,
                 ),
                 "jobs": JobServicer(
@@ -217,20 +234,26 @@ class Replica:
                 "webhooks": WebhookServicer(webhook_service, prefix=settings.link_prefix),
                 "models": ModelServicer(Models(self._engine)),
                 "objects": ObjectServicer(links, uploads, prefix=settings.link_prefix),
-                "uploads": UploadServicer(
-                    uploads,
-                    self._resumable,
-                    presigning,
-                    prefix=settings.link_prefix,
-                    limit_bytes=settings.max_image_bytes,
-                ),
+                "uploads": UploadServicer(uploads, self._resumable, presigning, prefix=settings.link_prefix),
                 "health": HealthServicer(health),
                 "auth": AuthServicer(TokenEndpoint(clients, issuer), issuer_keys),
+                "limits": LimitServicer(
+                    limits,
+                    upload_retention,
+                    Deployment(
+                        max_json_bytes=settings.max_json_bytes,
+                        max_side_px=settings.max_side_px,
+                        max_pixels=settings.max_pixels,
+                        sync_timeout_s=settings.sync_timeout_s,
+                    ),
+                ),
             },
-            build_chain(verifier, self._draining, self._idempotency, SigningAgain(links, presigning)),
+            chain,
             max_image_bytes=settings.max_image_bytes,
         )
-        self._internal, self._internal_health = internal_server()
+        self._internal, self._internal_health = internal_server(
+            {"admin": AdminServicer(LimitAdmin(records, limits))}, chain, RateLimitServicer(limits, notes)
+        )
         self._janitor = Janitor(
             self._objects, self._jobs, outbox, clock, objects_interval_s=settings.janitor_interval_s
         )
@@ -280,6 +303,7 @@ class Replica:
         await self._resumable.close(_LAST_WORK_S)
         await all_completed(_LAST_WORK_S)
         await self._idempotency.close()
+        await self._admission.close()
         self._warm.close()
         await self._internal.stop(None)
         await self._janitor.stop()
@@ -313,6 +337,18 @@ class Replica:
             await redis.ping(self._redis)
             return True
         return False
+
+
+def tenant_limits(settings: Settings) -> TenantLimits:
+    """Returns the limits of a tenant without any of its own."""
+    return TenantLimits(
+        requests_per_second=settings.tenant_rps,
+        burst=settings.tenant_burst,
+        images_per_day=settings.tenant_images_per_day,
+        concurrency=settings.tenant_concurrency,
+        max_batch_size=settings.tenant_max_batch,
+        max_image_bytes=settings.max_image_bytes,
+    )
 
 
 def engine_settings(settings: Settings) -> EngineSettings:

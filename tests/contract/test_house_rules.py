@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 
-from camserve.v1 import errors_pb2, health_pb2, models_pb2
+from camserve.v1 import errors_pb2, health_pb2, limits_pb2, models_pb2
 from camserve_server.base.errors import CATALOGUE, Reason
 from camserve_server.cli.app import app
 from camserve_server.rpc.policy import PolicyError, policy_of
-from camserve_server.rpc.server import services
+from camserve_server.rpc.server import internal_services, services
 
 ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "server" / "camserve_server"
@@ -24,9 +24,21 @@ SERVER = ROOT / "server" / "camserve_server"
 def test_every_rpc_has_a_policy():
     methods = [method for service in services().values() for method in service.methods]
     assert len(methods) >= 9
-    for method in methods:
-        policy = policy_of(method)
-        assert policy.public != bool(policy.scopes)
+    open_to_all = {method.full_name for method in methods if not policy_of(method).scopes}
+    assert open_to_all == {
+        "camserve.v1.AuthService.GetJwks",
+        "camserve.v1.AuthService.IssueToken",
+        "camserve.v1.HealthService.GetHealth",
+        "camserve.v1.LimitService.GetLimits",
+        "camserve.v1.ObjectService.Download",
+        "camserve.v1.ObjectService.PutObject",
+    }
+    assert not policy_of(limits_pb2.DESCRIPTOR.services_by_name["LimitService"].methods_by_name["GetLimits"]).public
+
+
+def test_the_internal_listener_is_for_administrators():
+    methods = [method for service in internal_services().values() for method in service.methods]
+    assert {frozenset({"admin"})} == {policy_of(method).scopes for method in methods}
 
 
 def test_a_method_without_a_policy_stops_the_server():

@@ -73,6 +73,7 @@ async def running_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
         audience=AUDIENCE,
         listen_port=free_ports(1)[0],
         replicas=(("127.0.0.1", replica.port),),
+        limiters=(("127.0.0.1", replica.port),),
         external_issuer=ExternalIssuer("https://partner.test", "partner-api", jwks),
         max_json_bytes=JSON_LIMIT_BYTES,
         max_upload_bytes=UPLOAD_LIMIT_BYTES,
@@ -95,6 +96,7 @@ def edge(running_edge: Edge) -> Edge:
     """The edge, with a replica that answers every call with an empty message."""
     running_edge.replica.received.clear()
     running_edge.replica.answer = None
+    running_edge.replica.limit = None
     return running_edge
 
 

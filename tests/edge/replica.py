@@ -16,8 +16,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from camserve.v1 import auth_pb2, inference_pb2, models_pb2
 from camserve_server.base.errors import CATALOGUE, Reason
+from envoy_ratelimit import rls_pb2
 
 KEYS_PATH = "/camserve.v1.AuthService/GetJwks"
+LIMITS_PATH = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Call:
 
 
 Answer = Callable[[Call], Iterator[Message]]
+Limit = Callable[[dict[str, str]], rls_pb2.RateLimitResponse]
 
 _DEFAULTS: dict[str, Message] = {
     "/camserve.v1.InferenceService/Infer": inference_pb2.InferResponse(),
@@ -54,12 +57,16 @@ _DEFAULTS: dict[str, Message] = {
 
 
 class Replica(grpc.GenericRpcHandler):
-    """Serves every method with `answer`, keeps what it received, and publishes the keys of `sign`."""
+    """Serves every method with `answer`, keeps what it received, and publishes the keys of `sign`.
+
+    As rate limiter it answers with `limit`, which is told what is known of a request; without it nobody is limited.
+    """
 
     def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.received: list[Call] = []
         self.answer: Answer | None = None
+        self.limit: Limit | None = None
         self.has_keys = True
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", 1 << 20)])
         self.health = health.HealthServicer()
@@ -84,6 +91,12 @@ class Replica(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         path = details.method
+        if path == LIMITS_PATH:
+            return grpc.unary_unary_rpc_method_handler(
+                self._limit,
+                request_deserializer=rls_pb2.RateLimitRequest.FromString,
+                response_serializer=rls_pb2.RateLimitResponse.SerializeToString,
+            )
         if not path.startswith("/camserve.v1."):
             return None
         metadata = {str(key): str(value) for key, value in details.invocation_metadata}
@@ -102,6 +115,13 @@ class Replica(grpc.GenericRpcHandler):
                 yield message.SerializeToString()
 
         return grpc.stream_stream_rpc_method_handler(serve)
+
+    def _limit(self, request: rls_pb2.RateLimitRequest, context: grpc.ServicerContext) -> rls_pb2.RateLimitResponse:
+        (descriptor,) = request.descriptors
+        facts = {entry.key: entry.value for entry in descriptor.entries}
+        if self.limit is None:
+            return rls_pb2.RateLimitResponse(overall_code=rls_pb2.RateLimitResponse.OK)
+        return self.limit(facts)
 
     def _keys(self) -> auth_pb2.GetJwksResponse:
         public = jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True)

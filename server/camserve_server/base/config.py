@@ -107,6 +107,15 @@ class Settings(BaseSettings):
     sync_timeout_s: float = Field(15.0, gt=0, le=600, description="Time budget of a call that waits for its answer.")
     sync_image_bytes: int = Field(20_000_000, ge=0, description="Bytes above which an image becomes a job.")
     sync_pixels: int = Field(75_000_000, ge=0, description="Pixels above which an image becomes a job.")
+    tenant_rps: int = Field(
+        5_000, ge=1, le=1_000_000, description="Requests per second of a tenant without limits of its own."
+    )
+    tenant_burst: int = Field(10_000, ge=1, le=10_000_000, description="Requests that it may send at once.")
+    tenant_images_per_day: int = Field(
+        10_000_000, ge=0, le=2_147_483_647, description="Images that it may send on one day (UTC)."
+    )
+    tenant_concurrency: int = Field(256, ge=0, le=100_000, description="Calls of it that may run at once.")
+    tenant_max_batch: int = Field(256, ge=1, le=256, description="Inputs of one batch or job of it.")
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Private places, as `127.0.0.1/32:8080`, that image URLs may name, with http too."
     )

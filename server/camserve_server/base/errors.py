@@ -66,6 +66,10 @@ class Reason(StrEnum):
     RESOURCE_VERSION_CONFLICT = "resource.version_conflict"
     WEBHOOK_NOT_FOUND = "webhook.not_found"
     WEBHOOK_URL_NOT_ALLOWED = "webhook.url_not_allowed"
+    RATE_EXCEEDED = "rate.exceeded"
+    QUOTA_EXCEEDED = "quota.exceeded"
+    CONCURRENCY_EXCEEDED = "concurrency.exceeded"
+    PLAN_NOT_FOUND = "plan.not_found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ _NOT_FOUND = ("not_found", 404, "NOT_FOUND")
 _LIMIT = ("limit_exceeded", 413, "OUT_OF_RANGE")
 _MEDIA = ("media_type_unsupported", 415, "INVALID_ARGUMENT")
 _UNPROCESSABLE = ("unprocessable", 422, "FAILED_PRECONDITION")
+_RATE = ("rate_limited", 429, "RESOURCE_EXHAUSTED")
 _UNAVAILABLE = ("service_unavailable", 503, "UNAVAILABLE")
 
 CATALOGUE: dict[Reason, Entry] = {
@@ -158,6 +163,10 @@ CATALOGUE: dict[Reason, Entry] = {
     Reason.RESOURCE_VERSION_CONFLICT: Entry("conflict", 409, "FAILED_PRECONDITION", "The upload has come already."),
     Reason.WEBHOOK_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such webhook."),
     Reason.WEBHOOK_URL_NOT_ALLOWED: Entry(*_VALIDATION, "The webhook's URL is not one that events are sent to."),
+    Reason.RATE_EXCEEDED: Entry(*_RATE, "The tenant sends too many requests.", 1),
+    Reason.QUOTA_EXCEEDED: Entry(*_RATE, "The tenant has used its images of the day.", 1),
+    Reason.CONCURRENCY_EXCEEDED: Entry(*_RATE, "The tenant has too many calls running.", 1),
+    Reason.PLAN_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such plan."),
 }
 
 
@@ -165,13 +174,17 @@ class ApiError(Exception):
     """The one exception raised for callers to see.
 
     `details` are short facts of ours (a limit, a field name), never the caller's bytes.
-    `message` replaces the catalogue's sentence where a more exact one helps.
+    `message` replaces the catalogue's sentence where a more exact one helps, `retry_after_s` its hint when to try
+    again.
     """
 
-    def __init__(self, reason: Reason, message: str | None = None, **details: Any) -> None:
+    def __init__(
+        self, reason: Reason, message: str | None = None, *, retry_after_s: int | None = None, **details: Any
+    ) -> None:
         self.reason = reason
         self.entry = CATALOGUE[reason]
         self.message = message or self.entry.message
+        self.retry_after_s = self.entry.retry_after_s if retry_after_s is None else retry_after_s
         self.details = details
         super().__init__(f"{reason}: {self.message}")
 

@@ -35,6 +35,9 @@ IDEMPOTENT_CALLS = Counter(
     "Calls with a key by what became of them: executed, replayed, running, reused.",
     ["outcome"],
 )
+LIMITS_UNCHECKED = Counter(
+    "camserve_limits_unchecked", "Questions about a tenant's limits that the store did not answer in time."
+)
 OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
 
 

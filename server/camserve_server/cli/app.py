@@ -25,7 +25,11 @@ client_app = typer.Typer(no_args_is_help=True, help="Clients that fetch tokens w
 models_app = typer.Typer(no_args_is_help=True, help="Models that are served.")
 webhooks_app = typer.Typer(no_args_is_help=True, help="Events about jobs, sent to your own servers.")
 keys_app = typer.Typer(no_args_is_help=True, help="Keys of tokens, links, stored objects and state.")
+tenants_app = typer.Typer(no_args_is_help=True, help="What tenants may do: rates, quotas, sizes.")
+plans_app = typer.Typer(no_args_is_help=True, help="Plans: limits that tenants share.")
 app.add_typer(client_app, name="client")
+app.add_typer(tenants_app, name="tenants")
+app.add_typer(plans_app, name="plans")
 app.add_typer(models_app, name="models")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(keys_app, name="keys")
@@ -34,6 +38,12 @@ _RINGS = ("objects", "state", "tokens", "urls")
 
 DataDir = Annotated[Path | None, typer.Option(help="Keys, state, objects and logs.")]
 Tenant = Annotated[str, typer.Option(help="Tenant, 1 to 100 letters, digits or . _ : @ -")]
+Rps = Annotated[int | None, typer.Option(help="Requests per second.", min=1)]
+Burst = Annotated[int | None, typer.Option(help="Requests at once; without one a second's worth.", min=1)]
+ImagesPerDay = Annotated[int | None, typer.Option(help="Images of one day (UTC).", min=0)]
+Concurrency = Annotated[int | None, typer.Option(help="Calls that may run at once.", min=0)]
+MaxBatch = Annotated[int | None, typer.Option(help="Inputs of one batch or job.", min=1, max=256)]
+MaxImageBytes = Annotated[int | None, typer.Option(help="Bytes of one image.", min=1)]
 ScopeList = Annotated[str | None, typer.Option(help="Scopes, separated by spaces; default: all but admin.")]
 
 
@@ -108,6 +118,88 @@ def client_revoke(
     if not _with_clients(data_dir, lambda clients: clients.revoke(tenant, client_id)):
         _fail("the tenant has no such client")
     typer.echo("revoked")
+
+
+@tenants_app.command("set")
+def tenants_set(
+    tenant: Annotated[str, typer.Argument(help="Tenant.")],
+    plan: Annotated[str | None, typer.Option(help="Plan; empty takes it away.")] = None,
+    rps: Rps = None,
+    burst: Burst = None,
+    images_per_day: ImagesPerDay = None,
+    concurrency: Concurrency = None,
+    max_batch: MaxBatch = None,
+    max_image_bytes: MaxImageBytes = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Set limits of a tenant; those not named stay. Every replica keeps to them within 2 s."""
+    from camserve_server.cli.tenants import set_tenant
+
+    limits = _limits(rps, burst, images_per_day, concurrency, max_batch, max_image_bytes)
+    settings = _settings(data_dir=data_dir)
+    typer.echo(_or_fail(lambda: set_tenant(settings, tenant, plan, **limits)))
+
+
+@tenants_app.command("show")
+def tenants_show(tenant: Annotated[str, typer.Argument(help="Tenant.")], data_dir: DataDir = None) -> None:
+    """Print what a tenant may do; a star marks limits of its own."""
+    from camserve_server.cli.tenants import show_tenant
+
+    typer.echo(_or_fail(show_tenant, _settings(data_dir=data_dir), tenant))
+
+
+@tenants_app.command("list")
+def tenants_list(data_dir: DataDir = None) -> None:
+    """List the tenants that have a plan or limits of their own."""
+    from camserve_server.cli.tenants import list_tenants
+
+    for line in _or_fail(list_tenants, _settings(data_dir=data_dir)):
+        typer.echo(line)
+
+
+@tenants_app.command("reset")
+def tenants_reset(tenant: Annotated[str, typer.Argument(help="Tenant.")], data_dir: DataDir = None) -> None:
+    """Give a tenant the limits of everybody again."""
+    from camserve_server.cli.tenants import reset_tenant
+
+    typer.echo(_or_fail(reset_tenant, _settings(data_dir=data_dir), tenant))
+
+
+@plans_app.command("set")
+def plans_set(
+    plan: Annotated[str, typer.Argument(help="Plan.")],
+    rps: Rps = None,
+    burst: Burst = None,
+    images_per_day: ImagesPerDay = None,
+    concurrency: Concurrency = None,
+    max_batch: MaxBatch = None,
+    max_image_bytes: MaxImageBytes = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a plan or change its limits; those not named stay."""
+    from camserve_server.cli.tenants import set_plan
+
+    limits = _limits(rps, burst, images_per_day, concurrency, max_batch, max_image_bytes)
+    settings = _settings(data_dir=data_dir)
+    typer.echo(_or_fail(lambda: set_plan(settings, plan, **limits)))
+
+
+@plans_app.command("list")
+def plans_list(data_dir: DataDir = None) -> None:
+    """List the plans."""
+    from camserve_server.cli.tenants import list_plans
+
+    for line in _or_fail(list_plans, _settings(data_dir=data_dir)):
+        typer.echo(line)
+
+
+@plans_app.command("delete")
+def plans_delete(plan: Annotated[str, typer.Argument(help="Plan.")], data_dir: DataDir = None) -> None:
+    """Remove a plan; its tenants have the limits of everybody."""
+    from camserve_server.cli.tenants import delete_plan
+
+    _or_fail(delete_plan, _settings(data_dir=data_dir), plan)
+    typer.echo("deleted")
 
 
 @models_app.command("list")
@@ -192,6 +284,24 @@ def _settings(**flags: Any) -> Settings:
         return load(**flags)
     except ConfigError as error:
         _fail(str(error))
+
+
+def _limits(
+    rps: int | None,
+    burst: int | None,
+    images_per_day: int | None,
+    concurrency: int | None,
+    max_batch: int | None,
+    max_image_bytes: int | None,
+) -> dict[str, int | None]:
+    return {
+        "requests_per_second": rps,
+        "burst": burst,
+        "images_per_day": images_per_day,
+        "concurrency": concurrency,
+        "max_batch_size": max_batch,
+        "max_image_bytes": max_image_bytes,
+    }
 
 
 def _redis_url(settings: Settings) -> str:

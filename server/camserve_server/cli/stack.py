@@ -164,6 +164,7 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         listen_port=settings.edge_port,
         replicas=((settings.grpc_reach_host, settings.grpc_port),),
         replica_tls=replica_tls,
+        limiters=(("127.0.0.1", settings.internal_port),),
         external_issuer=external,
         tenant_claim=settings.jwt_tenant_claim,
         max_json_bytes=settings.max_json_bytes,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.limits import Limits
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.outbound.client import FetchError, GuardedClient, TooLargeError
 from camserve_server.outbound.targets import NotAllowedError
@@ -23,11 +24,11 @@ class _Places:
 
 
 class ImageUrls:
-    """Fetches images of up to `limit_bytes`, a few at a time for each tenant, each within `timeout_s`."""
+    """Fetches images of up to their tenant's limit, a few at a time for each tenant, each within `timeout_s`."""
 
-    def __init__(self, client: GuardedClient, *, limit_bytes: int, timeout_s: float, budget: ByteBudget) -> None:
+    def __init__(self, client: GuardedClient, limits: Limits, *, timeout_s: float, budget: ByteBudget) -> None:
         self._client = client
-        self._limit_bytes = limit_bytes
+        self._limits = limits
         self._timeout_s = timeout_s
         self._budget = budget
         self._places: dict[str, _Places] = {}
@@ -46,6 +47,7 @@ class ImageUrls:
         and IMAGE_FETCH_FAILED for everything else alike.
         """
         self.check(url)
+        limit_bytes = (await self._limits.of(tenant)).max_image_bytes
         buffer = SharedBuffer.create("url", self._budget)
 
         async def keep(chunk: bytes) -> None:
@@ -53,16 +55,14 @@ class ImageUrls:
 
         try:
             async with self._place(tenant):
-                await self._client.fetch(
-                    url, keep, limit_bytes=self._limit_bytes, timeout_s=self._timeout_s, tenant=tenant
-                )
+                await self._client.fetch(url, keep, limit_bytes=limit_bytes, timeout_s=self._timeout_s, tenant=tenant)
             if not buffer.size:
                 raise FetchError
         except TooLargeError as error:
             buffer.close()
             raise ApiError(
                 Reason.UPLOAD_TOO_LARGE,
-                limit_mb=round(self._limit_bytes / 1e6, 3),
+                limit_mb=round(limit_bytes / 1e6, 3),
                 actual_mb=error.size_bytes / 1e6,
             ) from None
         except (FetchError, NotAllowedError):

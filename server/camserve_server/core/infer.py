@@ -246,12 +246,12 @@ class InferService:
         return await self._links.store(tenant, rendered.data, CONTENT_TYPES[file], keep_until=keep_until)
 
 
-def check_inputs(ids: Sequence[str]) -> None:
+def check_inputs(ids: Sequence[str], limit: int = BATCH_LIMIT) -> None:
     """Raises ApiError: BATCH_EMPTY, BATCH_TOO_LARGE, BATCH_DUPLICATE_ID."""
     if not ids:
         raise ApiError(Reason.BATCH_EMPTY)
-    if len(ids) > BATCH_LIMIT:
-        raise ApiError(Reason.BATCH_TOO_LARGE, limit=BATCH_LIMIT, actual=len(ids))
+    if len(ids) > limit:
+        raise ApiError(Reason.BATCH_TOO_LARGE, limit=limit, actual=len(ids))
     if len(set(ids)) < len(ids):
         raise ApiError(Reason.BATCH_DUPLICATE_ID)
 

@@ -19,7 +19,7 @@ ALGORITHMS = ("RS256", "ES256", "EdDSA")
 LEEWAY_S = 10
 MAX_LIFETIME_S = 24 * 3600
 SCOPES = ("inference.read", "inference.write", "jobs.read", "jobs.write", "webhooks.read", "webhooks.write")
-_TENANT = re.compile(r"[A-Za-z0-9._:@-]{1,100}")
+TENANT = re.compile(r"[A-Za-z0-9._:@-]{1,100}")
 _CACHED = 4096
 
 
@@ -70,7 +70,7 @@ class TokenIssuer:
 
     def issue(self, *, tenant: str, subject: str, scopes: tuple[str, ...], ttl_s: int) -> str:
         """Returns a JWT; raises ValueError for a tenant, scope or lifetime that the service would refuse."""
-        if not _TENANT.fullmatch(tenant):
+        if not TENANT.fullmatch(tenant):
             raise ValueError("a tenant is 1 to 100 letters, digits or one of . _ : @ -")
         if not 1 <= ttl_s <= MAX_LIFETIME_S:
             raise ValueError("a token lives 1 second to 24 hours")
@@ -175,7 +175,7 @@ class TokenVerifier:
         scopes = granted.split() if isinstance(granted, str) else granted
         if (
             not isinstance(tenant, str)
-            or not _TENANT.fullmatch(tenant)
+            or not TENANT.fullmatch(tenant)
             or not isinstance(subject, str)
             or not isinstance(scopes, list)
             or not all(isinstance(scope, str) for scope in scopes)

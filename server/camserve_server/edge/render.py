@@ -89,7 +89,7 @@ def _nodes(
         "listen_host": settings.listen_host,
         "listen_port": settings.listen_port,
         "access_log": str(settings.access_log),
-        "log_tenant": f"%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:token:{settings.tenant_claim})%",
+        "log_tenant": f"%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:{tokens.METADATA}:{settings.tenant_claim})%",
         "outer_lua": str(out_dir.resolve() / "outer.lua"),
         "inner_lua": str(out_dir.resolve() / "inner.lua"),
         "max_heap_bytes": settings.max_heap_bytes,
@@ -111,13 +111,81 @@ def _nodes(
         "transcode_ndjson": _transcoder(json_set, streams, settings, stream_newline_delimited=True),
         "transcode_sse": _transcoder(json_set, streams, settings, stream_sse_style_delimited=True),
         "transcode_raw": _transcoder(raw_set, raw_methods, settings) | {"ignored_query_parameters": _VALUE_MEMBERS},
+        "rate_limit": _rate_limit(settings),
+        "rate_limits": _rate_limits(settings),
+        "limits_cluster": _limits_cluster(settings),
         "keys_routes": [{"match": {"path": tokens.KEYS_PATH}, "route": {"cluster": routes.CLUSTER, "timeout": "2s"}}],
-        "replica_discovery": _discovery(settings),
+        "replica_discovery": _discovery(settings.replicas),
         "replica_transport_socket": _replica_transport_socket(settings),
-        "replica_endpoints": [
-            {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
-            for host, port in settings.replicas
-        ],
+        "replica_endpoints": _endpoints(settings.replicas),
+    }
+
+
+def _endpoints(places: tuple[tuple[str, int], ...]) -> list[Node]:
+    return [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}} for host, port in places
+    ]
+
+
+def _rate_limit(settings: EdgeSettings) -> Node | None:
+    """The filter that asks the replicas' rate limit service; when none answers requests pass, and replicas count."""
+    if not settings.limiters:
+        return None
+    return {
+        "name": "rate_limit",
+        "typed_config": {
+            "@type": f"{_TYPE}.filters.http.ratelimit.v3.RateLimit",
+            "domain": "camserve",
+            "timeout": "0.25s",
+            "rate_limited_as_resource_exhausted": True,
+            "disable_x_envoy_ratelimited_header": True,
+            "rate_limit_service": {
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "limits"}},
+            },
+        },
+    }
+
+
+def _rate_limits(settings: EdgeSettings) -> list[Node] | None:
+    """What the service is told of a request; one without a verified token has no tenant, and is not limited."""
+    if not settings.limiters:
+        return None
+    token = {
+        "key": "envoy.filters.http.jwt_authn",
+        "path": [{"key": tokens.METADATA}, {"key": settings.tenant_claim}],
+    }
+    return [
+        {
+            "actions": [
+                {"metadata": {"descriptor_key": "tenant", "metadata_key": token}},
+                {"request_headers": {"header_name": "x-request-id", "descriptor_key": "request_id"}},
+            ]
+        }
+    ]
+
+
+def _limits_cluster(settings: EdgeSettings) -> Node | None:
+    if not settings.limiters:
+        return None
+    options = f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions"
+    return {
+        "name": "limits",
+        "type": _discovery(settings.limiters),
+        "connect_timeout": "0.25s",
+        "lb_policy": "LEAST_REQUEST",
+        "circuit_breakers": {"thresholds": [{"max_pending_requests": 4096, "max_requests": 4096}]},
+        "outlier_detection": {"consecutive_5xx": 5, "interval": "1s", "base_ejection_time": "1s"},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": options,
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+        "load_assignment": {
+            "cluster_name": "limits",
+            "endpoints": [{"lb_endpoints": _endpoints(settings.limiters)}],
+        },
     }
 
 
@@ -216,8 +284,8 @@ def _certificate(cert_file: Path, key_file: Path | None) -> Node:
     return {"certificate_chain": {"filename": str(cert_file)}, "private_key": {"filename": str(key_file)}}
 
 
-def _discovery(settings: EdgeSettings) -> str:
-    return "STATIC" if all(_is_ip(host) for host, _ in settings.replicas) else "STRICT_DNS"
+def _discovery(places: tuple[tuple[str, int], ...]) -> str:
+    return "STATIC" if all(_is_ip(host) for host, _ in places) else "STRICT_DNS"
 
 
 def _is_ip(host: str) -> bool:

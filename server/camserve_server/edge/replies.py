@@ -26,6 +26,7 @@ CONDITIONS: tuple[tuple[str, Reason], ...] = (
     ("response.code == 404", Reason.ROUTE_NOT_FOUND),
     ("response.code == 405", Reason.METHOD_NOT_ALLOWED),
     ("response.code == 415", Reason.MEDIA_UNSUPPORTED),
+    ("response.code == 429", Reason.RATE_EXCEEDED),
     ("response.code == 408 || response.code == 504", Reason.TIMEOUT_EXCEEDED),
     ("response.code == 502", Reason.UPSTREAM_FAILED),
     ("response.code == 503", Reason.SERVICE_OVERLOADED),
@@ -98,7 +99,8 @@ def _fallback(entry: Entry, reason: Reason) -> Node:
 def _headers(reason: Reason) -> dict[str, str]:
     entry = CATALOGUE[reason]
     headers: dict[str, str] = {}
-    if entry.retry_after_s is not None and entry.status in (429, 503):
+    # Of a rate the limiter itself has said when.
+    if entry.retry_after_s is not None and entry.status == 503:
         headers["retry-after"] = str(entry.retry_after_s)
     if entry.status == 401:
         missing = reason is Reason.AUTH_MISSING_TOKEN

@@ -36,9 +36,9 @@ def routes(methods: Iterable[Method], settings: EdgeSettings) -> list[Node]:
         *(_preflight(settings.cors_origins) if settings.cors_origins else ()),
         *(_native_route(method, settings) for method in methods),
         *(_native_prefix(prefix) for prefix in _NATIVE_PATHS if settings.reflection),
-        _direct("route.not_found", {"prefix": "/", "headers": [_NATIVE_TYPE]}, 404),
+        _refusal("route.not_found", {"prefix": "/", "headers": [_NATIVE_TYPE]}, 404),
         *_rest_routes(methods, settings),
-        _direct("route.not_found", {"prefix": "/"}, 404),
+        _refusal("route.not_found", {"prefix": "/"}, 404),
     ]
 
 
@@ -99,12 +99,9 @@ def _rest_routes(methods: list[Method], settings: EdgeSettings) -> Iterator[Node
             yield from _verb_routes(method, binding, match, settings)
         with_body = sorted({binding.verb for _, binding in group if binding.has_body})
         if with_body:
-            yield _direct("media.unsupported", {**match, "headers": [_verb("|".join(with_body))]}, 415)
+            yield _refusal("media.unsupported", {**match, "headers": [_verb("|".join(with_body))]}, 415)
         allowed = sorted({binding.verb for _, binding in group})
-        yield {
-            **_direct("method.not_allowed", match, 405),
-            "response_headers_to_add": [{"header": {"key": "allow", "value": ", ".join(allowed)}}],
-        }
+        yield _refusal("method.not_allowed", match, 405, allow=", ".join(allowed))
 
 
 def _verb_routes(method: Method, binding: Binding, match: Node, settings: EdgeSettings) -> Iterator[Node]:
@@ -176,8 +173,15 @@ def filter_config(*, enabled: bool) -> Node:
     return {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", **switch}
 
 
-def _direct(name: str, match: Node, status: int) -> Node:
-    return {"name": name, "match": match, "direct_response": {"status": status}}
+def _refusal(name: str, match: Node, status: int, **headers: str) -> Node:
+    """A route that the inner filter answers: one with a `direct_response` would pass by the rate limit."""
+    answer = {"status": str(status), "headers": headers}
+    return {
+        "name": name,
+        "match": match,
+        "route": {"cluster": CLUSTER},
+        "metadata": {"filter_metadata": {"inner": {"refusal": answer}}},
+    }
 
 
 def _path_match(binding: Binding) -> Node:

@@ -48,6 +48,7 @@ class EdgeSettings:
     listen_port: int = 8080
     replicas: tuple[tuple[str, int], ...] = (("127.0.0.1", 50051),)
     replica_tls: ReplicaTls | None = None
+    limiters: tuple[tuple[str, int], ...] = ()  # internal listeners of replicas; without one the edge limits no rate
     external_issuer: ExternalIssuer | None = None
     tenant_claim: str = "tenant"
     max_token_lifetime_s: int = 86_400

@@ -9,6 +9,8 @@ from camserve_server.edge.settings import EdgeSettings, duration
 Node = dict[str, Any]
 
 KEYS_PATH = "/.well-known/jwks.json"
+# Under that name the token filter leaves the claims of a verified token.
+METADATA = "token"
 
 
 def providers(settings: EdgeSettings) -> Node:
@@ -49,7 +51,7 @@ def _common(settings: EdgeSettings, issuer: str, audience: str) -> Node:
         # The name of a scheme has no case, but Envoy compares it with one.
         "from_headers": [{"name": "authorization", "value_prefix": prefix} for prefix in ("Bearer ", "bearer ")],
         "forward": True,
-        "payload_in_metadata": "token",
+        "payload_in_metadata": METADATA,
         # Saves the signature of a token seen before; its times are checked again, new keys empty the cache.
         "jwt_cache_config": {"jwt_cache_size": 1000, "jwt_max_token_size": 4096},
     }

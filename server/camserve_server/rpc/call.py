@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from camserve_server.core.limits import TenantLimits
 from camserve_server.core.tokens import Identity
 from camserve_server.rpc.policy import Policy
 
@@ -30,6 +31,7 @@ _READ = frozenset(
         "upload-metadata",
         "upload-offset",
         "x-camserve-content-length",
+        "x-camserve-counted",
         "x-envoy-original-method",
         "x-envoy-original-path",
         "x-request-id",
@@ -48,6 +50,9 @@ class Call:
     `request` is the message, or for a client stream an async iterator of messages. `metadata` holds only the
     keys that the server reads. `http_code` is the status over REST where it is not 200.
 
+    `limits` are those of the caller's tenant; `rate` are the headers that say how its rate stands, where the edge does
+    not say it.
+
     `nonce` is the same in every attempt at a request with an idempotency key. A servicer of a client stream hands
     `once` what tells the request from others, and what serves it. `answer_id` is the request id in an error's body.
     """
@@ -59,6 +64,8 @@ class Call:
     metadata: Mapping[str, str]
     request_id: str
     caller: Identity | None = None
+    limits: TenantLimits | None = None
+    rate: dict[str, str] = field(default_factory=dict)
     response: Any = None
     code: str = "OK"
     headers: dict[str, str] = field(default_factory=dict)
@@ -110,9 +117,16 @@ class Call:
             raise RuntimeError(f"{self.method.full_name} is public: there is no identity")
         return self.caller
 
+    @property
+    def tenant_limits(self) -> TenantLimits:
+        """What the caller's tenant may do; only on methods that are not public."""
+        if self.limits is None:
+            raise RuntimeError(f"{self.method.full_name} is public: there are no limits")
+        return self.limits
+
     async def send_headers(self) -> None:
         """Sends the initial metadata once, with `headers`; for a stream, before its first message."""
-        metadata = list(self.headers.items())
+        metadata = [*self.headers.items(), *self.rate.items()]
         if self.policy.operation:
             metadata.append(("idempotency-replayed", str(self.replayed).lower()))
         if not self.rest:

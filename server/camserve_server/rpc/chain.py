@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from camserve_server.core.admission import Admission
+from camserve_server.core.counted import CountedNotes
 from camserve_server.core.idempotency import Idempotency
+from camserve_server.core.limits import Limits
 from camserve_server.core.tokens import TokenVerifier
 from camserve_server.rpc.call import Interceptor
-from camserve_server.rpc.interceptors.auth import auth
+from camserve_server.rpc.interceptors.admission import admission
+from camserve_server.rpc.interceptors.auth import auth, scopes
 from camserve_server.rpc.interceptors.draining import Draining
 from camserve_server.rpc.interceptors.errors import errors
 from camserve_server.rpc.interceptors.headers import headers
 from camserve_server.rpc.interceptors.idempotency import idempotency
 from camserve_server.rpc.interceptors.parse import parse
+from camserve_server.rpc.interceptors.rate import rate
 from camserve_server.rpc.interceptors.telemetry import telemetry
 from camserve_server.rpc.interceptors.validate import validate
 from camserve_server.rpc.signing_again import SigningAgain
@@ -18,7 +23,13 @@ from camserve_server.rpc.tus import tus
 
 
 def build_chain(
-    verifier: TokenVerifier, draining: Draining, keys: Idempotency, sign_again: SigningAgain
+    verifier: TokenVerifier,
+    draining: Draining,
+    limits: Limits,
+    notes: CountedNotes,
+    keys: Idempotency,
+    sign_again: SigningAgain,
+    admissions: Admission,
 ) -> tuple[Interceptor, ...]:
     """Returns the links in the order in which a call meets them."""
     return (
@@ -27,8 +38,11 @@ def build_chain(
         headers,  # sent only when nothing below can fail any more
         draining,  # a stopping replica takes no new work, whoever asks
         auth(verifier),  # before any byte of the request is read
+        rate(limits, notes),  # whatever a tenant sends counts, refused or not
+        scopes,  # what the caller may not do is not looked at
         parse,  # nothing is read for strangers
         tus,  # its headers are fields to what follows
         validate,  # servicers see only requests that keep the rules
-        idempotency(keys, sign_again),  # last: a refusal above has nothing to remember
+        idempotency(keys, sign_again),  # a refusal above has nothing to remember
+        admission(admissions),  # last: an answer that is given again costs nothing
     )

@@ -33,10 +33,9 @@ class Upload:
 
 
 class Receiver:
-    """Receives uploads within a byte limit and a memory budget."""
+    """Receives uploads within the limit of their tenant and a memory budget."""
 
-    def __init__(self, *, limit_bytes: int, budget: ByteBudget) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
 
     async def receive(
@@ -71,7 +70,7 @@ class Receiver:
                 begin,
                 size_bytes=first.size_bytes if first.HasField("size_bytes") else None,
                 content_md5=first.content_md5,
-                limit_bytes=self._limit_bytes,
+                limit_bytes=call.tenant_limits.max_image_bytes,
             )
             asked, options = known[0] if known else _asked_in_form(call, first, received.declared)
         except BaseException:

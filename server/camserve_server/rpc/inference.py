@@ -32,14 +32,13 @@ class InferenceServicer:
         images: Images,
         *,
         prefix: str,
-        max_image_bytes: int,
         budget: ByteBudget,
     ) -> None:
         self._service = service
         self._single = single
         self._images = images
         self._prefix = prefix
-        self._receiver = Receiver(limit_bytes=max_image_bytes, budget=budget)
+        self._receiver = Receiver(budget)
 
     async def infer(self, call: Call, request: pb.InferRequest) -> pb.InferResponse:
         """Classifies the image in the message."""
@@ -52,7 +51,7 @@ class InferenceServicer:
             content_md5=request.image.content_md5,
         )
         self._service.check(options)
-        return await self._answer(call, self._images.source(call.identity.tenant, request.image), options)
+        return await self._answer(call, self._images.source(call, request.image), options)
 
     async def infer_upload(self, call: Call, requests: AsyncIterator[pb.InferUploadRequest]) -> pb.InferResponse:
         """Classifies the image that is streamed."""
@@ -68,7 +67,7 @@ class InferenceServicer:
 
     async def infer_batch(self, call: Call, request: pb.InferBatchRequest) -> AsyncIterator[pb.BatchEvent]:
         """Yields an event per image as it completes, heartbeats in between, and `done` or `error` at the end."""
-        inputs = self._batch_inputs(call.identity.tenant, request)
+        inputs = self._batch_inputs(call, request)
         self._service.validate_each(inputs)
         self._service.check(inputs[0].options)
         succeeded = failed = 0
@@ -104,12 +103,12 @@ class InferenceServicer:
             return infer_receipt(call, outcome, self._prefix)
         return infer_response(call, outcome)
 
-    def _batch_inputs(self, tenant: str, request: pb.InferBatchRequest) -> list[BatchInput]:
-        check_inputs([entry.id for entry in request.inputs])
+    def _batch_inputs(self, call: Call, request: pb.InferBatchRequest) -> list[BatchInput]:
+        check_inputs([entry.id for entry in request.inputs], call.tenant_limits.max_batch_size)
         return [
             BatchInput(
                 entry.id,
-                self._images.source(tenant, entry.image),
+                self._images.source(call, entry.image),
                 infer_options(
                     entry,
                     model=request.model,

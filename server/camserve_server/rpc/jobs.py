@@ -45,14 +45,14 @@ class JobServicer:
 
     async def create_job(self, call: Call, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
         """Accepts a job."""
-        check_inputs([entry.id for entry in request.inputs])
+        check_inputs([entry.id for entry in request.inputs], call.tenant_limits.max_batch_size)
         callback_url = request.callback_url or None
         if callback_url:
             self._webhooks.check_url(callback_url)
         receipt = await self._intake.create(
             call.identity.tenant,
             JobRequest(
-                [self._input(call.identity.tenant, request, entry) for entry in request.inputs],
+                [self._input(call, request, entry) for entry in request.inputs],
                 metadata=_metadata(request.metadata) if request.HasField("metadata") else None,
                 ttl_hours=request.ttl_hours if request.HasField("ttl_hours") else DEFAULT_TTL_HOURS,
                 callback_url=callback_url,
@@ -123,10 +123,10 @@ class JobServicer:
         """Cancels a job."""
         return self._job(call, await self._jobs.cancel(call.identity.tenant, request.job_id))
 
-    def _input(self, tenant: str, request: pb.CreateJobRequest, entry: inference_pb2.BatchInput) -> BatchInput:
+    def _input(self, call: Call, request: pb.CreateJobRequest, entry: inference_pb2.BatchInput) -> BatchInput:
         return BatchInput(
             entry.id,
-            self._images.source(tenant, entry.image),
+            self._images.source(call, entry.image),
             infer_options(
                 entry,
                 model=request.model,

@@ -12,12 +12,17 @@ from camserve_server.base.errors import OperatorError
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who may call a method; under which operation its idempotency keys are remembered, if it takes any."""
+    """Who may call a method; under which operation its idempotency keys are remembered, if it takes any.
+
+    `costs` says that a running call is one of its tenant's concurrent ones, `costs_images` that it has images besides.
+    """
 
     public: bool
     scopes: frozenset[str]
     operation: str = ""
     refuses_key: bool = False
+    costs: bool = False
+    costs_images: bool = False
 
 
 class PolicyError(OperatorError):
@@ -30,9 +35,14 @@ def policy_of(method: MethodDescriptor) -> Policy:
     if not options.HasExtension(policy_pb2.policy):
         raise PolicyError(f"{method.full_name} has no policy")
     declared = options.Extensions[policy_pb2.policy]
-    if declared.public == bool(declared.scopes):
+    if declared.public + declared.any_scope + bool(declared.scopes) != 1:
         raise PolicyError(f"{method.full_name} must be either public or scoped")
     keys = declared.idempotency
     if declared.HasField("idempotency") and (bool(keys.operation) == keys.refused or declared.public):
         raise PolicyError(f"{method.full_name} must either name an operation for its keys or refuse them")
-    return Policy(declared.public, frozenset(declared.scopes), keys.operation, keys.refused)
+    costs = declared.HasField("cost")
+    if costs and declared.public:
+        raise PolicyError(f"{method.full_name} is public: there is no tenant that it could cost something")
+    return Policy(
+        declared.public, frozenset(declared.scopes), keys.operation, keys.refused, costs, declared.cost.images
+    )

@@ -11,10 +11,21 @@ from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from camserve.v1 import auth_pb2, inference_pb2, jobs_pb2, models_pb2, objects_pb2, uploads_pb2, webhooks_pb2
+from camserve.v1 import (
+    admin_pb2,
+    auth_pb2,
+    inference_pb2,
+    jobs_pb2,
+    limits_pb2,
+    models_pb2,
+    objects_pb2,
+    uploads_pb2,
+    webhooks_pb2,
+)
 from camserve.v1 import health_pb2 as camserve_health_pb2
 from camserve_server.rpc.adapter import bind
 from camserve_server.rpc.call import Interceptor
+from envoy_ratelimit import rls_pb2_grpc
 
 # Room for the messages that carry an image of the largest size.
 _MESSAGE_MARGIN_BYTES = 4 * 1024 * 1024
@@ -33,7 +44,13 @@ def services() -> dict[str, ServiceDescriptor]:
         "objects": objects_pb2.DESCRIPTOR.services_by_name["ObjectService"],
         "health": camserve_health_pb2.DESCRIPTOR.services_by_name["HealthService"],
         "auth": auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
+        "limits": limits_pb2.DESCRIPTOR.services_by_name["LimitService"],
     }
+
+
+def internal_services() -> dict[str, ServiceDescriptor]:
+    """Returns the services of the internal listener that take tokens, as `services` does."""
+    return {"admin": admin_pb2.DESCRIPTOR.services_by_name["AdminService"]}
 
 
 def public_server(
@@ -49,10 +66,15 @@ def public_server(
     return server, _introspection(server, [service.full_name for service in bound.values()])
 
 
-def internal_server() -> tuple[grpc.aio.Server, health.HealthServicer]:
-    """Returns the server of the internal listener, with reflection and health."""
+def internal_server(
+    servicers: dict[str, object], chain: Sequence[Interceptor], rate_limits: rls_pb2_grpc.RateLimitServiceServicer
+) -> tuple[grpc.aio.Server, health.HealthServicer]:
+    """Returns the server of the internal listener: administration, the edge's rate limits, reflection and health."""
     server = _server(_MESSAGE_MARGIN_BYTES)
-    return server, _introspection(server, [])
+    bound = internal_services()
+    server.add_generic_rpc_handlers(tuple(bind(service, servicers[name], chain) for name, service in bound.items()))
+    rls_pb2_grpc.add_RateLimitServiceServicer_to_server(rate_limits, server)
+    return server, _introspection(server, [service.full_name for service in bound.values()])
 
 
 def listen(server: grpc.aio.Server, host: str, port: int, certificate: tuple[Path, Path] | None = None) -> int:

@@ -36,13 +36,11 @@ class UploadServicer:
         presigning: Presigning,
         *,
         prefix: str,
-        limit_bytes: int,
     ) -> None:
         self._uploads = uploads
         self._resumable = resumable
         self._presigning = presigning
         self._prefix = prefix
-        self._limit_bytes = limit_bytes
 
     async def upload_image(self, call: Call, requests: AsyncIterator[pb.UploadImageRequest]) -> pb.Upload:
         """Stores the image that is streamed."""
@@ -65,7 +63,7 @@ class UploadServicer:
                 begin,
                 size_bytes=first.size_bytes if first.HasField("size_bytes") else None,
                 content_md5=first.content_md5,
-                limit_bytes=self._limit_bytes,
+                limit_bytes=call.tenant_limits.max_image_bytes,
             )
             if received.declared.options:
                 raise ApiError(Reason.PARAM_INVALID, "An upload has no options: leave them to the call that uses it.")
@@ -75,7 +73,7 @@ class UploadServicer:
 
     async def presign_upload(self, call: Call, request: pb.PresignUploadRequest) -> pb.PresignUploadResponse:
         """Returns a link to upload to."""
-        check_size(request.size_bytes, self._limit_bytes)
+        check_size(request.size_bytes, call.tenant_limits.max_image_bytes)
         md5 = request.content_md5 or None
         parse_md5(md5)
         link = await self._presigning.presign(
@@ -97,7 +95,7 @@ class UploadServicer:
             raise ApiError(Reason.UPLOAD_LENGTH_REQUIRED)
         if not request.size_bytes:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
-        check_size(request.size_bytes, self._limit_bytes)
+        check_size(request.size_bytes, call.tenant_limits.max_image_bytes)
         parse_md5(request.content_md5)
         if not _MEDIA_TYPE.fullmatch(request.media_type):
             raise ApiError(Reason.MEDIA_UNSUPPORTED)
@@ -115,7 +113,7 @@ class UploadServicer:
 
     async def get_upload_protocol(self, call: Call, request: pb.GetUploadProtocolRequest) -> empty_pb2.Empty:
         """Says what of the tus protocol is spoken."""
-        tus.protocol(call, self._limit_bytes)
+        tus.protocol(call, call.tenant_limits.max_image_bytes)
         call.http_code = 204
         return empty_pb2.Empty()
 

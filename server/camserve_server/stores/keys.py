@@ -78,6 +78,26 @@ def pending_parts(name: str, storage_id: str) -> str:
     return f"{tenant(name)}pending_parts:{storage_id}"
 
 
+def rate(name: str) -> str:
+    """A hash: the tenant's bucket of requests, its tokens and when they were counted in ms."""
+    return f"{tenant(name)}rate"
+
+
+def usage(name: str) -> str:
+    """A hash: the day (since 1970), the images used of it, and of each running call those that it was charged."""
+    return f"{tenant(name)}usage"
+
+
+def running(name: str) -> str:
+    """A sorted set: the tenant's running calls by the end of their lease in ms."""
+    return f"{tenant(name)}running"
+
+
+def limits(name: str) -> str:
+    """A hash: the tenant's plan and its own limits; emptied when it is reset."""
+    return f"{tenant(name)}limits"
+
+
 def webhook(name: str, webhook_id: str) -> str:
     """A hash: one webhook."""
     return f"{tenant(name)}webhook:{webhook_id}"
@@ -141,6 +161,21 @@ def ring_outbox() -> str:
 def known_tenants() -> str:
     """A set: every tenant that ever had a job or a webhook, for the janitor."""
     return f"{ring()}tenants"
+
+
+def limited_tenants() -> str:
+    """A set: every tenant with a plan or limits of its own."""
+    return "camserve:{plans}:tenants"
+
+
+def plans() -> str:
+    """A set: the names of the plans."""
+    return "camserve:{plans}:names"
+
+
+def plan(name: str) -> str:
+    """A hash: a plan's limits; emptied when it is deleted."""
+    return f"camserve:{{plans}}:plan:{name}"
 
 
 def job_expiries() -> str:

@@ -85,7 +85,7 @@ class ErrorObject(_message.Message):
         upload_too_large: ErrorObject._Reason.ValueType  # 26
         """413 limit_exceeded, OUT_OF_RANGE. The image has more bytes than the limit; details `limit_mb`, `actual_mb`."""
         batch_too_large: ErrorObject._Reason.ValueType  # 27
-        """413 limit_exceeded, OUT_OF_RANGE. A batch has more than 256 inputs."""
+        """413 limit_exceeded, OUT_OF_RANGE. A batch has more inputs than the limit, which is 256 or the tenant's own; details `limit`, `actual`."""
         body_too_large: ErrorObject._Reason.ValueType  # 28
         """413 limit_exceeded, OUT_OF_RANGE. The body is larger than the deployment allows."""
         media_unsupported: ErrorObject._Reason.ValueType  # 29
@@ -144,6 +144,14 @@ class ErrorObject(_message.Message):
         """404 not_found, NOT_FOUND. The webhook or its delivery never was, is gone, or is another tenant's."""
         webhook_url_not_allowed: ErrorObject._Reason.ValueType  # 71
         """400 validation_error, INVALID_ARGUMENT. The URL is not one that events are sent to: not https, or not public."""
+        rate_exceeded: ErrorObject._Reason.ValueType  # 80
+        """429 rate_limited, RESOURCE_EXHAUSTED. The tenant sends more requests a second than it may; `Retry-After` says when the next one may come."""
+        quota_exceeded: ErrorObject._Reason.ValueType  # 81
+        """429 rate_limited, RESOURCE_EXHAUSTED. The tenant has used its images of the day (UTC); `Retry-After` leads to the next one."""
+        concurrency_exceeded: ErrorObject._Reason.ValueType  # 82
+        """429 rate_limited, RESOURCE_EXHAUSTED. The tenant has as many calls running as it may."""
+        plan_not_found: ErrorObject._Reason.ValueType  # 83
+        """404 not_found, NOT_FOUND. There is no plan of that name."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Lists every reason for an error: `code` is the value's name with its first `_` written as `.`."""
@@ -203,7 +211,7 @@ class ErrorObject(_message.Message):
     upload_too_large: ErrorObject.Reason.ValueType  # 26
     """413 limit_exceeded, OUT_OF_RANGE. The image has more bytes than the limit; details `limit_mb`, `actual_mb`."""
     batch_too_large: ErrorObject.Reason.ValueType  # 27
-    """413 limit_exceeded, OUT_OF_RANGE. A batch has more than 256 inputs."""
+    """413 limit_exceeded, OUT_OF_RANGE. A batch has more inputs than the limit, which is 256 or the tenant's own; details `limit`, `actual`."""
     body_too_large: ErrorObject.Reason.ValueType  # 28
     """413 limit_exceeded, OUT_OF_RANGE. The body is larger than the deployment allows."""
     media_unsupported: ErrorObject.Reason.ValueType  # 29
@@ -262,6 +270,14 @@ class ErrorObject(_message.Message):
     """404 not_found, NOT_FOUND. The webhook or its delivery never was, is gone, or is another tenant's."""
     webhook_url_not_allowed: ErrorObject.Reason.ValueType  # 71
     """400 validation_error, INVALID_ARGUMENT. The URL is not one that events are sent to: not https, or not public."""
+    rate_exceeded: ErrorObject.Reason.ValueType  # 80
+    """429 rate_limited, RESOURCE_EXHAUSTED. The tenant sends more requests a second than it may; `Retry-After` says when the next one may come."""
+    quota_exceeded: ErrorObject.Reason.ValueType  # 81
+    """429 rate_limited, RESOURCE_EXHAUSTED. The tenant has used its images of the day (UTC); `Retry-After` leads to the next one."""
+    concurrency_exceeded: ErrorObject.Reason.ValueType  # 82
+    """429 rate_limited, RESOURCE_EXHAUSTED. The tenant has as many calls running as it may."""
+    plan_not_found: ErrorObject.Reason.ValueType  # 83
+    """404 not_found, NOT_FOUND. There is no plan of that name."""
 
     TYPE_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int

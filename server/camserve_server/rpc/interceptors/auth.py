@@ -8,15 +8,19 @@ from camserve_server.rpc.call import Call, Interceptor, Proceed
 
 
 def auth(verifier: TokenVerifier) -> Interceptor:
-    """Returns the link that lets a call pass only with the scopes of its method; public methods pass as they are."""
+    """Returns the link that finds out who calls; public methods pass as they are."""
 
     async def check(call: Call, proceed: Proceed) -> None:
         if not call.policy.public:
-            identity = verifier.verify(call.metadata.get("authorization"))
-            missing = call.policy.scopes - identity.scopes
-            call.caller = identity
-            if missing:
-                raise ApiError(Reason.AUTH_SCOPE_INSUFFICIENT, required=" ".join(sorted(missing)))
+            call.caller = verifier.verify(call.metadata.get("authorization"))
         await proceed()
 
     return check
+
+
+async def scopes(call: Call, proceed: Proceed) -> None:
+    """Lets a call pass only with the scopes of its method; public methods pass as they are."""
+    missing = call.policy.scopes - call.identity.scopes if call.policy.scopes else ()
+    if missing:
+        raise ApiError(Reason.AUTH_SCOPE_INSUFFICIENT, required=" ".join(sorted(missing)))
+    await proceed()

@@ -30,8 +30,12 @@ class Policy(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     CONSUMES_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_FIELD_NUMBER: _builtins.int
+    ANY_SCOPE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     public: _builtins.bool
     """Admits callers without a token. False is the safe side: a method that says nothing needs a token."""
+    any_scope: _builtins.bool
+    """Admits every valid token, whatever its scopes. False is the safe side."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the scopes of which the token must carry every one. Empty on a public method."""
@@ -46,6 +50,10 @@ class Policy(_message.Message):
     def idempotency(self) -> Global___Idempotency:
         """Says what a caller's idempotency key does. Absent: it has no effect."""
 
+    @_builtins.property
+    def cost(self) -> Global___Cost:
+        """Says what a call costs its tenant besides one request. Absent: nothing."""
+
     def __init__(
         self,
         *,
@@ -53,10 +61,12 @@ class Policy(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         consumes: _abc.Iterable[_builtins.str] | None = ...,
         idempotency: Global___Idempotency | None = ...,
+        any_scope: _builtins.bool = ...,
+        cost: Global___Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idempotency", b"idempotency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "idempotency", b"idempotency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumes", b"consumes", "idempotency", b"idempotency", "public", b"public", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_scope", b"any_scope", "consumes", b"consumes", "cost", b"cost", "idempotency", b"idempotency", "public", b"public", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -89,6 +99,30 @@ class Idempotency(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Idempotency: _TypeAlias = Idempotency  # noqa: Y015
+
+@_typing.final
+class Cost(_message.Message):
+    """Says what a call costs its tenant besides one request: it takes one of the tenant's concurrent calls while it runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    images: _builtins.bool
+    """Counts the call's images toward the quota of the day: its `inputs` where the request has them, else one. A call that
+    fails costs none, nor does one that is answered again under its idempotency key.
+    """
+    def __init__(
+        self,
+        *,
+        images: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cost: _TypeAlias = Cost  # noqa: Y015
 
 POLICY_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Policy]

@@ -1,0 +1,103 @@
+"""Calls that cost: how many of a tenant's may run at once, and the images that it has for a day."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.tasks import completed, ended
+from camserve_server.core.limits import StoreWatch, TenantLimits
+from camserve_server.stores.usage import Usage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stay:
+    """A call that runs."""
+
+    tenant: str
+    limits: TenantLimits
+    call: str = field(default_factory=partial(secrets.token_hex, 8))
+
+
+class Admission:
+    """Admits calls. Those of a process that dies are let go after `lease_s`; while the store is away all may run."""
+
+    def __init__(self, usage: Usage, watch: StoreWatch, *, lease_s: float = 30.0) -> None:
+        self._usage = usage
+        self._watch = watch
+        self._lease_s = lease_s
+        self._running: set[Stay] = set()
+        self._renewing: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def admitted(self, tenant: str, limits: TenantLimits, *, images: int) -> AsyncIterator[Stay]:
+        """Runs a call that costs so many images, none where it ends with an ApiError.
+
+        Raises ApiError: QUOTA_EXCEEDED, CONCURRENCY_EXCEEDED.
+        """
+        stay = Stay(tenant, limits)
+        here, refund = True, False
+        self._running.add(stay)
+        self._renewing = self._renewing or asyncio.create_task(self._renew())
+        try:
+            try:
+                await self.charge(stay, images)
+            except ApiError:
+                here = False
+                raise
+            yield stay
+        except ApiError:
+            refund = True
+            raise
+        finally:
+            self._running.discard(stay)
+            if here:
+                await completed(self._leave(stay, refund))
+
+    async def charge(self, stay: Stay, images: int) -> None:
+        """Charges a running call the images that it costs, once; raises ApiError as `admitted` does."""
+        limits = stay.limits
+        refusal = await self._watch.ask(
+            lambda: self._usage.admit(
+                stay.tenant,
+                stay.call,
+                images=images,
+                images_per_day=limits.images_per_day,
+                concurrency=limits.concurrency,
+                lease_ms=self._lease_ms,
+            )
+        )
+        if refusal is None:
+            return
+        if refusal.limit == "concurrency":
+            raise ApiError(Reason.CONCURRENCY_EXCEEDED, limit=limits.concurrency)
+        retry_after_s = max(1, math.ceil(refusal.retry_in_ms / 1000))
+        raise ApiError(Reason.QUOTA_EXCEEDED, retry_after_s=retry_after_s, limit=limits.images_per_day)
+
+    async def close(self) -> None:
+        """Ends the renewal of leases."""
+        if self._renewing:
+            await ended([self._renewing])
+
+    @property
+    def _lease_ms(self) -> int:
+        return round(self._lease_s * 1000)
+
+    async def _leave(self, stay: Stay, refund: bool) -> None:
+        await self._watch.ask(lambda: self._usage.leave(stay.tenant, stay.call, refund=refund))
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            held: dict[str, list[str]] = defaultdict(list)
+            for stay in self._running:
+                held[stay.tenant].append(stay.call)
+            for tenant, calls in held.items():
+                await self._watch.ask(partial(self._usage.renew, tenant, calls, lease_ms=self._lease_ms))

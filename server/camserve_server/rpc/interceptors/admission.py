@@ -1,0 +1,43 @@
+"""Charges a call to its tenant: one of its concurrent calls, and images of its day."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from camserve_server.core.admission import Admission
+from camserve_server.rpc.call import Call, Interceptor, Proceed
+
+
+def admission(admissions: Admission) -> Interceptor:
+    """Returns the link that admits calls that cost; of a client stream the image is charged when it is whole."""
+
+    async def check(call: Call, proceed: Proceed) -> None:
+        if not call.policy.costs:
+            await proceed()
+            return
+        images = _images(call) if call.policy.costs_images else 0
+        streamed = call.method.client_streaming
+        async with admissions.admitted(
+            call.identity.tenant, call.tenant_limits, images=0 if streamed else images
+        ) as stay:
+            if streamed and images:
+                once = call.once
+
+                async def charged(digest: Callable[[], bytes], serve: Callable[[], Awaitable[Message]]) -> Any:
+                    async def serve_charged() -> Message:
+                        await admissions.charge(stay, images)
+                        return await serve()
+
+                    return await once(digest, serve_charged)
+
+                call.once = charged
+            await proceed()
+
+    return check
+
+
+def _images(call: Call) -> int:
+    return len(call.request.inputs) if "inputs" in call.method.input_type.fields_by_name else 1

@@ -1,0 +1,50 @@
+"""Envoy's rate limit service: the edge asks it before each request of a tenant."""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+
+from camserve_server.core.counted import CountedNotes
+from camserve_server.core.limits import Limits
+from camserve_server.core.tokens import TENANT
+from camserve_server.rpc.rate_headers import rate_headers
+from envoy_ratelimit import rls_pb2 as pb
+from envoy_ratelimit import rls_pb2_grpc
+
+_REQUEST_ID = re.compile(r"[0-9a-f-]{36}")
+
+
+class RateLimitServicer(rls_pb2_grpc.RateLimitServiceServicer):
+    """Counts requests for the edge, and leaves a note on each so that the server does not count it again."""
+
+    def __init__(self, limits: Limits, notes: CountedNotes) -> None:
+        self._limits = limits
+        self._notes = notes
+
+    async def ShouldRateLimit(  # noqa: N802
+        self, request: pb.RateLimitRequest, context: grpc.aio.ServicerContext[pb.RateLimitRequest, pb.RateLimitResponse]
+    ) -> pb.RateLimitResponse:
+        """Answers for one request; one of no tenant passes, and the server refuses it."""
+        facts = {entry.key: entry.value for descriptor in request.descriptors for entry in descriptor.entries}
+        tenant, request_id = facts.get("tenant", ""), facts.get("request_id", "")
+        if not TENANT.fullmatch(tenant) or not _REQUEST_ID.fullmatch(request_id):
+            return pb.RateLimitResponse(overall_code=pb.RateLimitResponse.OK)
+        standing = await self._limits.take(tenant, await self._limits.of(tenant))
+        headers = rate_headers(standing)
+        if standing.retry_after_s is not None:
+            headers["retry-after"] = str(standing.retry_after_s)
+            return pb.RateLimitResponse(
+                overall_code=pb.RateLimitResponse.OVER_LIMIT, response_headers_to_add=_values(headers)
+            )
+        note = self._notes.write(tenant, request_id)
+        return pb.RateLimitResponse(
+            overall_code=pb.RateLimitResponse.OK,
+            response_headers_to_add=_values(headers),
+            request_headers_to_add=_values({"x-camserve-counted": note}),
+        )
+
+
+def _values(headers: dict[str, str]) -> list[pb.HeaderValue]:
+    return [pb.HeaderValue(key=key, value=value) for key, value in headers.items()]

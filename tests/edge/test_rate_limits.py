@@ -1,0 +1,112 @@
+"""The edge asks the rate limiter, and does what it says."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from camserve.v1 import models_pb2, models_pb2_grpc
+from camserve_server.base.errors import Reason
+from envoy_ratelimit import rls_pb2 as pb
+
+OK, OVER_LIMIT = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT
+
+
+def values(**headers):
+    return [pb.HeaderValue(key=key.replace("_", "-"), value=value) for key, value in headers.items()]
+
+
+@pytest.fixture
+def asked(edge):
+    """What the limiter was told of each request."""
+    seen = []
+
+    def limit(facts):
+        seen.append(facts)
+        return pb.RateLimitResponse(overall_code=OK)
+
+    edge.replica.limit = limit
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "status"),
+    [
+        ("GET", "/v1/models", 200),
+        ("GET", "/v1/nothing", 404),
+        ("DELETE", "/v1/models", 405),
+        ("POST", "/v1/infer", 415),
+        ("GET", "/v1/models?nonsense=1", 400),
+    ],
+)
+def test_every_request_of_a_tenant_counts_once(caller, asked, verb, path, status):
+    answer = caller.request(verb, path)
+    assert answer.status_code == status
+    assert asked == [{"tenant": "acme", "request_id": answer.headers["request-id"]}]
+
+
+def test_strangers_and_public_routes_are_not_asked_about(stranger, asked):
+    assert stranger.get("/v1/models").status_code == 401
+    assert stranger.get("/.well-known/jwks.json").status_code == 200
+    assert asked == []
+
+
+def test_a_request_over_the_limit_is_refused_in_our_words(caller, edge):
+    edge.replica.limit = lambda _: pb.RateLimitResponse(
+        overall_code=OVER_LIMIT,
+        response_headers_to_add=values(retry_after="7", x_ratelimit_limit="5", x_ratelimit_remaining="0"),
+    )
+    answer = caller.get("/v1/models")
+    assert answer.status_code == 429
+    assert (answer.json()["error"]["code"], answer.json()["error"]["type"]) == ("rate.exceeded", "rate_limited")
+    assert answer.json()["error"]["request_id"] == answer.headers["request-id"]
+    assert (answer.headers["retry-after"], answer.headers["x-ratelimit-limit"]) == ("7", "5")
+    assert not edge.replica.received
+
+
+def test_a_native_call_over_the_limit_is_resource_exhausted(edge):
+    edge.replica.limit = lambda _: pb.RateLimitResponse(
+        overall_code=OVER_LIMIT, response_headers_to_add=values(retry_after="7")
+    )
+    with grpc.insecure_channel(f"127.0.0.1:{edge.port}") as channel, pytest.raises(grpc.RpcError) as refusal:
+        models_pb2_grpc.ModelServiceStub(channel).ListModels(
+            models_pb2.ListModelsRequest(), metadata=(("authorization", f"Bearer {edge.token()}"),), timeout=10
+        )
+    assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    told = dict(refusal.value.trailing_metadata()) | dict(refusal.value.initial_metadata())
+    assert told["retry-after"] == "7"
+
+
+def test_the_limiters_note_reaches_the_replica_and_a_callers_own_does_not(caller, edge):
+    caller.get("/v1/models", headers={"x-camserve-counted": "forged"})
+    edge.replica.limit = lambda _: pb.RateLimitResponse(
+        overall_code=OK, request_headers_to_add=values(x_camserve_counted="note")
+    )
+    caller.get("/v1/models", headers={"x-camserve-counted": "forged"})
+    without, with_note = edge.replica.received
+    assert "x-camserve-counted" not in without.metadata
+    assert with_note.metadata["x-camserve-counted"] == "note"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_rate_is_told_with_answers_and_with_errors_of_replicas(caller, edge, late):
+    edge.replica.limit = lambda _: pb.RateLimitResponse(
+        overall_code=OK, response_headers_to_add=values(x_ratelimit_remaining="3")
+    )
+    assert caller.get("/v1/models").headers["x-ratelimit-remaining"] == "3"
+
+    def fail(call):
+        call.fail(Reason.MODEL_NOT_FOUND, late=late)
+        yield
+
+    edge.replica.answer = fail
+    answer = caller.get("/v1/models")
+    assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (404, "3")
+
+
+def test_without_a_limiter_requests_pass(caller, edge):
+    def broken(_):
+        raise RuntimeError("the limiter fails")
+
+    edge.replica.limit = broken
+    assert caller.get("/v1/models").status_code == 200
