@@ -35,6 +35,7 @@ _LAST_CLAIM_S = 3.0
 # Tenants asked in a row before the worker concludes that there is nothing for it.
 _MOST_TURNS = 16
 _CROWDED_PAUSE_MS = 500
+_MOST_AWAY = 16
 _FAULT_PAUSE_MS = 2_000
 # The service is busy or ending: the item is not to blame, and its attempt does not count.
 # An origin that failed may be back later; an input that is gone is a fault of ours.
@@ -44,19 +45,21 @@ _CROWDED = frozenset({Reason.SERVICE_OVERLOADED, Reason.SERVICE_DRAINING, Reason
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A claimed item under way; `held_until` is monotonic time."""
+    """A claimed item under way; `held_until` is monotonic time, `away` says that it waits for its image's origin."""
 
     claim: Claim
     held_until: float
     task: asyncio.Task[None] | None = None
     lost: bool = False
+    away: bool = False
 
 
 class JobWorker:
     """Works on up to `width` items at a time; `lease_s` is how long an item stays ours without a sign of life.
 
     A tenant of which nothing is under way begins although `width` is reached, up to twice as many, so that it does not
-    wait until those of others make room.
+    wait until those of others make room. Items that wait for the origin of their image take no place of another: of
+    them a tenant has its share, and all tenants together `_MOST_AWAY` times the width.
     """
 
     def __init__(
@@ -121,7 +124,7 @@ class JobWorker:
     async def _take(self) -> None:
         while not self._stopping:
             try:
-                taken = await self._take_some() if len(self._running) < 2 * self._width else 0
+                taken = await self._take_some() if self._has_room() else 0
             except ApiError as error:
                 _log.warning("the worker cannot reach the queue", code=error.reason)
                 await asyncio.sleep(_STORE_PAUSE_S)
@@ -132,6 +135,13 @@ class JobWorker:
                     async with asyncio.timeout(_LOOK_INTERVAL_S):
                         await self._wake.wait()
 
+    def _has_room(self) -> bool:
+        return self._busy < 2 * self._width and len(self._running) < _MOST_AWAY * self._width
+
+    @property
+    def _busy(self) -> int:
+        return sum(not running.away for running in self._running)
+
     async def _take_some(self) -> int:
         """Claims for the tenant whose turn it is, and goes on to the next while that one has nothing for us."""
         for _ in range(_MOST_TURNS):
@@ -139,7 +149,7 @@ class JobWorker:
             if turn is None:
                 return 0
             share = max(1, -(-max(turn.width, self._width) // turn.active))
-            room = self._width - len(self._running)
+            room = self._width - self._busy
             asked_monotonic = self._clock.monotonic()
             claims = await self._queue.claim(
                 turn,
@@ -161,9 +171,8 @@ class JobWorker:
         running.task = asyncio.create_task(self._work(running))
 
     async def _work(self, running: _Running) -> None:
-        claim = running.claim
         try:
-            outcome = await self._outcome(claim)
+            outcome = await self._outcome(running)
         except asyncio.CancelledError:
             if running.lost:
                 self._forget(running)
@@ -173,12 +182,13 @@ class JobWorker:
         else:
             self._outcomes.put_nowait((running, outcome))
 
-    async def _outcome(self, claim: Claim) -> Outcome | None:
+    async def _outcome(self, running: _Running) -> Outcome | None:
         """Returns what to record, None when the item was handed back."""
+        claim = running.claim
         spec = orjson.loads(claim.spec)
         try:
             options = decode_options(spec["options"])
-            with await self._open(claim.tenant, spec) as image:
+            with await self._open(running, spec) as image:
                 result = await self._infer.infer_queued(
                     claim.tenant, image, options, keep_until=claim.expires_ms / 1000
                 )
@@ -202,9 +212,15 @@ class JobWorker:
             await self._queue.release(claim, delay_ms=delay_ms, counts=not crowded)
         return None
 
-    async def _open(self, tenant: str, spec: dict[str, str]) -> SharedBuffer:
+    async def _open(self, running: _Running, spec: dict[str, str]) -> SharedBuffer:
+        tenant = running.claim.tenant
         if "url" in spec:
-            return await self._urls.open(tenant, spec["url"])
+            running.away = True
+            self._wake.set()
+            try:
+                return await self._urls.open(tenant, spec["url"])
+            finally:
+                running.away = False
         if image := self._warm.take(spec["object_id"]):
             return image
         return await load(self._objects, tenant, spec["object_id"], self._budget)
