@@ -35,6 +35,14 @@ IDEMPOTENT_CALLS = Counter(
     "Calls with a key by what became of them: executed, replayed, running, reused.",
     ["outcome"],
 )
+CIRCUIT_STATE = Gauge(
+    "camserve_circuit_state",
+    "Whether a part is called: 0 yes, 1 one call tries it (half open), 2 it is left alone (open).",
+    ["part", "name"],
+)
+CIRCUITS_OPEN = Gauge(
+    "camserve_circuits_open", "Places that callers name, such as origins of images, that are left alone now.", ["part"]
+)
 OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
 
 

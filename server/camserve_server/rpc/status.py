@@ -60,8 +60,8 @@ def trailing_metadata(error: ApiError, call: Call) -> tuple[tuple[str, str | byt
 
 def _headers(error: ApiError) -> dict[str, str]:
     headers = {}
-    if error.entry.retry_after_s is not None and error.entry.status in (409, 429, 503):
-        headers["retry-after"] = str(error.entry.retry_after_s)
+    if error.retry_after_s is not None and error.entry.status in (409, 429, 503):
+        headers["retry-after"] = str(error.retry_after_s)
     if error.entry.status == 401:
         known = "" if error.reason is Reason.AUTH_MISSING_TOKEN else f', error="{_oauth_word(error.reason)}"'
         headers["www-authenticate"] = f'Bearer realm="{DOMAIN}"{known}'
@@ -95,8 +95,8 @@ def _status(error: ApiError, request_id: str) -> status_pb2.Status:
         error_object(error, request_id),
         error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN),
     ]
-    if error.entry.retry_after_s is not None:
-        delay = duration_pb2.Duration(seconds=error.entry.retry_after_s)
+    if error.retry_after_s is not None:
+        delay = duration_pb2.Duration(seconds=error.retry_after_s)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(code=grpc_code(error.entry).value[0], message=error.message)
     for detail in details:
