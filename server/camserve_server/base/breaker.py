@@ -7,6 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from enum import IntEnum
+from functools import partial
 
 import structlog
 
@@ -206,33 +207,36 @@ class Breakers:
         self._part = part
         self._most = most
         self._kept: OrderedDict[Hashable, Breaker] = OrderedDict()
-        self._make: Callable[[], Breaker] = lambda: Breaker(
+        self._failing: dict[Hashable, Breaker] = {}
+        self._make: Callable[[Hashable], Breaker] = lambda place: Breaker(
             part,
             monotonic=monotonic,
             failures=failures,
             pause_s=pause_s,
             longest_s=longest_s,
             patience_s=patience_s,
-            on_change=self._show,
+            on_change=partial(self._sort, place),
         )
-        self._show()
+        CIRCUITS_OPEN.labels(part).set(0)
 
     def __getitem__(self, place: Hashable) -> Breaker:
         """Returns the breaker of a place."""
         if place not in self._kept:
-            self._kept[place] = self._make()
+            self._kept[place] = self._make(place)
         self._kept.move_to_end(place)
         if len(self._kept) > self._most:
-            _, forgotten = self._kept.popitem(last=False)
-            if forgotten.state is not CircuitState.CLOSED:
-                self._show()
+            forgotten, _ = self._kept.popitem(last=False)
+            self._sort(forgotten)
         return self._kept[place]
 
     def left_alone(self) -> frozenset[Hashable]:
         """Returns the places that are not to be called now."""
-        return frozenset(place for place, breaker in self._kept.items() if not breaker.lets_through)
+        return frozenset(place for place, breaker in self._failing.items() if not breaker.lets_through)
 
-    def _show(self) -> None:
-        CIRCUITS_OPEN.labels(self._part).set(
-            sum(breaker.state is not CircuitState.CLOSED for breaker in self._kept.values())
-        )
+    def _sort(self, place: Hashable) -> None:
+        breaker = self._kept.get(place)
+        if breaker is None or breaker.state is CircuitState.CLOSED:
+            self._failing.pop(place, None)
+        else:
+            self._failing[place] = breaker
+        CIRCUITS_OPEN.labels(self._part).set(len(self._failing))
