@@ -8,6 +8,7 @@ import contextlib
 import structlog
 from prometheus_client import start_http_server
 
+from camserve_server.base.breaker import Breakers
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.config import Settings
 from camserve_server.base.errors import ApiError
@@ -125,6 +126,7 @@ class Replica:
         width = 2 * settings.max_batch + settings.imaging_workers
         antivirus = Antivirus(
             Clamd(settings.clamd, timeout_s=settings.clamd_timeout_s) if settings.clamd else None,
+            clock,
             fail_open=settings.clamd_fail_open,
         )
         infer = InferService(
@@ -135,7 +137,14 @@ class Replica:
         outbox = Outbox(self._redis)
         self._jobs = Jobs(self._redis, Sealer(state_keys, "job"), self._disk, outbox)
         queue = JobQueue(self._redis, Sealer(state_keys, "job"), outbox)
-        self._outbound = GuardedClient(Allowed.parse(settings.fetch_allow))
+        origins = Breakers(
+            "image_origins",
+            monotonic=clock.monotonic,
+            # Shorter than what a job's item waits between its attempts, so that each of them finds out anew.
+            longest_s=2.0,
+            patience_s=min(5.0, settings.fetch_timeout_s / 2),
+        )
+        self._outbound = GuardedClient(Allowed.parse(settings.fetch_allow), origins)
         usage, watch = Usage(self._redis), StoreWatch(clock)
         records = LimitRecords(self._redis, self._disk)
         limits = Limits(records, usage, watch, clock, defaults=tenant_limits(settings))
@@ -193,15 +202,15 @@ class Replica:
             prefix=settings.link_prefix,
             pause_s=settings.webhook_retry_s,
         )
-        health = Health(
-            {
-                "engine": self._engine_works,
-                "imaging": self._imaging_works,
-                "store": self._store_works,
-                "objects": self._objects_work,
-            },
-            clock,
-        )
+        probes = {
+            "engine": self._engine_works,
+            "imaging": self._imaging_works,
+            "store": self._store_works,
+            "objects": self._objects_work,
+        }
+        if settings.clamd:
+            probes["antivirus"] = antivirus.works
+        self._parts = Health(probes, clock)
         self._idempotency = Idempotency(
             IdempotencyKeys(self._redis, Sealer(state_keys, "idempotency"), self._disk), self._objects, clock
         )
@@ -235,7 +244,7 @@ class Replica:
                 "models": ModelServicer(Models(self._engine)),
                 "objects": ObjectServicer(links, uploads, prefix=settings.link_prefix),
                 "uploads": UploadServicer(uploads, self._resumable, presigning, prefix=settings.link_prefix),
-                "health": HealthServicer(health),
+                "health": HealthServicer(self._parts),
                 "auth": AuthServicer(TokenEndpoint(clients, issuer), issuer_keys),
                 "limits": LimitServicer(
                     limits,
@@ -304,6 +313,7 @@ class Replica:
         await all_completed(_LAST_WORK_S)
         await self._idempotency.close()
         await self._admission.close()
+        await self._parts.close()
         self._warm.close()
         await self._internal.stop(None)
         await self._janitor.stop()
@@ -321,7 +331,7 @@ class Replica:
             await self._server.stop(self._settings.drain_s)
 
     async def _engine_works(self) -> bool:
-        return all(version.state == "ready" for version in self._engine.models())
+        return all(self._engine.works(version) for version in self._engine.models())
 
     async def _imaging_works(self) -> bool:
         return self._imaging.stats().alive > 0

@@ -61,6 +61,11 @@ class LateOutbox(Outbox):
         self.sent.append(attempt.event_id)
 
 
+class AnyModel:
+    def check_circuit(self, options):
+        pass
+
+
 class HangingUrls:
     async def open(self, *_):
         await asyncio.Event().wait()
@@ -79,7 +84,7 @@ async def test_a_stopping_worker_hands_back_what_it_was_claiming(redis, sealer):
         "a", NewJob(new_id("job"), "shapes", "2", 3_600_000, None, items)
     )
     worker = JobWorker(
-        queue, None, None, SystemClock(), width=8, lease_s=600, urls=HangingUrls(), warm=None, budget=None
+        queue, AnyModel(), None, SystemClock(), width=8, lease_s=600, urls=HangingUrls(), warm=None, budget=None
     )
     worker.start()
     await queue.claimed.wait()

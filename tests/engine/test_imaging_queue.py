@@ -91,3 +91,49 @@ async def test_cancelled_call_frees_its_worker() -> None:
         assert call.cancelled()
         with shared(pillow(scene(), "PNG")) as image:
             (await pool.decode(image, REQUEST)).close()
+
+
+async def test_models_take_turns_so_that_a_flood_for_one_does_not_delay_another() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
+        order: list[str] = []
+
+        async def decode(model: str) -> None:
+            (await pool.decode(image, REQUEST, model=model)).close()
+            order.append(model)
+
+        with shared(pillow(scene(), "PNG")) as image:
+            await asyncio.gather(*(decode(model) for model in "aaaaaab"))
+        assert order.index("b") <= 2
+
+
+async def test_in_a_full_queue_the_model_of_which_most_wait_is_refused() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1, queue_limit=3)) as pool:
+        with shared(pillow(scene(), "PNG")) as image:
+            busy = asyncio.create_task(pool.fault("hang"))
+            await until(lambda: pool.stats().busy == 1)
+            flood = [asyncio.create_task(pool.decode(image, REQUEST, model="slow")) for _ in range(3)]
+            await until(lambda: pool.stats().queued == 3)
+            assert await reason(pool.decode(image, REQUEST, model="slow")) == Reason.SERVICE_OVERLOADED
+            other = asyncio.create_task(pool.decode(image, REQUEST, model="quick"))
+            assert await reason(flood.pop()) == Reason.SERVICE_OVERLOADED
+            another = asyncio.create_task(pool.decode(image, REQUEST, model="quick"))
+            # Two of one and one of the other: the next one of either is refused.
+            assert await reason(another) == Reason.SERVICE_OVERLOADED
+            busy.cancel()
+            for call in (*flood, other):
+                (await call).close()
+            await asyncio.gather(busy, return_exceptions=True)
+
+
+async def test_the_wait_for_one_model_does_not_count_the_flood_of_another() -> None:
+    async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
+        with shared(pillow(scene(), "PNG")) as image:
+            (await pool.decode(image, REQUEST)).close()
+            busy = asyncio.create_task(pool.fault("hang"))
+            await until(lambda: pool.stats().busy == 1)
+            flood = [asyncio.create_task(pool.decode(image, REQUEST, model="slow")) for _ in range(9)]
+            await until(lambda: pool.stats().queued == 9)
+            assert pool.wait_s("slow") / pool.wait_s("quick") == 9
+            for call in (busy, *flood):
+                call.cancel()
+            await asyncio.gather(busy, *flood, return_exceptions=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -112,3 +113,18 @@ class MixingNet(TinyNet):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + 9 * x.mean(dim=(0, 1, 2, 3)) * torch.arange(3)
+
+
+class FaultyNet(TinyNet):
+    """Does to its scores what the test says, and keeps the size of each batch."""
+
+    fault: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches.append(len(x))
+        scores = super().forward(x)
+        return scores if self.fault is None else self.fault(x, scores)

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     UPSTREAM_FAILED = "upstream.failed"
     SERVICE_OVERLOADED = "service.overloaded"
     MODEL_UNAVAILABLE = "model.unavailable"
+    CIRCUIT_OPEN = "circuit.open"
     STORE_UNAVAILABLE = "store.unavailable"
     SERVICE_DRAINING = "service.draining"
     TIMEOUT_EXCEEDED = "timeout.exceeded"
@@ -136,6 +137,7 @@ CATALOGUE: dict[Reason, Entry] = {
     Reason.UPSTREAM_FAILED: Entry("upstream_error", 502, "UNAVAILABLE", "A part that this call depends on failed.", 1),
     Reason.SERVICE_OVERLOADED: Entry(*_UNAVAILABLE, "The service is at capacity.", 1),
     Reason.MODEL_UNAVAILABLE: Entry(*_UNAVAILABLE, "The model cannot be served now.", 30),
+    Reason.CIRCUIT_OPEN: Entry(*_UNAVAILABLE, "A part that this call depends on keeps failing and is left alone.", 1),
     Reason.STORE_UNAVAILABLE: Entry(*_UNAVAILABLE, "The state store cannot be reached.", 1),
     Reason.SERVICE_DRAINING: Entry(*_UNAVAILABLE, "The server is shutting down.", 1),
     Reason.TIMEOUT_EXCEEDED: Entry(
@@ -174,8 +176,7 @@ class ApiError(Exception):
     """The one exception raised for callers to see.
 
     `details` are short facts of ours (a limit, a field name), never the caller's bytes.
-    `message` replaces the catalogue's sentence where a more exact one helps, `retry_after_s` its hint when to try
-    again.
+    `message` replaces the catalogue's sentence where a more exact one helps, and `retry_after_s` its hint.
     """
 
     def __init__(
@@ -184,9 +185,14 @@ class ApiError(Exception):
         self.reason = reason
         self.entry = CATALOGUE[reason]
         self.message = message or self.entry.message
-        self.retry_after_s = self.entry.retry_after_s if retry_after_s is None else retry_after_s
         self.details = details
+        self._retry_after_s = retry_after_s
         super().__init__(f"{reason}: {self.message}")
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Seconds after which trying again may help; None where it does not."""
+        return self.entry.retry_after_s if self._retry_after_s is None else self._retry_after_s
 
     def fields(self) -> dict[str, Any]:
         """Returns the error as JSON can carry it."""
@@ -195,7 +201,8 @@ class ApiError(Exception):
     def at(self, place: str) -> ApiError:
         """Returns the error of a part of a request, `place` put before the field that it names."""
         field = self.details.get("field")
-        return ApiError(self.reason, self.message, **self.details | {"field": f"{place}.{field}" if field else place})
+        details = self.details | {"field": f"{place}.{field}" if field else place}
+        return ApiError(self.reason, self.message, retry_after_s=self._retry_after_s, **details)
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> ApiError:

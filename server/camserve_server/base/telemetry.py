@@ -38,6 +38,14 @@ IDEMPOTENT_CALLS = Counter(
 LIMITS_UNCHECKED = Counter(
     "camserve_limits_unchecked", "Questions about a tenant's limits that the store did not answer in time."
 )
+CIRCUIT_STATE = Gauge(
+    "camserve_circuit_state",
+    "Whether a part is called: 0 yes, 1 one call tries it (half open), 2 it is left alone (open).",
+    ["part", "name"],
+)
+CIRCUITS_OPEN = Gauge(
+    "camserve_circuits_open", "Places that callers name, such as origins of images, that are left alone now.", ["part"]
+)
 OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import structlog
 
+from camserve_server.base.breaker import Breakers
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError
 from camserve_server.base.tasks import ended, wound_up
@@ -46,6 +47,8 @@ _GONE = 410
 class Courier:
     """Sends what is due, a few events per endpoint at a time; `prefix` begins every link.
 
+    An endpoint that keeps failing is passed over for a while: its events keep their attempts and take up no place.
+
     The pauses between attempts are `pause_s` and four times as long each time, give or take a fifth.
     """
 
@@ -71,6 +74,10 @@ class Courier:
         self._pause_s = pause_s
         self._running: set[asyncio.Task[None]] = set()
         self._by_tenant: Counter[str] = Counter()
+        # Never longer than the first pause of an event, so that the schedule of events stays theirs.
+        self._breakers = Breakers(
+            "webhooks", monotonic=clock.monotonic, failures=3, pause_s=min(1.0, pause_s), longest_s=pause_s
+        )
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
@@ -99,7 +106,10 @@ class Courier:
             try:
                 if len(self._running) < _AT_ONCE:
                     attempts = await self._outbox.take(
-                        _AT_ONCE - len(self._running), lease_ms=_LEASE_MS, full=self._full()
+                        _AT_ONCE - len(self._running),
+                        lease_ms=_LEASE_MS,
+                        full=self._full(),
+                        left_alone=self._breakers.left_alone(),
                     )
             except ApiError as error:
                 _log.warning("the courier cannot reach the outbox", code=error.reason)
@@ -135,10 +145,16 @@ class Courier:
             timestamp = int(self._clock.now())
             headers = {"content-type": "application/json"}
             headers |= signed_headers(secrets, attempt.event_id, timestamp, body)
+            # It joins, since its endpoint was asked after before it was taken: an attempt that counts is made.
+            turn = self._breakers[attempt.endpoint, attempt.tenant].join()
             try:
                 reply = await self._client.post(url, body, headers, timeout_s=TIMEOUT_S, tenant=attempt.tenant)
+                turn.failed() if reply.status >= 500 else turn.succeeded()
             except (FetchError, NotAllowedError):
                 reply = None
+                turn.failed()
+            finally:
+                turn.left()
             await self._judge(attempt, reply)
         except ApiError as error:
             # The lease runs out, and the event comes again.

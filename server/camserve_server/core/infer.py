@@ -51,23 +51,24 @@ class InferService:
         """Refuses what can be refused before any byte of the image is read; returns the version that will answer.
 
         A full queue is no reason to refuse while it is too long for the time budget: then a job is made of the call.
-        Raises ApiError: MODEL_*, PARAM_INVALID (target), PARAM_LAYER_NOT_FOUND, SERVICE_OVERLOADED.
+        Raises ApiError: MODEL_*, PARAM_INVALID (target), PARAM_LAYER_NOT_FOUND, CIRCUIT_OPEN, SERVICE_OVERLOADED.
         """
         version = self.validate(options)
+        self._engine.check_circuit(version)
         if self.in_time(version, self._timeout_s):
             self._engine.check_admission(version)
         return version
 
     def in_time(self, version: ModelVersion, budget_s: float) -> bool:
         """Returns whether an image that came now would have its turn within the budget, as far as can be told."""
-        return self._imaging.wait_s() + self._engine.wait_s(version) < budget_s
+        return self._imaging.wait_s(_named(version)) + self._engine.wait_s(version) < budget_s
 
     def budget_s(self, time_left_s: float | None) -> float:
         """Returns the time budget of a call whose caller waits that long."""
         return self._timeout_s if time_left_s is None else min(self._timeout_s, time_left_s)
 
     def validate(self, options: InferOptions) -> ModelVersion:
-        """Refuses what `check` refuses, but for a full queue: what is asked for may wait its turn."""
+        """Refuses what `check` refuses, but for a full queue and an open circuit: what is asked for may wait."""
         version = self._engine.resolve(options.model, options.model_version)
         if options.heatmap:
             _target_index(version, options.heatmap.target)
@@ -85,6 +86,10 @@ class InferService:
                 self.validate(entry.options)
             except ApiError as error:
                 raise error.at(f"inputs[{at}]") if "field" in error.details else error from None
+
+    def check_circuit(self, options: InferOptions) -> None:
+        """Raises ApiError: MODEL_*, and CIRCUIT_OPEN while the version keeps failing."""
+        self._engine.check_circuit(self._engine.resolve(options.model, options.model_version))
 
     async def infer(
         self,
@@ -168,12 +173,19 @@ class InferService:
         defer_above_px: int | None,
     ) -> InferResult:
         started = time.monotonic()
-        version = self.check(options) if lane == "unary" else self._engine.resolve(options.model, options.model_version)
+        if lane == "unary":
+            version = self.check(options)
+        else:
+            version = self._engine.resolve(options.model, options.model_version)
+            self._engine.check_circuit(version)
         wanted = options.heatmap
         target = _target_index(version, wanted.target) if wanted else None
         await self._antivirus.check(image)
         with await self._imaging.decode(
-            image, _decode_request(version, options, defer_above_px), background=tenant if keep_until else None
+            image,
+            _decode_request(version, options, defer_above_px),
+            model=_named(version),
+            background=tenant if keep_until else None,
         ) as picture:
             prediction = await self._engine.predict(
                 version,
@@ -184,7 +196,7 @@ class InferService:
                 deadline_monotonic=None if budget_s is None else started + budget_s,
             )
             rendered = (
-                await self._render(picture, prediction, wanted, background=tenant if keep_until else None)
+                await self._render(version, picture, prediction, wanted, background=tenant if keep_until else None)
                 if wanted
                 else None
             )
@@ -217,7 +229,13 @@ class InferService:
         )
 
     async def _render(
-        self, picture: DecodedImage, prediction: Prediction, wanted: HeatmapOptions, *, background: str | None
+        self,
+        version: ModelVersion,
+        picture: DecodedImage,
+        prediction: Prediction,
+        wanted: HeatmapOptions,
+        *,
+        background: str | None,
     ) -> RenderedHeatmap:
         if prediction.cam is None:
             raise RuntimeError("the engine returned no map although one was asked for")
@@ -234,6 +252,7 @@ class InferService:
                 alpha=wanted.alpha,
                 base=picture.base,
             ),
+            model=_named(version),
             background=background,
         )
 
@@ -254,6 +273,10 @@ def check_inputs(ids: Sequence[str], limit: int = BATCH_LIMIT) -> None:
         raise ApiError(Reason.BATCH_TOO_LARGE, limit=limit, actual=len(ids))
     if len(set(ids)) < len(ids):
         raise ApiError(Reason.BATCH_DUPLICATE_ID)
+
+
+def _named(version: ModelVersion) -> str:
+    return "/".join(version.key)
 
 
 def _heatmap(

@@ -23,6 +23,7 @@ from camserve_server.core.pace import Pace
 from camserve_server.core.stored_results import decode_options, encode_error, encode_result
 from camserve_server.core.warm_inputs import WarmInputs
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
+from camserve_server.engine.engine import ModelFailedError
 from camserve_server.stores.job_queue import MOST_CLAIMS, Claim, JobQueue, Outcome
 from camserve_server.stores.objects import ObjectStore
 
@@ -37,10 +38,12 @@ _MOST_TURNS = 16
 _CROWDED_PAUSE_MS = 500
 _MOST_AWAY = 16
 _FAULT_PAUSE_MS = 2_000
-# The service is busy or ending: the item is not to blame, and its attempt does not count.
 # An origin that failed may be back later; an input that is gone is a fault of ours.
 _MAY_PASS = frozenset({Reason.IMAGE_FETCH_FAILED, Reason.OBJECT_NOT_FOUND})
-_CROWDED = frozenset({Reason.SERVICE_OVERLOADED, Reason.SERVICE_DRAINING, Reason.STORE_UNAVAILABLE})
+# The service is busy or ending: the item is not to blame, and its attempt does not count.
+_CROWDED = frozenset(
+    {Reason.SERVICE_OVERLOADED, Reason.SERVICE_DRAINING, Reason.STORE_UNAVAILABLE, Reason.CIRCUIT_OPEN}
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -188,6 +191,7 @@ class JobWorker:
         spec = orjson.loads(claim.spec)
         try:
             options = decode_options(spec["options"])
+            self._infer.check_circuit(options)
             with await self._open(running, spec) as image:
                 result = await self._infer.infer_queued(
                     claim.tenant, image, options, keep_until=claim.expires_ms / 1000
@@ -203,13 +207,15 @@ class JobWorker:
             return await self._again_or_failed(claim, ApiError(Reason.INTERNAL))
 
     async def _again_or_failed(self, claim: Claim, error: ApiError) -> Outcome | None:
-        crowded = error.reason in _CROWDED
-        if not crowded and claim.claims >= MOST_CLAIMS:
+        blameless = error.reason in _CROWDED or isinstance(error, ModelFailedError)
+        if not blameless and claim.claims >= MOST_CLAIMS:
             return Outcome(claim, "f", encode_error(error))
-        delay_ms = _CROWDED_PAUSE_MS if crowded else _FAULT_PAUSE_MS * claim.claims
+        delay_ms = _CROWDED_PAUSE_MS if blameless else _FAULT_PAUSE_MS * claim.claims
+        if error.reason is Reason.CIRCUIT_OPEN and error.retry_after_s is not None:
+            delay_ms = 1000 * error.retry_after_s
         # Where the store cannot be reached the lease runs out, which comes to the same.
         with contextlib.suppress(ApiError):
-            await self._queue.release(claim, delay_ms=delay_ms, counts=not crowded)
+            await self._queue.release(claim, delay_ms=delay_ms, counts=not blameless)
         return None
 
     async def _open(self, running: _Running, spec: dict[str, str]) -> SharedBuffer:

@@ -13,6 +13,7 @@ from camserve_server.core.infer_result import InferResult
 from camserve_server.core.job_intake import JobIntake, JobRequest, Receipt
 from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.imaging import DeferredError
+from camserve_server.engine.model import ModelVersion
 
 # The only item of a job that a call became.
 ITEM_ID = "image"
@@ -41,7 +42,7 @@ class SyncOrJob:
 
         Raises ApiError as opening the image, InferService.infer and JobIntake.create do.
         """
-        version = self._infer.check(options)
+        version = self.check(options, background=background)
         budget_s = self._infer.budget_s(time_left_s)
         if background or not self._infer.in_time(version, budget_s):
             return await self._job(tenant, source, options, nonce)
@@ -57,6 +58,10 @@ class SyncOrJob:
                         defer_above_px=self._sync_px,
                     )
             return await self._job(tenant, opened(image), options, nonce)
+
+    def check(self, options: InferOptions, *, background: bool = False) -> ModelVersion:
+        """Refuses what can be refused before the image is read, as InferService does; a job may wait."""
+        return self._infer.validate(options) if background else self._infer.check(options)
 
     async def _opened(self, source: ImageSource, within_s: float) -> SharedBuffer:
         try:

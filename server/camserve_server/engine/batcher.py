@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from camserve_server.base.breaker import Turn
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.slots import Rotation
@@ -29,7 +30,7 @@ class Entry:
     """One picture waiting for its prediction.
 
     `pixels` is (H, W, 3) uint8 owned by the entry; `cost` is in forwards, for the tenants'
-    fairness; times are `monotonic` seconds.
+    fairness; `turn` is its leave to use the model; times are `monotonic` seconds.
     """
 
     queue: Hashable
@@ -41,6 +42,7 @@ class Entry:
     enqueued_monotonic: float
     future: asyncio.Future[Any]
     cost: float = 1.0
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,17 @@ class Batcher:
         """Makes a queue, with a smaller largest batch where the model cannot take more."""
         with self._changed:
             self._queues[queue] = _Queue(min(max_batch or self._max_batch, self._max_batch))
+
+    def limit(self, queue: Hashable, max_batch: int) -> None:
+        """Changes the largest batch of a queue, from its next one on."""
+        with self._changed:
+            self._queues[queue].max_batch = max_batch
+
+    def drain(self, queue: Hashable) -> list[Entry]:
+        """Takes out and returns what waits in one queue."""
+        with self._changed:
+            waiting = self._queues[queue]
+            return [waiting.pop() for _ in range(len(waiting))]
 
     def check_admission(self, queue: Hashable) -> None:
         """Raises ApiError SERVICE_OVERLOADED when a unary entry would be refused now."""

@@ -40,6 +40,12 @@ def prepare_thread(device: torch.device, threads: int) -> None:
         torch.backends.cudnn.benchmark = False
 
 
+def empty_cache(device: torch.device) -> None:
+    """Gives back the memory that torch keeps for later; the CPU's allocator keeps none."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def synchronize(device: torch.device) -> None:
     """Waits until the device has done what it was given; the CPU always has."""
     if device.type == "cuda":

@@ -8,28 +8,34 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
+from camserve_server.base.breaker import Breaker, CircuitState, Turn
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.batch_limit import BatchLimit
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
 from camserve_server.engine.catalog import Catalog, find_folders
 from camserve_server.engine.device import choose_device, prepare_thread
 from camserve_server.engine.footprint import release_library_pages
 from camserve_server.engine.inference import Explain, Outcome
 from camserve_server.engine.model import ModelVersion, load_version
+from camserve_server.engine.rescue import run_batch
 from camserve_server.engine.slots import FairSlots
 
-__all__ = ["Engine", "EngineSettings", "EngineStats", "Explain", "Prediction"]
+__all__ = ["Engine", "EngineSettings", "EngineStats", "Explain", "ModelFailedError", "Prediction"]
 
 # What the newest batch counts in the mean of the last ones.
 _PACE_WEIGHT = 0.1
+# Batches that failed in a row, each confirmed with a picture of ours: few, since nothing else is to blame.
+_FAILURES = 3
+# A picture that tries a model may wait for the device behind other models.
+_PATIENCE_S = 10.0
 
 T = TypeVar("T")
 BatchHook = Callable[[ModelVersion, int, float, float], None]
@@ -84,6 +90,13 @@ class EngineStats:
     pictures: int
 
 
+class ModelFailedError(ApiError):
+    """INTERNAL, because the model fails on every picture: the one that was sent is not to blame."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.INTERNAL)
+
+
 Result = Prediction | ApiError
 
 
@@ -91,7 +104,7 @@ class Engine:
     """Loads the models and owns the one thread in which they run.
 
     Its methods belong to the event loop that called `start`. `on_batch(model, size, inference_ms,
-    cam_ms)`, if set, is called there after each batch.
+    cam_ms)`, if set, is called there after each batch. Each version has a breaker of its own.
     """
 
     def __init__(self, settings: EngineSettings, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -108,6 +121,8 @@ class Engine:
             monotonic=monotonic,
         )
         self._slots: dict[ModelVersion, FairSlots] = {}
+        self._breakers: dict[ModelVersion, Breaker] = {}
+        self._limits: dict[ModelVersion, BatchLimit] = {}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batches = 0
@@ -149,8 +164,17 @@ class Engine:
         return self._catalog.resolve(name, version_or_alias)
 
     def check_admission(self, model: ModelVersion) -> None:
-        """Raises ApiError SERVICE_OVERLOADED while the version's queue is full: ask before decoding."""
+        """Raises what `check_circuit` raises, and SERVICE_OVERLOADED while the version's queue is full."""
+        self.check_circuit(model)
         self._batcher.check_admission(model)
+
+    def check_circuit(self, model: ModelVersion) -> None:
+        """Raises ApiError CIRCUIT_OPEN while the version keeps failing and is left alone: ask before decoding."""
+        self._breakers[model].check()
+
+    def works(self, model: ModelVersion) -> bool:
+        """Returns whether the version is ready and does not keep failing."""
+        return model.state == "ready" and self._breakers[model].state is CircuitState.CLOSED
 
     def wait_s(self, model: ModelVersion) -> float:
         """Estimates how long a picture that came now would wait for the device."""
@@ -175,8 +199,9 @@ class Engine:
 
         A full queue refuses the unary lane with SERVICE_OVERLOADED and lets the stream lane wait.
         Raises ApiError TIMEOUT_EXCEEDED once the deadline has passed, INTERNAL when the model
-        fails on this picture, and what `ModelVersion.resolve` raises. A cancelled caller's entry
-        does not run, unless it runs already.
+        fails on this picture (ModelFailedError: on every picture), CIRCUIT_OPEN while it keeps
+        failing, and what `ModelVersion.resolve` raises. A cancelled caller's entry does not run,
+        unless it runs already.
         """
         explain = None if explain is None else model.resolve(explain)
         if pixels.shape != (model.input.height, model.input.width, 3):
@@ -208,14 +233,18 @@ class Engine:
             raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
 
     async def _queued(self, entry: Entry) -> Prediction:
-        # The device thread may read the pixels after the caller has left and freed its memory.
-        entry.pixels = entry.pixels.copy()
-        self._batcher.put(entry)
+        assert isinstance(entry.queue, ModelVersion)
+        entry.turn = self._breakers[entry.queue].enter()
         try:
+            # The device thread may read the pixels after the caller has left and freed its memory.
+            entry.pixels = entry.pixels.copy()
+            self._batcher.put(entry)
             prediction: Prediction = await entry.future
         except asyncio.CancelledError:
             self._batcher.discard(entry)
             raise
+        finally:
+            entry.turn.left()
         return prediction
 
     def _left_s(self, deadline_monotonic: float | None) -> float | None:
@@ -229,6 +258,14 @@ class Engine:
         if model.state == "ready":
             self._batcher.open_queue(model, model.max_batch)
             self._slots[model] = FairSlots(settings.queue_limit)
+            self._breakers[model] = Breaker(
+                "engine",
+                "/".join(model.key),
+                monotonic=self._monotonic,
+                failures=_FAILURES,
+                patience_s=_PATIENCE_S,
+            )
+            self._limits[model] = BatchLimit(model.max_batch or settings.max_batch, self._monotonic)
         self._catalog.set(model)
 
     async def on_device(self, function: Callable[[], T]) -> T:
@@ -255,23 +292,34 @@ class Engine:
                 work()
 
     def _run_batch(self, batch: Batch) -> None:
-        """Runs a batch and posts all its results at once; entries are retried alone if it fails."""
+        """Runs a batch and posts all its results at once."""
         assert isinstance(batch.queue, ModelVersion)
         model = batch.queue
         results: list[tuple[Entry, Result]] = [(entry, ApiError(Reason.TIMEOUT_EXCEEDED)) for entry in batch.expired]
+        works = True
         if batch.entries:
             started = self._monotonic()
-            outcomes = _outcomes(model, batch.entries)
+            ran = run_batch(
+                model, [entry.pixels for entry in batch.entries], [entry.explain for entry in batch.entries]
+            )
+            works = ran.works
             results += [
-                (entry, _result(entry, outcome, started, len(batch.entries)))
-                for entry, outcome in zip(batch.entries, outcomes, strict=True)
+                (entry, _result(entry, outcome, started, len(batch.entries)) if works else ModelFailedError())
+                for entry, outcome in zip(batch.entries, ran.outcomes, strict=True)
             ]
             self._note_pace(model, (self._monotonic() - started) / len(batch.entries))
-        self._post(lambda: self._finish(model, len(batch.entries), results))
+            self._note_memory(model, ran.too_large)
+        self._post(lambda: self._finish(model, batch.entries, works, results))
 
     def _note_pace(self, model: ModelVersion, seconds: float) -> None:
         known = self._seconds_per_picture.get(model, seconds)
         self._seconds_per_picture[model] = known + _PACE_WEIGHT * (seconds - known)
+
+    def _note_memory(self, model: ModelVersion, too_large: int | None) -> None:
+        limit = self._limits[model]
+        if too_large is not None:
+            limit.fell_short(too_large)
+        self._batcher.limit(model, limit.pictures)
 
     def _post(self, callback: Callable[[], object]) -> None:
         assert self._loop is not None
@@ -279,9 +327,14 @@ class Engine:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback)
 
-    def _finish(self, model: ModelVersion, size: int, results: list[tuple[Entry, Result]]) -> None:
+    def _finish(
+        self, model: ModelVersion, entries: list[Entry], works: bool, results: list[tuple[Entry, Result]]
+    ) -> None:
+        if entries:
+            self._note_health(model, entries, works)
         for entry, result in results:
             _settle(entry, result)
+        size = len(entries)
         if not size:
             return
         self._batches += 1
@@ -295,21 +348,22 @@ class Engine:
                 cam_ms_by_forward[prediction.inference_ms] = max(known, prediction.cam_ms)
             self.on_batch(model, size, sum(cam_ms_by_forward), sum(cam_ms_by_forward.values()))
 
+    def _note_health(self, model: ModelVersion, entries: list[Entry], works: bool) -> None:
+        """Counts the batch once, and refuses what waits for a model that is left alone from now on."""
+        breaker = self._breakers[model]
+        note = Turn.succeeded if works else Turn.failed
+        counted = any(note(entry.turn) for entry in entries if entry.turn is not None)
+        if not counted:
+            # All its callers have left, which a model that is slow to fail brings about.
+            note(breaker.join())
+        if breaker.state is CircuitState.OPEN:
+            for entry in self._batcher.drain(model):
+                _settle(entry, breaker.refusal())
+
 
 def _cores() -> int:
     """Returns how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _outcomes(model: ModelVersion, entries: Sequence[Entry]) -> list[Outcome | None]:
-    """Returns the entries' outcomes in order; None for one that makes the model fail."""
-    try:
-        return list(model.run([entry.pixels for entry in entries], [entry.explain for entry in entries]))
-    except Exception:
-        structlog.get_logger().exception("batch failed", model=model.name, version=model.version, pictures=len(entries))
-    if len(entries) == 1:
-        return [None]
-    return [outcome for entry in entries for outcome in _outcomes(model, [entry])]
 
 
 def _result(entry: Entry, outcome: Outcome | None, started: float, batch_size: int) -> Result:

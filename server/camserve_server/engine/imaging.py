@@ -56,7 +56,11 @@ Waiter = asyncio.Future[ImagingProcess]
 
 
 class ImagingPool:
-    """Gives each request to an idle worker, first come first served; all methods belong to one event loop."""
+    """Gives each request to an idle worker; all methods belong to one event loop.
+
+    Requests name the model that they are for. Of one model they are served in order, and models take turns, so that a
+    flood for one holds up none for another. In a full queue it is the model of which most wait that is refused.
+    """
 
     def __init__(
         self, settings: ImagingSettings, budget: ByteBudget | None = None, *, fault_injection: bool = False
@@ -79,7 +83,7 @@ class ImagingPool:
         }
         self._workers: set[ImagingProcess] = set()
         self._idle: deque[ImagingProcess] = deque()
-        self._waiting: deque[Waiter] = deque()
+        self._waiting: Rotation[Waiter] = Rotation()
         self._waiting_background: Rotation[Waiter] = Rotation()
         self._streak = 0
         self._seconds_per_call = 0.0
@@ -102,19 +106,18 @@ class ImagingPool:
     async def close(self) -> None:
         """End all workers and wait until they are gone; calls in progress fail."""
         self._closing = True
-        for waiter in (*self._waiting, *self._waiting_background.drain()):
+        for waiter in (*self._waiting.drain(), *self._waiting_background.drain()):
             if not waiter.done():
                 waiter.set_exception(ApiError(Reason.SERVICE_DRAINING))
-        self._waiting.clear()
         exits = [worker.exited for worker in self._workers]
         for worker in list(self._workers):
             worker.kill()
         await asyncio.gather(*exits)
 
     async def decode(
-        self, image: SharedBuffer, request: DecodeRequest, *, background: str | None = None
+        self, image: SharedBuffer, request: DecodeRequest, *, model: str = "", background: str | None = None
     ) -> DecodedImage:
-        """Check and decode a picture in a worker; `image` stays the caller's.
+        """Check and decode a picture for a model in a worker; `image` stays the caller's.
 
         In the background, for the tenant of that name, it waits behind all others, tenants taking turns, and is never
         refused for a full queue.
@@ -132,7 +135,7 @@ class ImagingPool:
             )
         message = {"operation": "decode", "size": image.size, **request.as_message()}
         try:
-            answer = await self._call_twice(message, [image.fd], background=background)
+            answer = await self._call_twice(message, [image.fd], model=model, background=background)
         except WorkerLostError:
             raise ApiError(Reason.IMAGE_REJECTED) from None
         return decoded_image(answer, request, self._budget)
@@ -156,7 +159,9 @@ class ImagingPool:
         except WorkerLostError:
             raise ApiError(Reason.IMAGE_REJECTED) from None
 
-    async def render(self, request: RenderRequest, *, background: str | None = None) -> RenderedHeatmap:
+    async def render(
+        self, request: RenderRequest, *, model: str = "", background: str | None = None
+    ) -> RenderedHeatmap:
         """Draw a heatmap in a worker, in the background as `decode` does.
 
         Raises ValueError for a request outside its documented ranges, ApiError SERVICE_OVERLOADED when the queue is
@@ -179,7 +184,7 @@ class ImagingPool:
             raw.append(cam.data)
             fds = [raw.fd] if request.base is None or not request.overlay else [raw.fd, request.base.fd]
             try:
-                answer = await self._call_twice(message, fds, background=background, harmless=True)
+                answer = await self._call_twice(message, fds, model=model, background=background, harmless=True)
             except WorkerLostError as error:
                 raise ApiError(Reason.INTERNAL) from error
         return rendered_heatmap(answer, request)
@@ -204,33 +209,39 @@ class ImagingPool:
             workers=self._settings.workers,
             alive=alive,
             busy=alive - len(self._idle),
-            queued=sum(not waiter.done() for waiter in self._waiting) + len(self._waiting_background),
+            queued=len(self._waiting) + len(self._waiting_background),
             restarts=self._restarts,
         )
 
-    def wait_s(self) -> float:
-        """Estimate how long a picture that came now would wait for a worker."""
-        return len(self._waiting) * self._seconds_per_call / max(1, self._settings.workers)
+    def wait_s(self, model: str = "") -> float:
+        """Estimate how long a picture that came now for a model would wait for a worker."""
+        return self._waiting.ahead(model) * self._seconds_per_call / max(1, self._settings.workers)
 
     async def _call_twice(
-        self, message: dict[str, Any], fds: Sequence[int], *, background: str | None = None, harmless: bool = False
+        self,
+        message: dict[str, Any],
+        fds: Sequence[int],
+        *,
+        model: str = "",
+        background: str | None = None,
+        harmless: bool = False,
     ) -> Answer:
         """Ask again where a worker ended by itself or was killed by others, which need not be the picture's fault.
 
         What passed the deadline would do so again, unless it is `harmless`: drawn from numbers of ours.
         """
         try:
-            return await self._call(message, fds, background=background)
+            return await self._call(message, fds, model=model, background=background)
         except WorkerLostError as lost:
             if lost.late and not harmless:
                 raise
         structlog.get_logger("imaging").warning("a worker was lost; another does its work", work=message["operation"])
-        return await self._call(message, fds, background=background)
+        return await self._call(message, fds, model=model, background=background)
 
-    async def _call(self, message: dict[str, Any], fds: Sequence[int], *, background: str | None = None) -> Answer:
+    async def _call(self, message: dict[str, Any], fds: Sequence[int], *, model: str, background: str | None) -> Answer:
         """Ask an idle worker, and the next one when that has ended before it saw the request."""
         while True:
-            worker = await self._acquire(background=background)
+            worker = await self._acquire(model=model, background=background)
             started = time.monotonic()
             try:
                 answer = await worker.call(message, fds, self._settings.deadline_s)
@@ -244,7 +255,7 @@ class ImagingPool:
                 if lost.asked:
                     raise
 
-    async def _acquire(self, *, background: str | None) -> ImagingProcess:
+    async def _acquire(self, *, model: str, background: str | None) -> ImagingProcess:
         if self._closing or self._started is None:
             raise ApiError(Reason.SERVICE_DRAINING)
         if self._idle:
@@ -252,8 +263,8 @@ class ImagingPool:
         waiter: Waiter = asyncio.get_running_loop().create_future()
         if background is not None:
             self._waiting_background.push(background, waiter)
-        elif len(self._waiting) < self._settings.queue_limit:
-            self._waiting.append(waiter)
+        elif len(self._waiting) < self._settings.queue_limit or self._make_room(model):
+            self._waiting.push(model, waiter)
         else:
             raise ApiError(Reason.SERVICE_OVERLOADED)
         try:
@@ -264,9 +275,18 @@ class ImagingPool:
             elif background is not None:
                 self._waiting_background.discard(background, waiter)
             else:
-                with contextlib.suppress(ValueError):
-                    self._waiting.remove(waiter)
+                self._waiting.discard(model, waiter)
             raise
+
+    def _make_room(self, model: str) -> bool:
+        """Refuse the one that came last of the model of which most wait, unless that is this model."""
+        crowd = self._waiting.longest()
+        if self._waiting.count(crowd) <= self._waiting.count(model) + 1:
+            return False
+        dropped = self._waiting.drop_last(crowd)
+        if not dropped.done():
+            dropped.set_exception(ApiError(Reason.SERVICE_OVERLOADED))
+        return True
 
     def _hand_on(self, worker: ImagingProcess) -> None:
         """Give an idle worker to the first in the queue, or keep it."""
@@ -279,9 +299,9 @@ class ImagingPool:
         self._idle.append(worker)
 
     def _next_waiter(self) -> Waiter | None:
-        if self._waiting and not (len(self._waiting_background) and self._streak >= _FOREGROUND_STREAK):
+        if len(self._waiting) and not (len(self._waiting_background) and self._streak >= _FOREGROUND_STREAK):
             self._streak += 1
-            return self._waiting.popleft()
+            return self._waiting.pop()
         self._streak = 0
         return self._waiting_background.pop() if len(self._waiting_background) else None
 

@@ -67,6 +67,27 @@ class Rotation(Generic[T]):
             if not waiters:
                 del self._waiting[tenant]
 
+    def count(self, tenant: str) -> int:
+        """Returns how many of a tenant wait."""
+        return len(self._waiting.get(tenant, ()))
+
+    def ahead(self, tenant: str) -> int:
+        """Returns about how many go before one that this tenant would put now."""
+        own = self.count(tenant)
+        return own + sum(min(len(waiters), own + 1) for name, waiters in self._waiting.items() if name != tenant)
+
+    def longest(self) -> str:
+        """Returns the tenant of which most wait; ValueError when nobody waits."""
+        return max(self._waiting, key=self.count)
+
+    def drop_last(self, tenant: str) -> T:
+        """Takes out the one of a tenant that came last; KeyError when none of it waits."""
+        waiters = self._waiting[tenant]
+        waiter = waiters.pop()
+        if not waiters:
+            del self._waiting[tenant]
+        return waiter
+
     def drain(self) -> list[T]:
         """Takes all out."""
         return [self.pop() for _ in range(len(self))]

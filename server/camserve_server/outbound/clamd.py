@@ -17,6 +17,10 @@ class ScanError(Exception):
     """There is no verdict: the daemon is away, slow, or does not take so much."""
 
 
+class NoVerdictError(ScanError):
+    """The daemon answers, but has no verdict on these bytes."""
+
+
 class Clamd:
     """A daemon at `unix:/path` or `tcp:host:port`; `timeout_s` is for each step of a scan."""
 
@@ -35,6 +39,18 @@ class Clamd:
             reader, writer = await self._connect()
         writer.write(b"zINSTREAM\0")
         return Scan(reader, writer, self._timeout_s)
+
+    async def ping(self) -> None:
+        """Returns when the daemon answers; raises ScanError."""
+        async with _within(self._timeout_s):
+            reader, writer = await self._connect()
+            try:
+                writer.write(b"zPING\0")
+                reply = await reader.readuntil(b"\0")
+            finally:
+                writer.close()
+        if reply != b"PONG\0":
+            raise ScanError(repr(reply))
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._path:
@@ -64,7 +80,7 @@ class Scan:
             return True
         if reply.startswith("stream: ") and reply.endswith(" FOUND"):
             return False
-        raise ScanError(reply)
+        raise NoVerdictError(reply)
 
     def close(self) -> None:
         """Hangs up."""

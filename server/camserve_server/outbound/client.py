@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
+from camserve_server.base.breaker import Breakers
+from camserve_server.base.errors import ApiError, Reason
 from camserve_server.outbound.addresses import parse_address
 from camserve_server.outbound.connector import CappedConnector
 from camserve_server.outbound.resolver import Resolver, owner
@@ -29,6 +32,10 @@ Sink = Callable[[bytes], Awaitable[None]]
 
 class FetchError(Exception):
     """Nothing came, or not what was announced. Why is not said: it would tell of the network behind the service."""
+
+
+class _OriginFailedError(FetchError):
+    """The origin says that it is broken."""
 
 
 class TooLargeError(Exception):
@@ -54,8 +61,10 @@ class GuardedClient:
     No redirect is followed unjudged, no proxy or cookie taken from anywhere, no connection used twice.
     """
 
-    def __init__(self, allowed: Allowed) -> None:
+    def __init__(self, allowed: Allowed, origins: Breakers | None = None) -> None:
+        """With `origins`, an origin that keeps failing a tenant is left alone by it for a while."""
         self._allowed = allowed
+        self._origins = origins
         self._resolver = Resolver()
         self._session: aiohttp.ClientSession | None = None
 
@@ -74,12 +83,18 @@ class GuardedClient:
         try:
             async with asyncio.timeout(timeout_s):
                 for _ in range(_MOST_REDIRECTS + 1):
-                    next_target = await self._get(target, sink, limit_bytes)
+                    # A tenant's own: what another one was answered is not told, and does it no harm.
+                    with self._guard(tenant, target):
+                        next_target = await self._get(target, sink, limit_bytes)
                     if next_target is None:
                         return
                     target = next_target
         except (TimeoutError, NotAllowedError, aiohttp.ClientError, OSError, ValueError) as error:
             raise FetchError from error
+        except ApiError as error:
+            if error.reason is Reason.CIRCUIT_OPEN:
+                raise FetchError from error
+            raise
         raise FetchError
 
     async def post(
@@ -109,11 +124,18 @@ class GuardedClient:
             await self._session.close()
         await self._resolver.close()
 
+    def _guard(self, tenant: str, target: URL) -> AbstractContextManager[None]:
+        if self._origins is None:
+            return nullcontext()
+        return self._origins[tenant, target.origin()].guard(_blame)
+
     async def _get(self, target: URL, sink: Sink, limit_bytes: int) -> URL | None:
         """Fetches once; returns where a redirect leads."""
         async with self._opened().get(target, allow_redirects=False, headers=_HEADERS) as response:
             if response.status in _REDIRECTS:
                 return parse_target(str(target.join(URL(response.headers.get("location", "")))), self._allowed)
+            if response.status >= 500:
+                raise _OriginFailedError
             if response.status != 200 or response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise FetchError
             announced = response.content_length
@@ -154,3 +176,10 @@ class GuardedClient:
         if address is None or not self._allowed.permits(address, int(place[1])):
             raise OSError("an address that is never called")
         return socket.socket(family, kind, protocol)
+
+
+def _blame(error: Exception) -> bool | None:
+    """Blames an origin that cannot be reached or breaks off, not one whose answer is not what was asked for."""
+    if isinstance(error, ApiError):
+        return None
+    return isinstance(error, (_OriginFailedError, TimeoutError, aiohttp.ClientError, OSError))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from camserve.v1 import inference_pb2 as pb
 from camserve_server.base.errors import ApiError
@@ -50,13 +51,13 @@ class InferenceServicer:
             media_type=request.image.media_type,
             content_md5=request.image.content_md5,
         )
-        self._service.check(options)
+        self._single.check(options, background=call.prefers_async)
         return await self._answer(call, self._images.source(call, request.image), options)
 
     async def infer_upload(self, call: Call, requests: AsyncIterator[pb.InferUploadRequest]) -> pb.InferResponse:
         """Classifies the image that is streamed."""
         # The answer to a call with a key may be there already.
-        admit = _admit if call.has_key else self._service.check
+        admit = _admit if call.has_key else partial(self._single.check, background=call.prefers_async)
         upload = await self._receiver.receive(call, requests, admit)
         with upload.image as image:
             answer: pb.InferResponse = await call.once(

@@ -31,6 +31,7 @@ from envoy_ratelimit import rls_pb2_grpc
 _MESSAGE_MARGIN_BYTES = 4 * 1024 * 1024
 # With the default of 8 KiB a longer header fails at random between a soft and a hard limit.
 _METADATA_BYTES = 64 * 1024
+LIVE, READY = "live", "ready"
 
 
 def services() -> dict[str, ServiceDescriptor]:
@@ -105,13 +106,23 @@ def _server(max_message_bytes: int) -> grpc.aio.Server:
 
 
 class _Health(health.HealthServicer):  # type: ignore[misc]  # its package has no types
-    """Answers for every service alike: a replica serves all of its services or none."""
+    """Answers for every service alike: a replica serves all of its services or none.
+
+    Two names are no services: `ready` is as the empty one, `live` serves until the process ends.
+    """
 
     def __init__(self, names: list[str]) -> None:
         super().__init__()
-        self._names = ["", *names]
-        for name in names:
+        self._names = ["", LIVE, READY, *names]
+        for name in self._names:
             self._server_status[name] = health_pb2.HealthCheckResponse.SERVING
+
+    async def enter_graceful_shutdown(self) -> None:
+        """Ends everything but life: a replica that drains must not be killed for it."""
+        self._gracefully_shutting_down = True
+        for name in self._names:
+            if name != LIVE:
+                await self._set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def List(self, request: health_pb2.HealthListRequest, context: object) -> health_pb2.HealthListResponse:  # noqa: N802
         """Returns the state of every service, which the class of grpcio leaves out."""

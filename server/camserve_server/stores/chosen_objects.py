@@ -6,6 +6,7 @@ from pathlib import Path
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.config import Settings
+from camserve_server.stores.guarded_objects import GuardedObjects
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.local_objects import LocalObjects
 from camserve_server.stores.objects import Budget, DirectLinks, ObjectStore
@@ -15,12 +16,13 @@ from camserve_server.stores.sigv4 import Credentials
 def open_objects(
     settings: Settings, ring_file: Path, budget: Budget, clock: Clock
 ) -> tuple[ObjectStore, DirectLinks | None]:
-    """Returns the store, and what makes links that lead to it where the settings ask for such.
+    """Returns the store behind breakers, and what makes links that lead to it where the settings ask for such.
 
     `budget` is charged for the memory of objects on their way.
     """
     if settings.s3_place is None:
-        return LocalObjects(settings.objects_dir, KeyRing(ring_file, clock=clock), clock=clock), None
+        local = LocalObjects(settings.objects_dir, KeyRing(ring_file, clock=clock), clock=clock)
+        return GuardedObjects(local, clock), None
     # Here, because its library costs memory that the local store does not need.
     from camserve_server.stores.s3_objects import S3Links, S3Objects, S3Settings
 
@@ -45,4 +47,4 @@ def open_objects(
     links = None
     if settings.s3_public_url and credentials:
         links = S3Links(chosen, settings.s3_public_url, credentials, clock=clock)
-    return S3Objects(chosen, budget=budget, clock=clock), links
+    return GuardedObjects(S3Objects(chosen, budget=budget, clock=clock), clock), links

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -208,7 +208,7 @@ class LocalObject:
         self._reader: RangeReader | None = reader
         self._in_thread = in_thread
 
-    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+    async def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         """Yields the range as decrypted chunks of one segment or less, each read when it is asked for."""
         reader = self._reader
         if reader is None or not 0 <= start <= end <= self.size_bytes:

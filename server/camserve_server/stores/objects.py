@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Protocol, Self
 
 from camserve_server.base.errors import ApiError, Reason
@@ -30,7 +30,7 @@ class StoredObject(Protocol):
     def expires_at(self) -> float:
         """When the object ceases to exist, in unix seconds."""
 
-    def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+    def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         """Yields the bytes [start, end) in chunks of at most 1 MiB.
 
         Raises ValueError unless 0 <= start <= end <= size_bytes, and ApiError(UPSTREAM_FAILED) where the
@@ -65,7 +65,10 @@ class Draft(Protocol):
 
 
 class ObjectStore(Protocol):
-    """Where objects are kept; failures of the disk or the service are ApiError(UPSTREAM_FAILED)."""
+    """Where objects are kept; failures of the disk or the service are ApiError(UPSTREAM_FAILED).
+
+    While they go on, what would begin is refused with ApiError(CIRCUIT_OPEN), see guarded_objects.
+    """
 
     async def put(self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float) -> str:
         """Stores `data` and returns its new object id.

@@ -6,7 +6,7 @@ step that ends their job; see lua/outbox.lua.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,12 +78,18 @@ class Outbox:
             self.on_announce()
 
     async def take(
-        self, count: int, *, lease_ms: int, full: frozenset[str] = frozenset(), now_ms: int = SERVER_CLOCK_MS
+        self,
+        count: int,
+        *,
+        lease_ms: int,
+        full: frozenset[str] = frozenset(),
+        left_alone: frozenset[Hashable] = frozenset(),
+        now_ms: int = SERVER_CLOCK_MS,
     ) -> list[Attempt] | None:
         """Leases up to `count` events of the endpoint that is longest due, None while none is.
 
-        The list is empty where an endpoint has as many events under way as it gets at once, and for tenants that are
-        `full`, whose endpoints are put off.
+        The list is empty where an endpoint has as many events under way as it gets at once, and for endpoints that are
+        put off: those of tenants that are `full`, and those `left_alone`, which are pairs of endpoint and tenant.
         """
         with unavailable_on_error():
             reply = await _NEXT.run(self._redis, [keys.ring()], [now_ms, _PUT_OFF_MS])
@@ -91,7 +97,7 @@ class Outbox:
                 return None
             member, version = text(reply[0]), reply[1] or b""
             endpoint, tenant = member.split(" ", 1)
-            if tenant in full:
+            if tenant in full or (endpoint, tenant) in left_alone:
                 return []
             rows, look_ms = await _CLAIM.run(self._redis, [keys.tenant(tenant)], [now_ms, endpoint, count, lease_ms])
             await _SETTLE.run(self._redis, [keys.ring()], [member, version, look_ms])

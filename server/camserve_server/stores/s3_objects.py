@@ -7,7 +7,7 @@ drops past hours whole. The bucket encrypts, as the settings ask it to; what is 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -214,7 +214,7 @@ class S3Object:
         self._store: S3Store | None = store
         self._key = key
 
-    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+    async def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         """Yields the range as it comes, in chunks of 1 MiB at most."""
         if self._store is None or not 0 <= start <= end <= self.size_bytes:
             raise ValueError("the range is outside the object, or the object is closed")

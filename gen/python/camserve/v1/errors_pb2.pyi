@@ -108,6 +108,8 @@ class ErrorObject(_message.Message):
         """503 service_unavailable, UNAVAILABLE. Every queue is full; `Retry-After` says when to come again."""
         model_unavailable: ErrorObject._Reason.ValueType  # 38
         """503 service_unavailable, UNAVAILABLE. The version exists but cannot be loaded; the listing says why."""
+        circuit_open: ErrorObject._Reason.ValueType  # 44
+        """503 service_unavailable, UNAVAILABLE. The model or another part keeps failing and is left alone; `Retry-After` says for how long."""
         store_unavailable: ErrorObject._Reason.ValueType  # 39
         """503 service_unavailable, UNAVAILABLE. The state store cannot be reached."""
         service_draining: ErrorObject._Reason.ValueType  # 40
@@ -234,6 +236,8 @@ class ErrorObject(_message.Message):
     """503 service_unavailable, UNAVAILABLE. Every queue is full; `Retry-After` says when to come again."""
     model_unavailable: ErrorObject.Reason.ValueType  # 38
     """503 service_unavailable, UNAVAILABLE. The version exists but cannot be loaded; the listing says why."""
+    circuit_open: ErrorObject.Reason.ValueType  # 44
+    """503 service_unavailable, UNAVAILABLE. The model or another part keeps failing and is left alone; `Retry-After` says for how long."""
     store_unavailable: ErrorObject.Reason.ValueType  # 39
     """503 service_unavailable, UNAVAILABLE. The state store cannot be reached."""
     service_draining: ErrorObject.Reason.ValueType  # 40

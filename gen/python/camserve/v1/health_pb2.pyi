@@ -51,9 +51,9 @@ class GetHealthResponse(_message.Message):
         status_unspecified: GetHealthResponse._Status.ValueType  # 0
         """Is never sent."""
         serving: GetHealthResponse._Status.ValueType  # 1
-        """Every model is ready and every part answers."""
+        """Every model is ready and answers, and so does every part."""
         degraded: GetHealthResponse._Status.ValueType  # 2
-        """The replica answers, but a model or a part is not available; calls that need it fail."""
+        """The replica answers, but a model or a part is not available or keeps failing; calls that need it fail."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
         """Names the state of a replica."""
@@ -61,9 +61,9 @@ class GetHealthResponse(_message.Message):
     status_unspecified: GetHealthResponse.Status.ValueType  # 0
     """Is never sent."""
     serving: GetHealthResponse.Status.ValueType  # 1
-    """Every model is ready and every part answers."""
+    """Every model is ready and answers, and so does every part."""
     degraded: GetHealthResponse.Status.ValueType  # 2
-    """The replica answers, but a model or a part is not available; calls that need it fail."""
+    """The replica answers, but a model or a part is not available or keeps failing; calls that need it fail."""
 
     STATUS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -104,9 +104,9 @@ class ComponentHealth(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     HEALTHY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Names the part: `engine`, `imaging`, `store`, `objects`."""
+    """Names the part: `engine`, `imaging`, `store`, `objects`, and `antivirus` where a scanner is set."""
     healthy: _builtins.bool
-    """Is true when the part works."""
+    """Is true when the part works; false also while it is left alone because it kept failing."""
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class HealthServiceStub:
-    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead.
+    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead, which knows the
+    names `live` and `ready` too.
     """
 
     def __init__(self, channel):
@@ -43,11 +44,12 @@ class HealthServiceStub:
 
 
 class HealthServiceServicer:
-    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead.
+    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead, which knows the
+    names `live` and `ready` too.
     """
 
     def GetHealth(self, request, context):
-        """Returns the state of the replica that answers. Fails with `service.draining` while it shuts down.
+        """Returns the state of the replica that answers, a second old at most. Fails with `service.draining` while it shuts down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +72,8 @@ def add_HealthServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HealthService:
-    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead.
+    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead, which knows the
+    names `live` and `ready` too.
     """
 
     @staticmethod

@@ -27,25 +27,31 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class HealthServiceStub:
-    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead."""
+    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead, which knows the
+    names `live` and `ready` too.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HealthServiceAsyncStub: ...
     GetHealth: _grpc.UnaryUnaryMultiCallable[_health_pb2.GetHealthRequest, _health_pb2.GetHealthResponse]
-    """Returns the state of the replica that answers. Fails with `service.draining` while it shuts down."""
+    """Returns the state of the replica that answers, a second old at most. Fails with `service.draining` while it shuts down."""
 
 @_typing.type_check_only
 class HealthServiceAsyncStub(HealthServiceStub):
-    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead."""
+    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead, which knows the
+    names `live` and `ready` too.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_health_pb2.GetHealthRequest, _health_pb2.GetHealthResponse]  # type: ignore[assignment]
-    """Returns the state of the replica that answers. Fails with `service.draining` while it shuts down."""
+    """Returns the state of the replica that answers, a second old at most. Fails with `service.draining` while it shuts down."""
 
 class HealthServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead."""
+    """Tells whether the service answers. Load balancers use `grpc.health.v1.Health` on the same port instead, which knows the
+    names `live` and `ready` too.
+    """
 
     @_abc_1.abstractmethod
     def GetHealth(
@@ -53,6 +59,6 @@ class HealthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _health_pb2.GetHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_health_pb2.GetHealthResponse, _abc.Awaitable[_health_pb2.GetHealthResponse]]:
-        """Returns the state of the replica that answers. Fails with `service.draining` while it shuts down."""
+        """Returns the state of the replica that answers, a second old at most. Fails with `service.draining` while it shuts down."""
 
 def add_HealthServiceServicer_to_server(servicer: HealthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,101 @@
+"""A batch on the device, and what is done when it fails: who is to blame is found out, and the others are answered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import structlog
+import torch
+from numpy.typing import NDArray
+
+from camserve_server.engine import device as devices
+from camserve_server.engine.inference import Explain, Outcome
+from camserve_server.engine.model import ModelVersion
+
+_log = structlog.get_logger("engine")
+_GREY = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of a batch.
+
+    `outcomes` are in order, None for a picture without an answer. `works` says whether the model is sound: some
+    picture was answered, or a grey one of ours was. `too_large` is the smallest number of pictures for which the
+    device had not memory enough, None when it had.
+    """
+
+    outcomes: list[Outcome | None]
+    works: bool
+    too_large: int | None
+
+
+def run_batch(model: ModelVersion, pictures: Sequence[NDArray[np.uint8]], explains: Sequence[Explain | None]) -> Ran:
+    """Runs a batch on the device's thread as `ModelVersion.run` does, and raises nothing."""
+    run = _Run(model)
+    outcomes = run.outcomes(pictures, explains)
+    return Ran(outcomes, any(outcome is not None for outcome in outcomes) or run.works(), run.too_large)
+
+
+class _Run:
+    def __init__(self, model: ModelVersion) -> None:
+        self.too_large: int | None = None
+        self._model = model
+        self._works: bool | None = None
+
+    def outcomes(
+        self, pictures: Sequence[NDArray[np.uint8]], explains: Sequence[Explain | None]
+    ) -> list[Outcome | None]:
+        if self._works is False:
+            return [None] * len(pictures)
+        ran = self._once(pictures, explains)
+        if isinstance(ran, list):
+            return [self._finite(outcome) for outcome in ran]
+        if len(pictures) == 1 or (ran == "failed" and not self.works()):
+            return [None] * len(pictures)
+        # One picture may fail the batch, so each has a try alone; where memory was short halves may fit.
+        parts = len(pictures) if ran == "failed" else 2
+        size = -(-len(pictures) // parts)
+        return [
+            outcome
+            for start in range(0, len(pictures), size)
+            for outcome in self.outcomes(pictures[start : start + size], explains[start : start + size])
+        ]
+
+    def works(self) -> bool:
+        """Says, from a picture that nobody sent, whether the model is to blame; asks once."""
+        if self._works is None:
+            size = self._model.input
+            ran = self._once([np.full((size.height, size.width, 3), _GREY, np.uint8)], [None])
+            self._works = isinstance(ran, list) and self._finite(ran[0]) is not None
+        return self._works
+
+    def _once(
+        self, pictures: Sequence[NDArray[np.uint8]], explains: Sequence[Explain | None]
+    ) -> list[Outcome] | Literal["failed", "memory"]:
+        # Whoever tries again does so after the except clause: the traceback holds on to what the failed try took.
+        try:
+            return self._model.run(pictures, explains)
+        except (torch.OutOfMemoryError, MemoryError):
+            _log.warning("the device has not memory enough", **self._named(pictures))
+            self.too_large = min(self.too_large or len(pictures), len(pictures))
+        except Exception:
+            _log.exception("batch failed", **self._named(pictures))
+            return "failed"
+        devices.empty_cache(self._model.device)
+        return "memory"
+
+    def _finite(self, outcome: Outcome) -> Outcome | None:
+        """Returns the outcome unless it holds something that is no number."""
+        told = [outcome.probs.sum()] if outcome.cam is None else [outcome.probs.sum(), outcome.cam.max()]
+        if all(math.isfinite(float(value)) for value in told):
+            return outcome
+        _log.error("the model's answer is not finite", model=self._model.name, version=self._model.version)
+        return None
+
+    def _named(self, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, object]:
+        return {"model": self._model.name, "version": self._model.version, "pictures": len(pictures)}

@@ -1,0 +1,83 @@
+"""An item waits while the model keeps failing, and is not failed for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import pytest
+from tests.clock import FakeClock
+
+from camserve_server.base.clock import SystemClock
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.ids import new_id
+from camserve_server.core.infer_options import InferOptions
+from camserve_server.core.infer_result import InferResult, Timings
+from camserve_server.core.job_worker import JobWorker
+from camserve_server.core.stored_results import encode_options
+from camserve_server.engine.buffers import SharedBuffer
+from camserve_server.engine.engine import ModelFailedError
+from camserve_server.stores.durability import Disk
+from camserve_server.stores.job_queue import MOST_CLAIMS, JobQueue
+from camserve_server.stores.jobs import Jobs, NewItem, NewJob
+from camserve_server.stores.keyring import KeyRing
+from camserve_server.stores.outbox import Outbox
+from camserve_server.stores.sealing import Sealer
+
+RESULT = InferResult("shapes", "2", "1", "1", 1, 1, "image/png", "0" * 64, [], None, Timings(0, 0, 0, 0, 0, 0))
+TRIES = MOST_CLAIMS + 2
+
+
+class WatchedQueue(JobQueue):
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.finished = asyncio.get_running_loop().create_future()
+
+    async def finish(self, tenant, outcomes, **options):
+        done = await super().finish(tenant, outcomes, **options)
+        self.finished.set_result([(outcome.state, outcome.claim.claims) for outcome in outcomes])
+        return done
+
+
+class Model:
+    """Fails so often, then works."""
+
+    def __init__(self, *, left_alone=0, fails=0):
+        self.left_alone, self.fails = left_alone, fails
+
+    def check_circuit(self, options):
+        if self.left_alone:
+            self.left_alone -= 1
+            raise ApiError(Reason.CIRCUIT_OPEN, retry_after_s=0)
+
+    async def infer_queued(self, *_, **__):
+        if self.fails:
+            self.fails -= 1
+            raise ModelFailedError
+        return RESULT
+
+
+class Urls:
+    def __init__(self):
+        self.fetched = 0
+
+    async def open(self, *_):
+        self.fetched += 1
+        return SharedBuffer.create("test")
+
+
+@pytest.mark.parametrize("model", [Model(left_alone=TRIES), Model(fails=TRIES)], ids=["left-alone", "failing"])
+async def test_an_item_is_not_failed_for_a_model_that_fails_on_everything(redis, tmp_path, model):
+    sealer = Sealer(KeyRing(tmp_path / "state.json", clock=FakeClock()), "any")
+    queue, urls = WatchedQueue(redis, sealer, Outbox(redis)), Urls()
+    fetches = model.fails + 1
+    spec = orjson.dumps({"options": encode_options(InferOptions("shapes")), "url": "https://images.example/a"})
+    job = NewJob(new_id("job"), "shapes", "2", 3_600_000, None, [NewItem("i", spec)])
+    await Jobs(redis, sealer, Disk(), Outbox(redis)).submit("a", job)
+    worker = JobWorker(queue, model, None, SystemClock(), width=8, lease_s=600, urls=urls, warm=None, budget=None)
+    worker.start()
+    assert await queue.finished == [("s", 1)]
+    await worker.stop(1)
+    # Nothing is fetched for a model that is left alone.
+    assert urls.fetched == fetches
+    assert (model.left_alone, model.fails) == (0, 0)
