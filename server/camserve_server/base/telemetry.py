@@ -35,6 +35,9 @@ IDEMPOTENT_CALLS = Counter(
     "Calls with a key by what became of them: executed, replayed, running, reused.",
     ["outcome"],
 )
+JWKS_FETCHES = Counter(
+    "camserve_jwks_fetches", "Fetches of the external issuer's keys by outcome: fetched, failed.", ["outcome"]
+)
 OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
 
 

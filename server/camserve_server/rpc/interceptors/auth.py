@@ -12,7 +12,7 @@ def auth(verifier: TokenVerifier) -> Interceptor:
 
     async def check(call: Call, proceed: Proceed) -> None:
         if not call.policy.public:
-            identity = verifier.verify(call.metadata.get("authorization"))
+            identity = await verifier.verify(call.metadata.get("authorization"))
             missing = call.policy.scopes - identity.scopes
             call.caller = identity
             if missing:
