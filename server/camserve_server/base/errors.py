@@ -66,6 +66,7 @@ class Reason(StrEnum):
     RESOURCE_VERSION_CONFLICT = "resource.version_conflict"
     WEBHOOK_NOT_FOUND = "webhook.not_found"
     WEBHOOK_URL_NOT_ALLOWED = "webhook.url_not_allowed"
+    RATE_EXCEEDED = "rate.exceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ CATALOGUE: dict[Reason, Entry] = {
     ),
     Reason.RESOURCE_VERSION_CONFLICT: Entry("conflict", 409, "FAILED_PRECONDITION", "The upload has come already."),
     Reason.WEBHOOK_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such webhook."),
+    Reason.RATE_EXCEEDED: Entry("rate_limited", 429, "RESOURCE_EXHAUSTED", "Too many calls in too short a time.", 1),
     Reason.WEBHOOK_URL_NOT_ALLOWED: Entry(*_VALIDATION, "The webhook's URL is not one that events are sent to."),
 }
 

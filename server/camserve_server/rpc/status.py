@@ -61,11 +61,16 @@ def trailing_metadata(error: ApiError, call: Call) -> tuple[tuple[str, str | byt
 def _headers(error: ApiError) -> dict[str, str]:
     headers = {}
     if error.entry.retry_after_s is not None and error.entry.status in (409, 429, 503):
-        headers["retry-after"] = str(error.entry.retry_after_s)
+        headers["retry-after"] = str(_retry_after_s(error))
     if error.entry.status == 401:
         known = "" if error.reason is Reason.AUTH_MISSING_TOKEN else f', error="{_oauth_word(error.reason)}"'
         headers["www-authenticate"] = f'Bearer realm="{DOMAIN}"{known}'
     return headers
+
+
+def _retry_after_s(error: ApiError) -> int:
+    """Returns when to come again: what the error knows of it, else what its reason says."""
+    return int(error.details.get("retry_after_s") or error.entry.retry_after_s or 1)
 
 
 def _oauth_word(reason: Reason) -> str:
@@ -96,7 +101,7 @@ def _status(error: ApiError, request_id: str) -> status_pb2.Status:
         error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN),
     ]
     if error.entry.retry_after_s is not None:
-        delay = duration_pb2.Duration(seconds=error.entry.retry_after_s)
+        delay = duration_pb2.Duration(seconds=_retry_after_s(error))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(code=grpc_code(error.entry).value[0], message=error.message)
     for detail in details:

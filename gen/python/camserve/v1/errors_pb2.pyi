@@ -144,6 +144,8 @@ class ErrorObject(_message.Message):
         """404 not_found, NOT_FOUND. The webhook or its delivery never was, is gone, or is another tenant's."""
         webhook_url_not_allowed: ErrorObject._Reason.ValueType  # 71
         """400 validation_error, INVALID_ARGUMENT. The URL is not one that events are sent to: not https, or not public."""
+        rate_exceeded: ErrorObject._Reason.ValueType  # 80
+        """429 rate_limited, RESOURCE_EXHAUSTED. Too many calls in too short a time; `Retry-After` says when to come again."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Lists every reason for an error: `code` is the value's name with its first `_` written as `.`."""
@@ -262,6 +264,8 @@ class ErrorObject(_message.Message):
     """404 not_found, NOT_FOUND. The webhook or its delivery never was, is gone, or is another tenant's."""
     webhook_url_not_allowed: ErrorObject.Reason.ValueType  # 71
     """400 validation_error, INVALID_ARGUMENT. The URL is not one that events are sent to: not https, or not public."""
+    rate_exceeded: ErrorObject.Reason.ValueType  # 80
+    """429 rate_limited, RESOURCE_EXHAUSTED. Too many calls in too short a time; `Retry-After` says when to come again."""
 
     TYPE_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
