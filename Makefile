@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto test-protos test-grpcurl test-tus test-clamd test-fuzz test-corpus chaos bench train-shapes clean
+.PHONY: run test lint docs proto test-protos test-grpcurl test-tus test-oidc test-clamd test-fuzz test-corpus chaos bench train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -42,6 +42,11 @@ test-grpcurl: $(DEV_STAMP)
 test-tus: $(DEV_STAMP)
 	npm install --prefix toolchains/tus --no-audit --no-fund --no-package-lock --silent
 	$(BIN)/python -m pytest toolchains/tus
+
+# Needs Node: takes the tokens of a real OpenID provider, and goes on when its key changes.
+test-oidc: $(DEV_STAMP)
+	npm install --prefix toolchains/oidc --no-audit --no-fund --no-package-lock --silent
+	$(BIN)/python -m pytest toolchains/oidc
 
 # Needs ClamAV's daemon (Debian: clamav-daemon): shows it images, good ones and one with a signature made by hand.
 test-clamd: $(DEV_STAMP)
@@ -79,4 +84,4 @@ $(DEV_STAMP): $(RUN_STAMP)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .camserve toolchains/bin toolchains/tus/node_modules
+	rm -rf $(VENV) .camserve toolchains/bin toolchains/*/node_modules

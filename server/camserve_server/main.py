@@ -19,6 +19,7 @@ from camserve_server.core.antivirus import Antivirus
 from camserve_server.core.counted import CountedNotes
 from camserve_server.core.courier import Courier
 from camserve_server.core.cursors import Cursors
+from camserve_server.core.external_keys import FetchedKeys, JwksFile
 from camserve_server.core.health import Health
 from camserve_server.core.idempotency import Idempotency
 from camserve_server.core.image_urls import ImageUrls
@@ -36,7 +37,7 @@ from camserve_server.core.retention import Retention
 from camserve_server.core.signing import UrlSigner
 from camserve_server.core.staged_uploads import StagedUploads
 from camserve_server.core.sync_or_job import SyncOrJob
-from camserve_server.core.token_keys import IssuerKeys, JwksFile
+from camserve_server.core.token_keys import IssuerKeys
 from camserve_server.core.tokens import TokenIssuer, TokenVerifier, VerificationKeys
 from camserve_server.core.uploads import Presigning, UploadService
 from camserve_server.core.warm_inputs import WarmInputs
@@ -46,6 +47,7 @@ from camserve_server.engine.engine import Engine, EngineSettings
 from camserve_server.engine.imaging import ImagingPool, ImagingSettings
 from camserve_server.outbound.clamd import Clamd
 from camserve_server.outbound.client import GuardedClient
+from camserve_server.outbound.jwks import JwksAddress
 from camserve_server.outbound.targets import Allowed
 from camserve_server.rpc.admin import AdminServicer
 from camserve_server.rpc.auth import AuthServicer
@@ -104,6 +106,11 @@ class Replica:
         issuers: dict[str, VerificationKeys] = {settings.jwt_issuer: issuer_keys}
         if settings.jwt_external_issuer and settings.jwt_jwks_file:
             issuers[settings.jwt_external_issuer] = JwksFile(settings.jwt_jwks_file)
+        self._fetched_keys: FetchedKeys | None = None
+        if settings.jwt_external_issuer and settings.jwt_jwks_url:
+            address = JwksAddress(settings.jwt_jwks_url, settings.jwt_jwks_ca)
+            self._fetched_keys = FetchedKeys(address.fetch, clock, refresh_s=settings.jwt_jwks_cache_s)
+            issuers[settings.jwt_external_issuer] = self._fetched_keys
         issuer = TokenIssuer(
             issuer_keys,
             clock,
@@ -279,6 +286,8 @@ class Replica:
         if "api" in settings.roles:
             listen(self._server, settings.grpc_host, settings.grpc_port, certificate)
         listen(self._internal, "127.0.0.1", settings.internal_port)
+        if self._fetched_keys:
+            self._fetched_keys.start()
         start_http_server(settings.metrics_port, "127.0.0.1")
         self._disk.wait = await needs_wait(self._redis)
         if {"api", "worker"} & set(settings.roles):
@@ -321,6 +330,8 @@ class Replica:
         await self._imaging.close()
         await self._outbound.close()
         await self._webhook_client.close()
+        if self._fetched_keys:
+            await self._fetched_keys.close()
         await self._objects.close()
         await self._redis.aclose()
         _log.info("stopped")

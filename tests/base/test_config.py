@@ -69,3 +69,60 @@ def test_a_child_process_loads_the_same_settings(monkeypatch):
 def test_secrets_are_masked(monkeypatch):
     monkeypatch.setenv("CAMSERVE_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
     assert "hunter2" not in repr(load())
+
+
+ISSUER = {"jwt_external_issuer": "https://id.example.com"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ISSUER,
+        {"jwt_jwks_url": "https://id.example.com/jwks"},
+        {"jwt_jwks_file": "jwks.json"},
+        {**ISSUER, "jwt_jwks_url": "https://id.example.com/jwks", "jwt_jwks_file": "jwks.json"},
+    ],
+)
+def test_another_issuer_has_its_keys_in_one_place(settings):
+    with pytest.raises(ConfigError, match="either jwt_jwks_file or jwt_jwks_url"):
+        load(**settings)
+
+
+def test_another_issuer_is_not_this_one():
+    with pytest.raises(ConfigError, match="must not be jwt_issuer"):
+        load(jwt_external_issuer="https://camserve.local", jwt_jwks_file="jwks.json")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://id.example.com",
+        "https://id.example.com:8443/realms/a/certs?p=policy",
+        "https://[2001:db8::1]/jwks",
+        "http://127.0.0.1:9000/jwks",
+        "http://[::1]:9000/jwks",
+        "http://localhost/jwks",
+    ],
+)
+def test_keys_are_fetched_by_https_or_from_this_machine(url):
+    assert load(**ISSUER, jwt_jwks_url=url).jwt_jwks_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://id.example.com/jwks",
+        "http://10.0.0.1/jwks",
+        "http://localhost.example.com/jwks",
+        "http://127.0.0.1@example.com/jwks",
+        "http://127.0.0.1.example.com/jwks",
+        "https://user:secret@id.example.com/jwks",
+        "https://id.example.com/jwks#keys",
+        "https://id.example.com/a b",
+        "https:///jwks",
+        "file:///etc/passwd",
+    ],
+)
+def test_keys_are_fetched_from_nowhere_else(url):
+    with pytest.raises(ConfigError, match="JWT_JWKS_URL"):
+        load(**ISSUER, jwt_jwks_url=url)

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tests.clock import FakeClock
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.core.token_keys import PUBLISH_AHEAD_S, IssuerKeys, JwksFile
+from camserve_server.core.external_keys import JwksFile
+from camserve_server.core.token_keys import PUBLISH_AHEAD_S, IssuerKeys
 from camserve_server.core.tokens import TokenIssuer, TokenVerifier
 from camserve_server.stores.keyring import KeyRing
 
@@ -64,31 +65,31 @@ def signed(keys, clock, header=None, key=None, algorithm="ES256", **claims):
     )
 
 
-def refusal(verifier, token, scheme="Bearer"):
+async def refusal(verifier, token, scheme="Bearer"):
     with pytest.raises(ApiError) as caught:
-        verifier.verify(f"{scheme} {token}")
+        await verifier.verify(f"{scheme} {token}")
     return caught.value.reason
 
 
-def test_an_issued_token_names_tenant_subject_and_scopes(issuer, verifier):
-    identity = verifier.verify("Bearer " + issue(issuer, scopes=("inference.read", "inference.write")))
+async def test_an_issued_token_names_tenant_subject_and_scopes(issuer, verifier):
+    identity = await verifier.verify("Bearer " + issue(issuer, scopes=("inference.read", "inference.write")))
     assert (identity.tenant, identity.subject) == ("acme", "ann")
     assert identity.scopes == {"inference.read", "inference.write"}
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic YTpi"])
-def test_without_a_bearer_token_the_token_is_missing(verifier, header):
+async def test_without_a_bearer_token_the_token_is_missing(verifier, header):
     with pytest.raises(ApiError) as caught:
-        verifier.verify(header)
+        await verifier.verify(header)
     assert caught.value.reason is Reason.AUTH_MISSING_TOKEN
 
 
-def test_a_token_ends_ten_seconds_after_its_expiry(issuer, verifier, clock):
+async def test_a_token_ends_ten_seconds_after_its_expiry(issuer, verifier, clock):
     token = issue(issuer, ttl_s=60)
     clock.time += 69
-    assert verifier.verify(f"Bearer {token}").tenant == "acme"
+    assert (await verifier.verify(f"Bearer {token}")).tenant == "acme"
     clock.time += 2
-    assert refusal(verifier, token) is Reason.AUTH_TOKEN_EXPIRED
+    assert await refusal(verifier, token) is Reason.AUTH_TOKEN_EXPIRED
 
 
 @pytest.mark.parametrize(
@@ -116,37 +117,37 @@ def test_a_token_ends_ten_seconds_after_its_expiry(issuer, verifier, clock):
         {"scope": ["ok", 7]},
     ],
 )
-def test_claims_that_are_wrong_or_missing_are_refused(verifier, keys, clock, claims):
-    assert refusal(verifier, signed(keys, clock, **claims)) is Reason.AUTH_INVALID_TOKEN
+async def test_claims_that_are_wrong_or_missing_are_refused(verifier, keys, clock, claims):
+    assert await refusal(verifier, signed(keys, clock, **claims)) is Reason.AUTH_INVALID_TOKEN
 
 
-def test_scopes_may_come_as_a_list_in_scp(verifier, keys, clock):
+async def test_scopes_may_come_as_a_list_in_scp(verifier, keys, clock):
     token = signed(keys, clock, scope=None, scp=["inference.read"])
-    assert verifier.verify(f"Bearer {token}").scopes == {"inference.read"}
+    assert (await verifier.verify(f"Bearer {token}")).scopes == {"inference.read"}
 
 
 @pytest.mark.parametrize("header", [{"crit": ["exp"]}, {"crit": []}, {"kid": "00000000"}, {"kid": "../x"}])
-def test_headers_that_are_not_understood_are_refused(verifier, keys, clock, header):
-    assert refusal(verifier, signed(keys, clock, header)) is Reason.AUTH_INVALID_TOKEN
+async def test_headers_that_are_not_understood_are_refused(verifier, keys, clock, header):
+    assert await refusal(verifier, signed(keys, clock, header)) is Reason.AUTH_INVALID_TOKEN
 
 
-def test_algorithms_outside_the_list_are_refused(verifier, keys, clock):
+async def test_algorithms_outside_the_list_are_refused(verifier, keys, clock):
     public = keys.public_jwks()[0]["x"].encode()
-    assert refusal(verifier, signed(keys, clock, key=public, algorithm="HS256")) is Reason.AUTH_INVALID_TOKEN
-    assert refusal(verifier, signed(keys, clock, key="", algorithm="none")) is Reason.AUTH_INVALID_TOKEN
+    assert await refusal(verifier, signed(keys, clock, key=public, algorithm="HS256")) is Reason.AUTH_INVALID_TOKEN
+    assert await refusal(verifier, signed(keys, clock, key="", algorithm="none")) is Reason.AUTH_INVALID_TOKEN
 
 
-def test_another_key_with_the_same_kid_is_refused(verifier, keys, clock):
+async def test_another_key_with_the_same_kid_is_refused(verifier, keys, clock):
     forged = ec.generate_private_key(ec.SECP256R1())
-    assert refusal(verifier, signed(keys, clock, key=forged)) is Reason.AUTH_INVALID_TOKEN
+    assert await refusal(verifier, signed(keys, clock, key=forged)) is Reason.AUTH_INVALID_TOKEN
 
 
 @pytest.mark.parametrize("token", ["x", "a.b", "a.b.c", "....", "é", "e30.e30.", base64.b64encode(b"{}").decode()])
-def test_what_is_no_token_is_refused(verifier, token):
-    assert refusal(verifier, token) is Reason.AUTH_INVALID_TOKEN
+async def test_what_is_no_token_is_refused(verifier, token):
+    assert await refusal(verifier, token) is Reason.AUTH_INVALID_TOKEN
 
 
-def test_a_rotated_key_signs_only_after_every_verifier_could_fetch_it(ring, keys, issuer, verifier, clock):
+async def test_a_rotated_key_signs_only_after_every_verifier_could_fetch_it(ring, keys, issuer, verifier, clock):
     clock.time += PUBLISH_AHEAD_S + 1
     before = issue(issuer)
     new = ring.rotate()
@@ -154,11 +155,11 @@ def test_a_rotated_key_signs_only_after_every_verifier_could_fetch_it(ring, keys
     assert new in {key["kid"] for key in keys.public_jwks()}
     clock.time += PUBLISH_AHEAD_S + 1
     assert keys.primary().kid == new
-    assert verifier.verify("Bearer " + issue(issuer)).tenant == "acme"
-    assert refusal(verifier, before) is Reason.AUTH_TOKEN_EXPIRED
+    assert (await verifier.verify("Bearer " + issue(issuer))).tenant == "acme"
+    assert await refusal(verifier, before) is Reason.AUTH_TOKEN_EXPIRED
 
 
-def test_an_external_issuer_is_trusted_with_its_own_keys_only(tmp_path, keys, clock):
+async def test_an_external_issuer_is_trusted_with_its_own_keys_only(tmp_path, keys, clock):
     foreign = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     jwk = jwt.algorithms.RSAAlgorithm.to_jwk(foreign.public_key(), as_dict=True) | {"kid": "f1"}
     (tmp_path / "jwks.json").write_text(json.dumps({"keys": [jwk]}))
@@ -166,14 +167,8 @@ def test_an_external_issuer_is_trusted_with_its_own_keys_only(tmp_path, keys, cl
     verifier = TokenVerifier(issuers, clock, audience=AUDIENCE, tenant_claim="tenant")
     mine = {"key": foreign, "algorithm": "RS256", "header": {"kid": "f1"}}
     token = signed(keys, clock, iss="https://foreign.test", **mine)
-    assert verifier.verify(f"Bearer {token}").tenant == "acme"
-    assert refusal(verifier, signed(keys, clock, iss=ISSUER, **mine)) is Reason.AUTH_INVALID_TOKEN
-
-
-def test_a_jwks_file_without_a_usable_key_stops_the_start(tmp_path):
-    (tmp_path / "jwks.json").write_text('{"keys": [{"kty": "oct", "k": "AA"}]}')
-    with pytest.raises(ValueError, match="no usable key"):
-        JwksFile(tmp_path / "jwks.json")
+    assert (await verifier.verify(f"Bearer {token}")).tenant == "acme"
+    assert await refusal(verifier, signed(keys, clock, iss=ISSUER, **mine)) is Reason.AUTH_INVALID_TOKEN
 
 
 @pytest.mark.parametrize("changes", [{"tenant": ""}, {"tenant": "a b"}, {"ttl_s": 0}, {"ttl_s": 86_401}])
@@ -182,20 +177,17 @@ def test_the_issuer_makes_no_token_that_would_be_refused(issuer, changes):
         issue(issuer, **changes)
 
 
-def test_a_claim_that_is_there_twice_is_refused(verifier, keys, clock):
+async def test_a_claim_that_is_there_twice_is_refused(verifier, keys, clock):
     payload = json.dumps({"iss": ISSUER, "aud": AUDIENCE, "sub": "a", "exp": clock.now() + 60, "scope": ""})[:-1]
     payload += ', "tenant": "acme", "tenant": "victim"}'
     primary = keys.primary()
     token = jwt.api_jws.encode(payload.encode(), primary.private_key, "ES256", {"kid": primary.kid})
-    assert refusal(verifier, token) is Reason.AUTH_INVALID_TOKEN
+    assert await refusal(verifier, token) is Reason.AUTH_INVALID_TOKEN
 
 
-def test_a_payload_nested_without_end_is_refused(verifier, keys, clock):
-    nested: object = 1
-    for _ in range(900):
-        nested = [nested]
-    deep = json.dumps(nested).replace("1", "[" * 100_000 + "]" * 100_000)
+async def test_a_payload_nested_without_end_is_refused(verifier, keys, clock):
+    deep = "[" * 5000 + "]" * 5000
     primary = keys.primary()
     payload = f'{{"iss": "{ISSUER}", "x": {deep}}}'.encode()
     token = jwt.api_jws.encode(payload, primary.private_key, "ES256", {"kid": primary.kid})
-    assert refusal(verifier, token) is Reason.AUTH_INVALID_TOKEN
+    assert await refusal(verifier, token) is Reason.AUTH_INVALID_TOKEN

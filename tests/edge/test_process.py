@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime
 import socket
 import ssl
 import stat
@@ -16,10 +15,8 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import Message
+from tests.certificates import certificate
 from tests.conftest import free_ports
 from tests.edge.conftest import AUDIENCE, ISSUER, Edge
 from tests.edge.replica import Call, Replica
@@ -187,7 +184,7 @@ async def test_while_the_keys_cannot_be_fetched_tokens_are_not_called_invalid(
 
 
 async def test_tls_takes_1_2_and_newer_only(tmp_path: Path, replica: Replica, started: list[EnvoyProcess]) -> None:
-    cert, key = _certificate(tmp_path)
+    cert, key = certificate(tmp_path)
     settings = _settings(tmp_path, replica, tls_cert_file=cert, tls_key_file=key)
     envoy = EnvoyProcess(settings, tmp_path / "out")
     started.append(envoy)
@@ -231,7 +228,7 @@ async def test_callers_cannot_get_a_replica_ejected(
 
 
 async def test_replicas_may_ask_for_mutual_tls(tmp_path: Path, started: list[EnvoyProcess]) -> None:
-    cert, key = _certificate(tmp_path)
+    cert, key = certificate(tmp_path)
     pair = (key.read_bytes(), cert.read_bytes())
     credentials = grpc.ssl_server_credentials([pair], root_certificates=pair[1], require_client_auth=True)
     replica = Replica(credentials)
@@ -250,26 +247,3 @@ async def test_replicas_may_ask_for_mutual_tls(tmp_path: Path, started: list[Env
                 )
     finally:
         replica.stop()
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return cert_file, key_file

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2 as grpc_health_pb2
 from grpc_health.v1 import health_pb2_grpc as grpc_health_pb2_grpc
@@ -39,6 +40,8 @@ async def test_every_guarded_rpc_asks_for_a_token_and_its_scope(stack, refusal, 
     async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
         seen = refusal(await call(channel, service, method, None))
         assert (seen.code, seen.reason) == (grpc.StatusCode.UNAUTHENTICATED, "auth.missing_token")
+        if not policy_of(method).scopes:
+            return  # any valid token may
         seen = refusal(await call(channel, service, method, stack.token(scopes=("nothing",))))
         assert (seen.code, seen.reason) == (grpc.StatusCode.PERMISSION_DENIED, "auth.scope_insufficient")
         assert seen.error.status == 401
@@ -85,3 +88,48 @@ async def test_every_service_tells_its_health(stack):
     assert {"", "camserve.v1.InferenceService", "camserve.v1.JobService"} <= set(listed.statuses)
     assert {status.status for status in listed.statuses.values()} == {grpc_health_pb2.HealthCheckResponse.SERVING}
     assert one.status == grpc_health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_rotated_secret_and_the_one_before_it_work_until_the_overlap_ends(stack):
+    made = dict(line.split("=", 1) for line in stack.camserve("client", "create", "--tenant", "acme").stdout.split())
+    arguments = ("client", "rotate", made["client_id"], "--tenant")
+    rotated = stack.camserve(*arguments, "acme").stdout.strip().removeprefix("client_secret=")
+    async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
+        stub = auth_pb2_grpc.AuthServiceStub(channel)
+
+        async def works(secret):
+            request = auth_pb2.IssueTokenRequest(grant_type="client_credentials", **made | {"client_secret": secret})
+            return await stub.IssueToken(request).code() is grpc.StatusCode.OK
+
+        assert await works(rotated)
+        assert await works(made["client_secret"])
+        last = stack.camserve(*arguments, "acme", "--overlap", "0").stdout.strip().removeprefix("client_secret=")
+        assert [await works(secret) for secret in (last, rotated, made["client_secret"])] == [True, False, False]
+    for wrong in (("other",), ("acme", "--overlap", "soon")):
+        refused = stack.camserve(*arguments, *wrong)
+        assert (refused.returncode, refused.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_after_many_failures_a_client_waits_over_rest_and_grpc(stack, refusal, known):
+    made = {"client_id": "client_" + "7" * 22, "client_secret": "secret"}
+    if known:
+        lines = stack.camserve("client", "create", "--tenant", "acme").stdout.split()
+        made = dict(line.split("=", 1) for line in lines)
+    grant = {"grant_type": "client_credentials"} | made
+    async with (
+        httpx.AsyncClient(base_url=stack.edge_url) as api,
+        grpc.aio.insecure_channel(stack.grpc_target) as channel,
+    ):
+        for _ in range(10):
+            answer = await api.post("/oauth2/token", data=grant | {"client_secret": "wrong"})
+            assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+        answer = await api.post("/oauth2/token", data=grant)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"], error["code"]) == (429, "rate_limited", "rate.exceeded")
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await auth_pb2_grpc.AuthServiceStub(channel).IssueToken(auth_pb2.IssueTokenRequest(**grant))
+    seen = refusal(caught.value)
+    assert (seen.code, seen.reason, seen.retryable) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "rate.exceeded", True)
+    assert int(dict(caught.value.trailing_metadata())["retry-after"]) <= 60

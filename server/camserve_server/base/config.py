@@ -28,6 +28,10 @@ Role = Literal["api", "worker", "courier", "janitor"]
 ROLES: tuple[Role, ...] = ("api", "worker", "courier", "janitor")
 
 _WEB_ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+_KEYS_ADDRESS = re.compile(
+    r"https://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:[1-9][0-9]{0,4})?(/[!-\"$-~]*)?"
+    r"|http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[1-9][0-9]{0,4})?(/[!-\"$-~]*)?"
+)
 _BUCKET = re.compile(
     r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*))?/?"
 )
@@ -87,6 +91,11 @@ class Settings(BaseSettings):
     jwt_tenant_claim: str = Field("tenant", description="Claim that names the tenant.")
     jwt_external_issuer: str | None = Field(None, description="`iss` of another issuer whose tokens count too.")
     jwt_jwks_file: Path | None = Field(None, description="Public keys (JWKS) of that issuer.")
+    jwt_jwks_url: str | None = Field(
+        None, description="Where that issuer publishes them instead: https, or http on this machine."
+    )
+    jwt_jwks_ca: Path | None = Field(None, description="Authorities (PEM) for that address; default: the system's.")
+    jwt_jwks_cache_s: int = Field(60, ge=1, le=3600, description="How long keys from there count before a new fetch.")
 
     device: str = Field("auto", description="Where models run: `auto`, `cpu`, `cuda` or `cuda:N`.")
     torch_threads: Annotated[int, Field(ge=1, le=512)] | None = Field(None, description="CPU threads of the engine.")
@@ -163,7 +172,7 @@ class Settings(BaseSettings):
             ip_address(match["v4"] or match["v6"])
         return value
 
-    @field_validator("data_dir", "ready_file", "models_dir", "tls_cert", "tls_key", "jwt_jwks_file")
+    @field_validator("data_dir", "ready_file", "models_dir", "tls_cert", "tls_key", "jwt_jwks_file", "jwt_jwks_ca")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value else value
@@ -173,6 +182,13 @@ class Settings(BaseSettings):
     def _web_address(cls, value: str | None) -> str | None:
         if value is not None and not _WEB_ADDRESS.fullmatch(value):
             raise ValueError("must be like https://images.example.com, without a query")
+        return value
+
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _keys_address(cls, value: str | None) -> str | None:
+        if value is not None and not _KEYS_ADDRESS.fullmatch(value):
+            raise ValueError("must be like https://id.example.com/jwks; http is for loopback addresses only")
         return value
 
     @field_validator("device")
@@ -197,8 +213,10 @@ class Settings(BaseSettings):
             raise ValueError("tls_cert and tls_key belong together")
         if bool(self.grpc_tls_cert) != bool(self.grpc_tls_key):
             raise ValueError("grpc_tls_cert and grpc_tls_key belong together")
-        if bool(self.jwt_external_issuer) != bool(self.jwt_jwks_file):
-            raise ValueError("jwt_external_issuer and jwt_jwks_file belong together")
+        if bool(self.jwt_external_issuer) != bool(self.jwt_jwks_file) + bool(self.jwt_jwks_url):
+            raise ValueError("jwt_external_issuer belongs together with either jwt_jwks_file or jwt_jwks_url")
+        if self.jwt_external_issuer == self.jwt_issuer:
+            raise ValueError("jwt_external_issuer must not be jwt_issuer: each has keys of its own")
         if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key):
             raise ValueError("s3_access_key_id and s3_secret_access_key belong together")
         if self.s3_public_url and not self.s3_access_key_id:

@@ -165,7 +165,7 @@ CATALOGUE: dict[Reason, Entry] = {
     Reason.RESOURCE_VERSION_CONFLICT: Entry("conflict", 409, "FAILED_PRECONDITION", "The upload has come already."),
     Reason.WEBHOOK_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such webhook."),
     Reason.WEBHOOK_URL_NOT_ALLOWED: Entry(*_VALIDATION, "The webhook's URL is not one that events are sent to."),
-    Reason.RATE_EXCEEDED: Entry(*_RATE, "The tenant sends too many requests.", 1),
+    Reason.RATE_EXCEEDED: Entry(*_RATE, "Too many requests in too short a time.", 1),
     Reason.QUOTA_EXCEEDED: Entry(*_RATE, "The tenant has used its images of the day.", 1),
     Reason.CONCURRENCY_EXCEEDED: Entry(*_RATE, "The tenant has too many calls running.", 1),
     Reason.PLAN_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such plan."),

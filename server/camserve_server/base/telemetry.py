@@ -46,6 +46,9 @@ CIRCUIT_STATE = Gauge(
 CIRCUITS_OPEN = Gauge(
     "camserve_circuits_open", "Places that callers name, such as origins of images, that are left alone now.", ["part"]
 )
+JWKS_FETCHES = Counter(
+    "camserve_jwks_fetches", "Fetches of the external issuer's keys by outcome: fetched, failed.", ["outcome"]
+)
 OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
 
 

@@ -110,6 +110,23 @@ def client_list(tenant: Tenant, data_dir: DataDir = None) -> None:
         typer.echo(f"{client.client_id}  {' '.join(client.scopes)}")
 
 
+@client_app.command("rotate")
+def client_rotate(
+    client_id: Annotated[str, typer.Argument(help="Client id.")],
+    tenant: Tenant,
+    overlap: Annotated[str, typer.Option(help="How long the old secret still works: 0, 90s, 15m, 1h, 7d.")] = "24h",
+    data_dir: DataDir = None,
+) -> None:
+    """Give a client a new secret and print it; it is shown only now."""
+    from camserve_server.cli.tokens import seconds
+
+    overlap_ms = 1000 * _or_fail(seconds, overlap)
+    secret = _with_clients(data_dir, lambda clients: clients.rotate(tenant, client_id, overlap_ms=overlap_ms))
+    if secret is None:
+        _fail("the tenant has no such client")
+    typer.echo(f"client_secret={secret}")
+
+
 @client_app.command("revoke")
 def client_revoke(
     client_id: Annotated[str, typer.Argument(help="Client id.")], tenant: Tenant, data_dir: DataDir = None

@@ -150,8 +150,15 @@ def state_file(settings: Settings) -> Path:
 def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSettings:
     """Returns the edge's part of the settings."""
     external = None
-    if settings.jwt_external_issuer and settings.jwt_jwks_file:
-        external = ExternalIssuer(settings.jwt_external_issuer, settings.jwt_audience, settings.jwt_jwks_file)
+    if settings.jwt_external_issuer:
+        external = ExternalIssuer(
+            settings.jwt_external_issuer,
+            settings.jwt_audience,
+            jwks_file=settings.jwt_jwks_file,
+            jwks_url=settings.jwt_jwks_url,
+            ca_file=settings.jwt_jwks_ca,
+            cache_s=settings.jwt_jwks_cache_s,
+        )
     replica_tls = None
     if settings.grpc_tls_cert:
         replica_tls = ReplicaTls(ca_file=settings.grpc_tls_cert, server_name=settings.grpc_reach_host)

@@ -1,15 +1,12 @@
-"""The keys of tokens: the built-in issuer's, from a ring, or an external issuer's, from a file."""
+"""The built-in issuer's keys, from a ring."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from camserve_server.base.clock import Clock
-from camserve_server.core.tokens import ALGORITHMS, SigningKey
+from camserve_server.core.tokens import SigningKey
 from camserve_server.stores.keyring import KeyRing, MasterKey
 
 ALGORITHM = "ES256"
@@ -41,6 +38,9 @@ class IssuerKeys:
             self._published = (ids, [self._jwk(key) for key in ordered])
         return self._published[1]
 
+    async def seek(self) -> None:
+        """Does nothing: a new key is in the ring at once."""
+
     def _ordered(self) -> list[MasterKey]:
         newest_first = sorted(self._ring.keys(), key=lambda key: key.created_at, reverse=True)
         known_since = self._clock.now() - PUBLISH_AHEAD_S
@@ -66,37 +66,3 @@ class IssuerKeys:
             "x": str(public["x"]),
             "y": str(public["y"]),
         }
-
-
-class JwksFile:
-    """Public keys of an external issuer, read again when the file changes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
-        self._keys: list[dict[str, str]] = []
-        self.public_jwks()
-
-    def public_jwks(self) -> list[dict[str, str]]:
-        """Returns the file's keys of the algorithms that are allowed; raises ValueError when there is none at first."""
-        try:
-            status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_size)
-            if stamp != self._stamp:
-                self._keys = _usable(json.loads(self._path.read_text()))
-                self._stamp = stamp
-        except (OSError, ValueError, KeyError, TypeError):
-            if self._stamp is None:
-                raise ValueError("the JWKS file has no usable key") from None
-        return self._keys
-
-
-def _usable(document: dict[str, list[dict[str, str]]]) -> list[dict[str, str]]:
-    keys = []
-    for entry in document["keys"]:
-        algorithm = entry.get("alg") or {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}.get(entry.get("kty", ""))
-        if algorithm in ALGORITHMS and entry.get("use", "sig") == "sig":
-            keys.append({**entry, "alg": algorithm})
-    if not keys:
-        raise ValueError("no usable key")
-    return keys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 
 from camserve_server.base import bundle
-from camserve_server.edge import descriptors, replies, routes, tokens
+from camserve_server.edge import descriptors, keys_address, replies, routes, tokens, upstream_tls
 from camserve_server.edge.descriptors import Method
 from camserve_server.edge.settings import EdgeSettings, duration
 
@@ -35,7 +34,7 @@ def render(settings: EdgeSettings, out_dir: Path) -> Path:
     if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
         raise ValueError("TLS needs both a certificate and a key")
     out_dir.mkdir(parents=True, exist_ok=True)
-    for name in ("outer.lua", "inner.lua"):
+    for name in ("outer.lua", "token.lua", "inner.lua"):
         shutil.copyfile(bundle.ENVOY / name, out_dir / name)
     methods = descriptors.methods()
     json_methods = [method for method in methods if method.takes_json]
@@ -91,6 +90,7 @@ def _nodes(
         "access_log": str(settings.access_log),
         "log_tenant": f"%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:{tokens.METADATA}:{settings.tenant_claim})%",
         "outer_lua": str(out_dir.resolve() / "outer.lua"),
+        "token_lua": str(out_dir.resolve() / "token.lua"),
         "inner_lua": str(out_dir.resolve() / "inner.lua"),
         "max_heap_bytes": settings.max_heap_bytes,
         "max_connections": settings.max_connections,
@@ -105,6 +105,7 @@ def _nodes(
         "fallbacks": replies.fallbacks(),
         "cors_policy": _cors_policy(settings, methods),
         "routes": routes.routes(methods, settings),
+        "token_form": tokens.form(),
         "token_providers": tokens.providers(settings),
         "token_rules": routes.token_rules(methods, tokens.requirement(settings)),
         "transcode_json": _transcoder(json_set, json_methods, settings),
@@ -115,6 +116,7 @@ def _nodes(
         "rate_limits": _rate_limits(settings),
         "limits_cluster": _limits_cluster(settings),
         "keys_routes": [{"match": {"path": tokens.KEYS_PATH}, "route": {"cluster": routes.CLUSTER, "timeout": "2s"}}],
+        "issuer_cluster": keys_address.cluster(settings),
         "replica_discovery": _discovery(settings.replicas),
         "replica_transport_socket": _replica_transport_socket(settings),
         "replica_endpoints": _endpoints(settings.replicas),
@@ -258,26 +260,8 @@ def _replica_transport_socket(settings: EdgeSettings) -> Node | None:
     tls = settings.replica_tls
     if tls is None:
         return None
-    context: Node = {
-        "alpn_protocols": ["h2"],
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-        "validation_context": {
-            "trusted_ca": {"filename": str(tls.ca_file)},
-            "match_typed_subject_alt_names": [
-                {"san_type": "IP_ADDRESS" if _is_ip(tls.server_name) else "DNS", "matcher": {"exact": tls.server_name}}
-            ],
-        },
-    }
-    if tls.cert_file is not None:
-        context["tls_certificates"] = [_certificate(tls.cert_file, tls.key_file)]
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": f"{_TYPE}.transport_sockets.tls.v3.UpstreamTlsContext",
-            "sni": tls.server_name,
-            "common_tls_context": context,
-        },
-    }
+    certificates = None if tls.cert_file is None else [_certificate(tls.cert_file, tls.key_file)]
+    return upstream_tls.context(tls.ca_file, tls.server_name, "h2", certificates)
 
 
 def _certificate(cert_file: Path, key_file: Path | None) -> Node:
@@ -285,12 +269,4 @@ def _certificate(cert_file: Path, key_file: Path | None) -> Node:
 
 
 def _discovery(places: tuple[tuple[str, int], ...]) -> str:
-    return "STATIC" if all(_is_ip(host) for host, _ in places) else "STRICT_DNS"
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return "STATIC" if all(upstream_tls.is_ip(host) for host, _ in places) else "STRICT_DNS"

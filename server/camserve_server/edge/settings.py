@@ -15,11 +15,17 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ExternalIssuer:
-    """An issuer of tokens besides the built-in one, whose public keys lie in a file."""
+    """An issuer of tokens besides the built-in one; its public keys lie in a file, or come from an address.
+
+    `ca_file` holds the authorities for an https address, by default those of the system.
+    """
 
     issuer: str
     audience: str
-    jwks_file: Path
+    jwks_file: Path | None = None
+    jwks_url: str | None = None
+    ca_file: Path | None = None
+    cache_s: int = 60
 
 
 @dataclass(frozen=True, slots=True)

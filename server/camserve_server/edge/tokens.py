@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from camserve_server.core.tokens import ALGORITHMS, MOST_CHARACTERS, TYPES
+from camserve_server.edge import keys_address
 from camserve_server.edge.settings import EdgeSettings, duration
 
 Node = dict[str, Any]
@@ -29,9 +31,18 @@ def providers(settings: EdgeSettings) -> Node:
     if external is not None:
         found["external"] = {
             **_common(settings, external.issuer, external.audience),
-            "local_jwks": {"filename": str(external.jwks_file)},
+            **keys_address.source(external),
         }
     return found
+
+
+def form() -> Node:
+    """Returns what token.lua asks of a token."""
+    return {
+        "most_characters": MOST_CHARACTERS,
+        "algorithms": dict.fromkeys(ALGORITHMS, True),
+        "types": dict.fromkeys(TYPES, True),
+    }
 
 
 def requirement(settings: EdgeSettings) -> Node:

@@ -18,6 +18,11 @@ def oauth_client(client_id: str) -> str:
     return f"camserve:{{{_tag(client_id)}}}:oauth_client"
 
 
+def client_failures(client_id: str) -> str:
+    """A list: when attempts to sign in as the client failed lately, in ms, the oldest first."""
+    return f"camserve:{{{_tag(client_id)}}}:client_failures"
+
+
 def tenant(name: str) -> str:
     """The prefix of a tenant's keys, for scripts that name several of them."""
     return f"camserve:{{{_tag(name)}}}:"

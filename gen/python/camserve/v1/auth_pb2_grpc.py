@@ -53,7 +53,8 @@ class AuthServiceServicer:
 
     def IssueToken(self, request, context):
         """Exchanges client credentials for a token (RFC 6749 section 4.4). Errors over REST have the form of RFC 6749
-        section 5.2: `invalid_request`, `invalid_client`, `unsupported_grant_type`, `invalid_scope`.
+        section 5.2: `invalid_request`, `invalid_client`, `unsupported_grant_type`, `invalid_scope`. Once 10 attempts at
+        a client id failed within a minute, further ones get `rate.exceeded` without a look at the secret.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,8 @@ class AuthServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     IssueToken: _grpc.UnaryUnaryMultiCallable[_auth_pb2.IssueTokenRequest, _auth_pb2.IssueTokenResponse]
     """Exchanges client credentials for a token (RFC 6749 section 4.4). Errors over REST have the form of RFC 6749
-    section 5.2: `invalid_request`, `invalid_client`, `unsupported_grant_type`, `invalid_scope`.
+    section 5.2: `invalid_request`, `invalid_client`, `unsupported_grant_type`, `invalid_scope`. Once 10 attempts at
+    a client id failed within a minute, further ones get `rate.exceeded` without a look at the secret.
     """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]
     """Returns the public keys of the built-in issuer as a JSON Web Key Set (RFC 7517)."""
@@ -47,7 +48,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     IssueToken: _aio.UnaryUnaryMultiCallable[_auth_pb2.IssueTokenRequest, _auth_pb2.IssueTokenResponse]  # type: ignore[assignment]
     """Exchanges client credentials for a token (RFC 6749 section 4.4). Errors over REST have the form of RFC 6749
-    section 5.2: `invalid_request`, `invalid_client`, `unsupported_grant_type`, `invalid_scope`.
+    section 5.2: `invalid_request`, `invalid_client`, `unsupported_grant_type`, `invalid_scope`. Once 10 attempts at
+    a client id failed within a minute, further ones get `rate.exceeded` without a look at the secret.
     """
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]  # type: ignore[assignment]
     """Returns the public keys of the built-in issuer as a JSON Web Key Set (RFC 7517)."""
@@ -62,7 +64,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.IssueTokenResponse, _abc.Awaitable[_auth_pb2.IssueTokenResponse]]:
         """Exchanges client credentials for a token (RFC 6749 section 4.4). Errors over REST have the form of RFC 6749
-        section 5.2: `invalid_request`, `invalid_client`, `unsupported_grant_type`, `invalid_scope`.
+        section 5.2: `invalid_request`, `invalid_client`, `unsupported_grant_type`, `invalid_scope`. Once 10 attempts at
+        a client id failed within a minute, further ones get `rate.exceeded` without a look at the secret.
         """
 
     @_abc_1.abstractmethod

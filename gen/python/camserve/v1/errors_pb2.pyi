@@ -147,7 +147,7 @@ class ErrorObject(_message.Message):
         webhook_url_not_allowed: ErrorObject._Reason.ValueType  # 71
         """400 validation_error, INVALID_ARGUMENT. The URL is not one that events are sent to: not https, or not public."""
         rate_exceeded: ErrorObject._Reason.ValueType  # 80
-        """429 rate_limited, RESOURCE_EXHAUSTED. The tenant sends more requests a second than it may; `Retry-After` says when the next one may come."""
+        """429 rate_limited, RESOURCE_EXHAUSTED. More requests than the tenant may send in a second, or too many failed attempts to sign in; `Retry-After` says when to come again."""
         quota_exceeded: ErrorObject._Reason.ValueType  # 81
         """429 rate_limited, RESOURCE_EXHAUSTED. The tenant has used its images of the day (UTC); `Retry-After` leads to the next one."""
         concurrency_exceeded: ErrorObject._Reason.ValueType  # 82
@@ -275,7 +275,7 @@ class ErrorObject(_message.Message):
     webhook_url_not_allowed: ErrorObject.Reason.ValueType  # 71
     """400 validation_error, INVALID_ARGUMENT. The URL is not one that events are sent to: not https, or not public."""
     rate_exceeded: ErrorObject.Reason.ValueType  # 80
-    """429 rate_limited, RESOURCE_EXHAUSTED. The tenant sends more requests a second than it may; `Retry-After` says when the next one may come."""
+    """429 rate_limited, RESOURCE_EXHAUSTED. More requests than the tenant may send in a second, or too many failed attempts to sign in; `Retry-After` says when to come again."""
     quota_exceeded: ErrorObject.Reason.ValueType  # 81
     """429 rate_limited, RESOURCE_EXHAUSTED. The tenant has used its images of the day (UTC); `Retry-After` leads to the next one."""
     concurrency_exceeded: ErrorObject.Reason.ValueType  # 82

@@ -12,7 +12,7 @@ def auth(verifier: TokenVerifier) -> Interceptor:
 
     async def check(call: Call, proceed: Proceed) -> None:
         if not call.policy.public:
-            call.caller = verifier.verify(call.metadata.get("authorization"))
+            call.caller = await verifier.verify(call.metadata.get("authorization"))
         await proceed()
 
     return check
