@@ -20,6 +20,7 @@ from camserve_server.core.counted import CountedNotes
 from camserve_server.core.courier import Courier
 from camserve_server.core.cursors import Cursors
 from camserve_server.core.external_keys import FetchedKeys, JwksFile
+from camserve_server.core.gate import Gate
 from camserve_server.core.health import Health
 from camserve_server.core.idempotency import Idempotency
 from camserve_server.core.image_urls import ImageUrls
@@ -136,8 +137,9 @@ class Replica:
             clock,
             fail_open=settings.clamd_fail_open,
         )
+        gate = Gate(wait_s=settings.queue_wait_s, least=width, most=settings.queue_limit, monotonic=clock.monotonic)
         infer = InferService(
-            self._engine, self._imaging, links, antivirus, timeout_s=settings.sync_timeout_s, batch_width=width
+            self._engine, self._imaging, links, antivirus, gate, timeout_s=settings.sync_timeout_s, batch_width=width
         )
         state_keys = KeyRing(keys_dir / "state.json", clock=clock)
         self._disk = Disk()
@@ -221,6 +223,13 @@ class Replica:
         self._idempotency = Idempotency(
             IdempotencyKeys(self._redis, Sealer(state_keys, "idempotency"), self._disk), self._objects, clock
         )
+        inference = InferenceServicer(
+            infer,
+            SyncOrJob(infer, intake, sync_bytes=settings.sync_image_bytes, sync_px=settings.sync_pixels),
+            images,
+            prefix=settings.link_prefix,
+            budget=budget,
+        )
         chain = build_chain(
             verifier,
             self._draining,
@@ -229,17 +238,12 @@ class Replica:
             self._idempotency,
             SigningAgain(links, presigning),
             self._admission,
+            inference.refuse_early,
         )
         clients = OAuthClients(self._redis, clock=clock)
         self._server, self._health = public_server(
             {
-                "inference": InferenceServicer(
-                    infer,
-                    SyncOrJob(infer, intake, sync_bytes=settings.sync_image_bytes, sync_px=settings.sync_pixels),
-                    images,
-                    prefix=settings.link_prefix,
-                    budget=budget,
-                ),
+                "inference": inference,
                 "jobs": JobServicer(
                     intake,
                     job_service,
@@ -268,7 +272,7 @@ class Replica:
             max_image_bytes=settings.max_image_bytes,
         )
         self._internal, self._internal_health = internal_server(
-            {"admin": AdminServicer(LimitAdmin(records, limits))}, chain, RateLimitServicer(limits, notes)
+            {"admin": AdminServicer(LimitAdmin(records, limits))}, chain, RateLimitServicer(limits, notes, gate)
         )
         self._janitor = Janitor(
             self._objects, self._jobs, outbox, clock, objects_interval_s=settings.janitor_interval_s

@@ -110,3 +110,23 @@ def test_without_a_limiter_requests_pass(caller, edge):
 
     edge.replica.limit = broken
     assert caller.get("/v1/models").status_code == 200
+
+
+def test_the_limiter_is_told_which_requests_wait_for_the_answer_to_one_image(caller, asked):
+    caller.post("/v1/infer", json={})
+    caller.post("/v1/infer", content=b"x", headers={"content-type": "image/png"})
+    caller.post("/v1/jobs", json={})
+    caller.post("/v1/infer:batch", json={})
+    assert [facts.get("kind") for facts in asked] == ["one_image", "one_image", None, None]
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "image/png"])
+def test_a_refusal_for_want_of_room_is_worded_as_one(caller, edge, content_type):
+    edge.replica.limit = lambda _: pb.RateLimitResponse(
+        overall_code=OVER_LIMIT, response_headers_to_add=values(x_camserve_shed="1", retry_after="1")
+    )
+    answer = caller.post("/v1/infer", content=b"{}", headers={"content-type": content_type})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service.overloaded")
+    assert answer.headers["retry-after"] == "1"
+    assert "x-camserve-shed" not in answer.headers
+    assert not edge.replica.received

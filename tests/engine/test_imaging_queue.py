@@ -28,7 +28,7 @@ async def test_in_the_background_tenants_take_turns_behind_all_others() -> None:
         order: list[str | None] = []
 
         async def decode(tenant: str | None) -> None:
-            (await pool.decode(image, REQUEST, background=tenant)).close()
+            (await pool.decode(image, REQUEST, share=tenant or "", background=tenant is not None)).close()
             order.append(tenant)
 
         with shared(pillow(scene(), "PNG")) as image:
@@ -43,7 +43,7 @@ async def test_a_background_caller_that_leaves_is_passed_over() -> None:
             running_call = asyncio.create_task(pool.fault("hang"))
             await until(lambda: pool.stats().busy == 1)
             leaving, staying = (
-                asyncio.create_task(pool.decode(image, REQUEST, background=tenant)) for tenant in ("a", "b")
+                asyncio.create_task(pool.decode(image, REQUEST, share=tenant, background=True)) for tenant in ("a", "b")
             )
             await until(lambda: pool.stats().queued == 2)
             leaving.cancel()
@@ -97,26 +97,26 @@ async def test_models_take_turns_so_that_a_flood_for_one_does_not_delay_another(
     async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
         order: list[str] = []
 
-        async def decode(model: str) -> None:
-            (await pool.decode(image, REQUEST, model=model)).close()
-            order.append(model)
+        async def decode(share: str) -> None:
+            (await pool.decode(image, REQUEST, share=share)).close()
+            order.append(share)
 
         with shared(pillow(scene(), "PNG")) as image:
-            await asyncio.gather(*(decode(model) for model in "aaaaaab"))
+            await asyncio.gather(*(decode(share) for share in "aaaaaab"))
         assert order.index("b") <= 2
 
 
-async def test_in_a_full_queue_the_model_of_which_most_wait_is_refused() -> None:
+async def test_in_a_full_queue_the_share_of_which_most_wait_is_refused() -> None:
     async with running(dataclasses.replace(SETTINGS, workers=1, queue_limit=3)) as pool:
         with shared(pillow(scene(), "PNG")) as image:
             busy = asyncio.create_task(pool.fault("hang"))
             await until(lambda: pool.stats().busy == 1)
-            flood = [asyncio.create_task(pool.decode(image, REQUEST, model="slow")) for _ in range(3)]
+            flood = [asyncio.create_task(pool.decode(image, REQUEST, share="slow")) for _ in range(3)]
             await until(lambda: pool.stats().queued == 3)
-            assert await reason(pool.decode(image, REQUEST, model="slow")) == Reason.SERVICE_OVERLOADED
-            other = asyncio.create_task(pool.decode(image, REQUEST, model="quick"))
+            assert await reason(pool.decode(image, REQUEST, share="slow")) == Reason.SERVICE_OVERLOADED
+            other = asyncio.create_task(pool.decode(image, REQUEST, share="quick"))
             assert await reason(flood.pop()) == Reason.SERVICE_OVERLOADED
-            another = asyncio.create_task(pool.decode(image, REQUEST, model="quick"))
+            another = asyncio.create_task(pool.decode(image, REQUEST, share="quick"))
             # Two of one and one of the other: the next one of either is refused.
             assert await reason(another) == Reason.SERVICE_OVERLOADED
             busy.cancel()
@@ -125,15 +125,31 @@ async def test_in_a_full_queue_the_model_of_which_most_wait_is_refused() -> None
             await asyncio.gather(busy, return_exceptions=True)
 
 
-async def test_the_wait_for_one_model_does_not_count_the_flood_of_another() -> None:
+async def test_the_wait_of_one_share_does_not_count_the_flood_of_another() -> None:
     async with running(dataclasses.replace(SETTINGS, workers=1)) as pool:
         with shared(pillow(scene(), "PNG")) as image:
             (await pool.decode(image, REQUEST)).close()
             busy = asyncio.create_task(pool.fault("hang"))
             await until(lambda: pool.stats().busy == 1)
-            flood = [asyncio.create_task(pool.decode(image, REQUEST, model="slow")) for _ in range(9)]
+            flood = [asyncio.create_task(pool.decode(image, REQUEST, share="slow")) for _ in range(9)]
             await until(lambda: pool.stats().queued == 9)
             assert pool.wait_s("slow") / pool.wait_s("quick") == 9
             for call in (busy, *flood):
                 call.cancel()
             await asyncio.gather(busy, *flood, return_exceptions=True)
+
+
+async def test_a_share_whose_pictures_take_long_leaves_a_worker_to_others() -> None:
+    async with running(dataclasses.replace(SETTINGS, deadline_s=1.5)) as pool:
+        with shared(pillow(scene(), "PNG")) as image:
+            (await pool.decode(image, REQUEST, share="quick")).close()
+            # Who is slow shows when the first ones have been at work for a while.
+            assert [await reason(pool.fault("hang", share="slow")) for _ in range(1)] == [Reason.IMAGE_REJECTED]
+            await until(lambda: pool.stats().alive == 2)
+            hung = [asyncio.create_task(pool.fault("hang", share="slow")) for _ in range(4)]
+            await until(lambda: pool.stats().queued == 3)
+            (await pool.decode(image, REQUEST, share="quick")).close()
+            assert not any(call.done() for call in hung)
+            for call in hung:
+                call.cancel()
+            await asyncio.gather(*hung, return_exceptions=True)

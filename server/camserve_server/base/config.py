@@ -101,7 +101,10 @@ class Settings(BaseSettings):
     torch_threads: Annotated[int, Field(ge=1, le=512)] | None = Field(None, description="CPU threads of the engine.")
     max_batch: int = Field(8, ge=1, le=1024, description="Images of one forward pass.")
     batch_delay_ms: float = Field(0.0, ge=0, le=1000, description="Wait for more images while the device is idle.")
-    queue_limit: int = Field(64, ge=1, le=100_000, description="Images that wait for one model version.")
+    queue_wait_s: float = Field(
+        0.5, gt=0, le=600, description="Wait that calls of one model version may build up; more of them are refused."
+    )
+    queue_limit: int = Field(256, ge=1, le=100_000, description="Calls of one model version under way, however fast.")
 
     imaging_workers: int = Field(2, ge=1, le=256, description="Processes that decode and draw.")
     imaging_memory_mb: int = Field(2048, ge=256, description="Memory that one of them may take, in MiB.")

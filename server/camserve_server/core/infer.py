@@ -12,6 +12,7 @@ import numpy as np
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.telemetry import STAGE_SECONDS
 from camserve_server.core.antivirus import Antivirus
+from camserve_server.core.gate import Gate
 from camserve_server.core.infer_options import BatchInput, HeatmapOptions, InferOptions
 from camserve_server.core.infer_result import BatchOutcome, ClassScore, Heatmap, InferResult, Timings
 from camserve_server.core.links import Link, Links
@@ -36,32 +37,41 @@ class InferService:
         imaging: ImagingPool,
         links: Links,
         antivirus: Antivirus,
+        gate: Gate,
         *,
         timeout_s: float,
         batch_width: int,
     ) -> None:
         self._engine = engine
         self._antivirus = antivirus
+        self._gate = gate
         self._imaging = imaging
         self._links = links
         self._timeout_s = timeout_s
         self._batch_width = batch_width
 
-    def check(self, options: InferOptions) -> ModelVersion:
+    def check(self, tenant: str, options: InferOptions) -> ModelVersion:
         """Refuses what can be refused before any byte of the image is read; returns the version that will answer.
 
-        A full queue is no reason to refuse while it is too long for the time budget: then a job is made of the call.
+        Too many calls are no reason to refuse while they are too many for the time budget: then a job is made of one.
         Raises ApiError: MODEL_*, PARAM_INVALID (target), PARAM_LAYER_NOT_FOUND, CIRCUIT_OPEN, SERVICE_OVERLOADED.
         """
         version = self.validate(options)
-        self._engine.check_circuit(version)
-        if self.in_time(version, self._timeout_s):
-            self._engine.check_admission(version)
+        self._check_room(tenant, version)
         return version
 
-    def in_time(self, version: ModelVersion, budget_s: float) -> bool:
+    def check_room(self, tenant: str, options: InferOptions) -> None:
+        """Refuses what has no chance of an answer now; raises ApiError: MODEL_*, CIRCUIT_OPEN, SERVICE_OVERLOADED."""
+        self._check_room(tenant, self._engine.resolve(options.model, options.model_version))
+
+    def _check_room(self, tenant: str, version: ModelVersion) -> None:
+        self._engine.check_circuit(version)
+        if self.in_time(tenant, version, self._timeout_s):
+            self._gate.check(version, tenant)
+
+    def in_time(self, tenant: str, version: ModelVersion, budget_s: float) -> bool:
         """Returns whether an image that came now would have its turn within the budget, as far as can be told."""
-        return self._imaging.wait_s(_named(version)) + self._engine.wait_s(version) < budget_s
+        return self._imaging.wait_s(_share(version, tenant, background=False)) + self._engine.wait_s(version) < budget_s
 
     def budget_s(self, time_left_s: float | None) -> float:
         """Returns the time budget of a call whose caller waits that long."""
@@ -158,7 +168,10 @@ class InferService:
     ) -> InferResult:
         try:
             async with asyncio.timeout(budget_s):
-                return await self._predict(tenant, image, options, lane, budget_s, keep_until, defer_above_px)
+                if lane == "stream":
+                    return await self._predict(tenant, image, options, lane, budget_s, keep_until, defer_above_px)
+                with self._gate.entered(self.check(tenant, options), tenant):
+                    return await self._predict(tenant, image, options, lane, budget_s, keep_until, defer_above_px)
         except TimeoutError:
             raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
 
@@ -173,19 +186,16 @@ class InferService:
         defer_above_px: int | None,
     ) -> InferResult:
         started = time.monotonic()
-        if lane == "unary":
-            version = self.check(options)
-        else:
-            version = self._engine.resolve(options.model, options.model_version)
-            self._engine.check_circuit(version)
-        wanted = options.heatmap
+        version = self._engine.resolve(options.model, options.model_version)
+        self._engine.check_circuit(version)
+        wanted, background = options.heatmap, keep_until is not None
         target = _target_index(version, wanted.target) if wanted else None
         await self._antivirus.check(image)
         with await self._imaging.decode(
             image,
             _decode_request(version, options, defer_above_px),
-            model=_named(version),
-            background=tenant if keep_until else None,
+            share=_share(version, tenant, background=background),
+            background=background,
         ) as picture:
             prediction = await self._engine.predict(
                 version,
@@ -196,7 +206,7 @@ class InferService:
                 deadline_monotonic=None if budget_s is None else started + budget_s,
             )
             rendered = (
-                await self._render(version, picture, prediction, wanted, background=tenant if keep_until else None)
+                await self._render(version, tenant, picture, prediction, wanted, background=background)
                 if wanted
                 else None
             )
@@ -231,11 +241,12 @@ class InferService:
     async def _render(
         self,
         version: ModelVersion,
+        tenant: str,
         picture: DecodedImage,
         prediction: Prediction,
         wanted: HeatmapOptions,
         *,
-        background: str | None,
+        background: bool,
     ) -> RenderedHeatmap:
         if prediction.cam is None:
             raise RuntimeError("the engine returned no map although one was asked for")
@@ -252,7 +263,7 @@ class InferService:
                 alpha=wanted.alpha,
                 base=picture.base,
             ),
-            model=_named(version),
+            share=_share(version, tenant, background=background),
             background=background,
         )
 
@@ -275,8 +286,9 @@ def check_inputs(ids: Sequence[str], limit: int = BATCH_LIMIT) -> None:
         raise ApiError(Reason.BATCH_DUPLICATE_ID)
 
 
-def _named(version: ModelVersion) -> str:
-    return "/".join(version.key)
+def _share(version: ModelVersion, tenant: str, *, background: bool) -> str:
+    """Names whose turn a picture takes: callers' by tenant and model, those of jobs by tenant."""
+    return tenant if background else " ".join((*version.key, tenant))
 
 
 def _heatmap(

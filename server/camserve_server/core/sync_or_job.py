@@ -42,9 +42,9 @@ class SyncOrJob:
 
         Raises ApiError as opening the image, InferService.infer and JobIntake.create do.
         """
-        version = self.check(options, background=background)
+        version = self.check(tenant, options, background=background)
         budget_s = self._infer.budget_s(time_left_s)
-        if background or not self._infer.in_time(version, budget_s):
+        if background or not self._infer.in_time(tenant, version, budget_s):
             return await self._job(tenant, source, options, nonce)
         ends = time.monotonic() + budget_s
         with await self._opened(source, budget_s) as image:
@@ -59,9 +59,9 @@ class SyncOrJob:
                     )
             return await self._job(tenant, opened(image), options, nonce)
 
-    def check(self, options: InferOptions, *, background: bool = False) -> ModelVersion:
+    def check(self, tenant: str, options: InferOptions, *, background: bool = False) -> ModelVersion:
         """Refuses what can be refused before the image is read, as InferService does; a job may wait."""
-        return self._infer.validate(options) if background else self._infer.check(options)
+        return self._infer.validate(options) if background else self._infer.check(tenant, options)
 
     async def _opened(self, source: ImageSource, within_s: float) -> SharedBuffer:
         try:

@@ -56,6 +56,7 @@ class Method:
     client_streaming: bool
     server_streaming: bool
     raw_response: bool  # answers google.api.HttpBody, so the bytes are the body
+    one_image: bool  # classifies one image while the caller waits, so that it is refused where there is no room
 
     @property
     def path(self) -> str:
@@ -144,6 +145,7 @@ def _method(descriptor: MethodDescriptor) -> Method:
         consumes=tuple(policy.consumes) or (JSON,),
         client_streaming=descriptor.client_streaming,
         server_streaming=descriptor.server_streaming,
+        one_image=policy.cost.images and "inputs" not in descriptor.input_type.fields_by_name,
         raw_response=descriptor.output_type.full_name == "google.api.HttpBody",
     )
 

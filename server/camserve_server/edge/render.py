@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from camserve_server.base import bundle
-from camserve_server.edge import descriptors, keys_address, replies, routes, tokens, upstream_tls
+from camserve_server.edge import descriptors, keys_address, limits, replies, routes, tokens, upstream_tls, upstreams
 from camserve_server.edge.descriptors import Method
 from camserve_server.edge.settings import EdgeSettings, duration
 
@@ -112,82 +112,14 @@ def _nodes(
         "transcode_ndjson": _transcoder(json_set, streams, settings, stream_newline_delimited=True),
         "transcode_sse": _transcoder(json_set, streams, settings, stream_sse_style_delimited=True),
         "transcode_raw": _transcoder(raw_set, raw_methods, settings) | {"ignored_query_parameters": _VALUE_MEMBERS},
-        "rate_limit": _rate_limit(settings),
-        "rate_limits": _rate_limits(settings),
-        "limits_cluster": _limits_cluster(settings),
+        "rate_limit": limits.limiter(settings),
+        "rate_limits": limits.descriptors(settings),
+        "limits_cluster": limits.cluster(settings),
         "keys_routes": [{"match": {"path": tokens.KEYS_PATH}, "route": {"cluster": routes.CLUSTER, "timeout": "2s"}}],
         "issuer_cluster": keys_address.cluster(settings),
-        "replica_discovery": _discovery(settings.replicas),
+        "replica_discovery": upstreams.discovery(settings.replicas),
         "replica_transport_socket": _replica_transport_socket(settings),
-        "replica_endpoints": _endpoints(settings.replicas),
-    }
-
-
-def _endpoints(places: tuple[tuple[str, int], ...]) -> list[Node]:
-    return [
-        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}} for host, port in places
-    ]
-
-
-def _rate_limit(settings: EdgeSettings) -> Node | None:
-    """The filter that asks the replicas' rate limit service; when none answers requests pass, and replicas count."""
-    if not settings.limiters:
-        return None
-    return {
-        "name": "rate_limit",
-        "typed_config": {
-            "@type": f"{_TYPE}.filters.http.ratelimit.v3.RateLimit",
-            "domain": "camserve",
-            "timeout": "0.25s",
-            "rate_limited_as_resource_exhausted": True,
-            "disable_x_envoy_ratelimited_header": True,
-            "rate_limit_service": {
-                "transport_api_version": "V3",
-                "grpc_service": {"envoy_grpc": {"cluster_name": "limits"}},
-            },
-        },
-    }
-
-
-def _rate_limits(settings: EdgeSettings) -> list[Node] | None:
-    """What the service is told of a request; one without a verified token has no tenant, and is not limited."""
-    if not settings.limiters:
-        return None
-    token = {
-        "key": "envoy.filters.http.jwt_authn",
-        "path": [{"key": tokens.METADATA}, {"key": settings.tenant_claim}],
-    }
-    return [
-        {
-            "actions": [
-                {"metadata": {"descriptor_key": "tenant", "metadata_key": token}},
-                {"request_headers": {"header_name": "x-request-id", "descriptor_key": "request_id"}},
-            ]
-        }
-    ]
-
-
-def _limits_cluster(settings: EdgeSettings) -> Node | None:
-    if not settings.limiters:
-        return None
-    options = f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions"
-    return {
-        "name": "limits",
-        "type": _discovery(settings.limiters),
-        "connect_timeout": "0.25s",
-        "lb_policy": "LEAST_REQUEST",
-        "circuit_breakers": {"thresholds": [{"max_pending_requests": 4096, "max_requests": 4096}]},
-        "outlier_detection": {"consecutive_5xx": 5, "interval": "1s", "base_ejection_time": "1s"},
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": options,
-                "explicit_http_config": {"http2_protocol_options": {}},
-            }
-        },
-        "load_assignment": {
-            "cluster_name": "limits",
-            "endpoints": [{"lb_endpoints": _endpoints(settings.limiters)}],
-        },
+        "replica_endpoints": upstreams.endpoints(settings.replicas),
     }
 
 
@@ -266,7 +198,3 @@ def _replica_transport_socket(settings: EdgeSettings) -> Node | None:
 
 def _certificate(cert_file: Path, key_file: Path | None) -> Node:
     return {"certificate_chain": {"filename": str(cert_file)}, "private_key": {"filename": str(key_file)}}
-
-
-def _discovery(places: tuple[tuple[str, int], ...]) -> str:
-    return "STATIC" if all(upstream_tls.is_ip(host) for host, _ in places) else "STRICT_DNS"

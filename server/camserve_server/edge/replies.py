@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from camserve_server.base.errors import CATALOGUE, Entry, Reason
+from camserve_server.edge import limits
 
 Node = dict[str, Any]
 
@@ -26,6 +27,7 @@ CONDITIONS: tuple[tuple[str, Reason], ...] = (
     ("response.code == 404", Reason.ROUTE_NOT_FOUND),
     ("response.code == 405", Reason.METHOD_NOT_ALLOWED),
     ("response.code == 415", Reason.MEDIA_UNSUPPORTED),
+    (f"response.code == 429 && '{limits.SHED}' in response.headers", Reason.SERVICE_OVERLOADED),
     ("response.code == 429", Reason.RATE_EXCEEDED),
     ("response.code == 408 || response.code == 504", Reason.TIMEOUT_EXCEEDED),
     ("response.code == 502", Reason.UPSTREAM_FAILED),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from camserve_server.edge import limits
 from camserve_server.edge.descriptors import Binding, Method
 from camserve_server.edge.settings import EdgeSettings, duration
 
@@ -152,11 +153,13 @@ def _rest_route(method: Method, binding: Binding, match: Node, transcoder: str, 
 
 def _forward(method: Method, settings: EdgeSettings) -> Node:
     """The time limits count from the end of the request to the end of the response, so an upload may be slow."""
-    idle = duration(settings.stream_idle_timeout_s)
-    if method.server_streaming:
-        return {"cluster": CLUSTER, "timeout": "0s", "idle_timeout": idle}
-    budget = settings.default_timeout_s if method.public or not _has_body(method) else settings.sync_timeout_s
-    return {"cluster": CLUSTER, "timeout": duration(budget + settings.timeout_grace_s), "idle_timeout": idle}
+    forward: Node = {"cluster": CLUSTER, "timeout": "0s", "idle_timeout": duration(settings.stream_idle_timeout_s)}
+    if not method.server_streaming:
+        budget = settings.default_timeout_s if method.public or not _has_body(method) else settings.sync_timeout_s
+        forward["timeout"] = duration(budget + settings.timeout_grace_s)
+    if method.one_image and settings.limiters:
+        forward["rate_limits"] = limits.descriptors(settings, kind=limits.ONE_IMAGE)
+    return forward
 
 
 def _has_body(method: Method) -> bool:

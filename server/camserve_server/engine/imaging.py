@@ -29,6 +29,7 @@ from camserve_server.engine.imaging_requests import (
     RenderRequest,
 )
 from camserve_server.engine.input_spec import InputSpec
+from camserve_server.engine.share_pace import SharePace
 from camserve_server.engine.slots import Rotation
 
 __all__ = [
@@ -58,8 +59,9 @@ Waiter = asyncio.Future[ImagingProcess]
 class ImagingPool:
     """Gives each request to an idle worker; all methods belong to one event loop.
 
-    Requests name the model that they are for. Of one model they are served in order, and models take turns, so that a
-    flood for one holds up none for another. In a full queue it is the model of which most wait that is refused.
+    Requests name the share that they belong to, as that of a tenant and a model. Of one share they are served in order,
+    and shares take turns, so that a flood of one holds up none of another. In a full queue it is the share of which
+    most wait that is refused. Shares whose pictures take long never have every worker, as long as there are others.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class ImagingPool:
         self._waiting_background: Rotation[Waiter] = Rotation()
         self._streak = 0
         self._seconds_per_call = 0.0
+        self._pace = SharePace(settings.workers)
         self._started: asyncio.Future[None] | None = None
         self._closing = False
         self._restarts = 0
@@ -115,12 +118,11 @@ class ImagingPool:
         await asyncio.gather(*exits)
 
     async def decode(
-        self, image: SharedBuffer, request: DecodeRequest, *, model: str = "", background: str | None = None
+        self, image: SharedBuffer, request: DecodeRequest, *, share: str = "", background: bool = False
     ) -> DecodedImage:
-        """Check and decode a picture for a model in a worker; `image` stays the caller's.
+        """Check and decode a picture in a worker; `image` stays the caller's.
 
-        In the background, for the tenant of that name, it waits behind all others, tenants taking turns, and is never
-        refused for a full queue.
+        In the background it waits behind all others, shares taking turns, and is never refused for a full queue.
 
         Raises ApiError: UPLOAD_TOO_LARGE, IMAGE_*, MEDIA_*, and SERVICE_OVERLOADED when the queue is full. A worker
         that runs out of memory or passes the deadline, or two that crash, mean IMAGE_REJECTED. DeferredError as the
@@ -135,7 +137,7 @@ class ImagingPool:
             )
         message = {"operation": "decode", "size": image.size, **request.as_message()}
         try:
-            answer = await self._call_twice(message, [image.fd], model=model, background=background)
+            answer = await self._call_twice(message, [image.fd], share=share, background=background)
         except WorkerLostError:
             raise ApiError(Reason.IMAGE_REJECTED) from None
         return decoded_image(answer, request, self._budget)
@@ -159,9 +161,7 @@ class ImagingPool:
         except WorkerLostError:
             raise ApiError(Reason.IMAGE_REJECTED) from None
 
-    async def render(
-        self, request: RenderRequest, *, model: str = "", background: str | None = None
-    ) -> RenderedHeatmap:
+    async def render(self, request: RenderRequest, *, share: str = "", background: bool = False) -> RenderedHeatmap:
         """Draw a heatmap in a worker, in the background as `decode` does.
 
         Raises ValueError for a request outside its documented ranges, ApiError SERVICE_OVERLOADED when the queue is
@@ -184,15 +184,15 @@ class ImagingPool:
             raw.append(cam.data)
             fds = [raw.fd] if request.base is None or not request.overlay else [raw.fd, request.base.fd]
             try:
-                answer = await self._call_twice(message, fds, model=model, background=background, harmless=True)
+                answer = await self._call_twice(message, fds, share=share, background=background, harmless=True)
             except WorkerLostError as error:
                 raise ApiError(Reason.INTERNAL) from error
         return rendered_heatmap(answer, request)
 
-    async def fault(self, kind: Literal["crash", "hang", "memory"]) -> None:
+    async def fault(self, kind: Literal["crash", "hang", "memory"], *, share: str = "") -> None:
         """Make a worker misbehave as a decoder might; raises what `decode` would raise then."""
         try:
-            answer = await self._call_twice({"operation": "fault", "kind": kind}, [])
+            answer = await self._call_twice({"operation": "fault", "kind": kind}, [], share=share)
         except WorkerLostError:
             raise ApiError(Reason.IMAGE_REJECTED) from None
         raise_error(answer)
@@ -213,17 +213,17 @@ class ImagingPool:
             restarts=self._restarts,
         )
 
-    def wait_s(self, model: str = "") -> float:
-        """Estimate how long a picture that came now for a model would wait for a worker."""
-        return self._waiting.ahead(model) * self._seconds_per_call / max(1, self._settings.workers)
+    def wait_s(self, share: str = "") -> float:
+        """Estimate how long a picture of a share that came now would wait for a worker."""
+        return self._waiting.ahead(share) * self._seconds_per_call / max(1, self._settings.workers)
 
     async def _call_twice(
         self,
         message: dict[str, Any],
         fds: Sequence[int],
         *,
-        model: str = "",
-        background: str | None = None,
+        share: str = "",
+        background: bool = False,
         harmless: bool = False,
     ) -> Answer:
         """Ask again where a worker ended by itself or was killed by others, which need not be the picture's fault.
@@ -231,20 +231,21 @@ class ImagingPool:
         What passed the deadline would do so again, unless it is `harmless`: drawn from numbers of ours.
         """
         try:
-            return await self._call(message, fds, model=model, background=background)
+            return await self._call(message, fds, share=share, background=background)
         except WorkerLostError as lost:
             if lost.late and not harmless:
                 raise
         structlog.get_logger("imaging").warning("a worker was lost; another does its work", work=message["operation"])
-        return await self._call(message, fds, model=model, background=background)
+        return await self._call(message, fds, share=share, background=background)
 
-    async def _call(self, message: dict[str, Any], fds: Sequence[int], *, model: str, background: str | None) -> Answer:
+    async def _call(self, message: dict[str, Any], fds: Sequence[int], *, share: str, background: bool) -> Answer:
         """Ask an idle worker, and the next one when that has ended before it saw the request."""
         while True:
-            worker = await self._acquire(model=model, background=background)
+            worker = await self._acquire(share=share, background=background)
             started = time.monotonic()
             try:
-                answer = await worker.call(message, fds, self._settings.deadline_s)
+                with self._pace.call(share):
+                    answer = await worker.call(message, fds, self._settings.deadline_s)
                 spent_s = time.monotonic() - started
                 known_s = self._seconds_per_call or spent_s
                 self._seconds_per_call = known_s + _PACE_WEIGHT * (spent_s - known_s)
@@ -254,17 +255,19 @@ class ImagingPool:
                     raise ApiError(Reason.SERVICE_DRAINING) from None
                 if lost.asked:
                     raise
+            finally:
+                self._hand_out()
 
-    async def _acquire(self, *, model: str, background: str | None) -> ImagingProcess:
+    async def _acquire(self, *, share: str, background: bool) -> ImagingProcess:
         if self._closing or self._started is None:
             raise ApiError(Reason.SERVICE_DRAINING)
-        if self._idle:
+        if self._idle and self._pace.may_run(share):
             return self._idle.popleft()
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        if background is not None:
-            self._waiting_background.push(background, waiter)
-        elif len(self._waiting) < self._settings.queue_limit or self._make_room(model):
-            self._waiting.push(model, waiter)
+        if background:
+            self._waiting_background.push(share, waiter)
+        elif len(self._waiting) < self._settings.queue_limit or self._make_room(share):
+            self._waiting.push(share, waiter)
         else:
             raise ApiError(Reason.SERVICE_OVERLOADED)
         try:
@@ -272,16 +275,14 @@ class ImagingPool:
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._hand_on(waiter.result())
-            elif background is not None:
-                self._waiting_background.discard(background, waiter)
             else:
-                self._waiting.discard(model, waiter)
+                (self._waiting_background if background else self._waiting).discard(share, waiter)
             raise
 
-    def _make_room(self, model: str) -> bool:
-        """Refuse the one that came last of the model of which most wait, unless that is this model."""
+    def _make_room(self, share: str) -> bool:
+        """Refuse the one that came last of the share of which most wait, unless that is this share."""
         crowd = self._waiting.longest()
-        if self._waiting.count(crowd) <= self._waiting.count(model) + 1:
+        if self._waiting.count(crowd) <= self._waiting.count(share) + 1:
             return False
         dropped = self._waiting.drop_last(crowd)
         if not dropped.done():
@@ -290,20 +291,25 @@ class ImagingPool:
 
     def _hand_on(self, worker: ImagingProcess) -> None:
         """Give an idle worker to the first in the queue, or keep it."""
-        if not worker.alive:
-            return
-        while waiter := self._next_waiter():
+        if worker.alive:
+            self._idle.append(worker)
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give idle workers to those who wait."""
+        while self._idle and (waiter := self._next_waiter()):
             if not waiter.done():
-                waiter.set_result(worker)
-                return
-        self._idle.append(worker)
+                waiter.set_result(self._idle.popleft())
 
     def _next_waiter(self) -> Waiter | None:
-        if len(self._waiting) and not (len(self._waiting_background) and self._streak >= _FOREGROUND_STREAK):
-            self._streak += 1
-            return self._waiting.pop()
-        self._streak = 0
-        return self._waiting_background.pop() if len(self._waiting_background) else None
+        foreground, background = self._waiting, self._waiting_background
+        lanes = [background, foreground] if self._streak >= _FOREGROUND_STREAK else [foreground, background]
+        for lane in lanes:
+            with contextlib.suppress(KeyError):
+                waiter = lane.pop(self._pace.may_run)
+                self._streak = self._streak + 1 if lane is foreground else 0
+                return waiter
+        return None
 
     def _on_idle(self, worker: ImagingProcess) -> None:
         if self._started is not None and not self._started.done():

@@ -35,12 +35,12 @@ class Rotation(Generic[T]):
         """Puts the waiter behind its tenant's others."""
         self._waiting.setdefault(tenant, deque()).append(waiter)
 
-    def pop(self) -> T:
-        """Takes the next one; KeyError when there is none."""
-        if not self._waiting:
-            raise KeyError("nobody waits")
+    def pop(self, may: Callable[[str], bool] = lambda _: True) -> T:
+        """Takes the next one of the tenants that `may`; KeyError when there is none."""
         # Among equals the one whose last turn is longest ago stands first.
-        tenant = min(self._waiting, key=lambda name: self._had.get(name, 0.0))
+        tenant = min(filter(may, self._waiting), key=lambda name: self._had.get(name, 0.0), default=None)
+        if tenant is None:
+            raise KeyError("nobody waits")
         waiters = self._waiting.pop(tenant)
         waiter = waiters.popleft()
         if waiters:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from camserve_server.core.admission import Admission
 from camserve_server.core.counted import CountedNotes
 from camserve_server.core.idempotency import Idempotency
 from camserve_server.core.limits import Limits
 from camserve_server.core.tokens import TokenVerifier
-from camserve_server.rpc.call import Interceptor
+from camserve_server.rpc.call import Call, Interceptor
 from camserve_server.rpc.interceptors.admission import admission
 from camserve_server.rpc.interceptors.auth import auth, scopes
 from camserve_server.rpc.interceptors.draining import Draining
@@ -30,6 +32,7 @@ def build_chain(
     keys: Idempotency,
     sign_again: SigningAgain,
     admissions: Admission,
+    refuse_early: Callable[[Call], None],
 ) -> tuple[Interceptor, ...]:
     """Returns the links in the order in which a call meets them."""
     return (
@@ -44,5 +47,5 @@ def build_chain(
         tus,  # its headers are fields to what follows
         validate,  # servicers see only requests that keep the rules
         idempotency(keys, sign_again),  # a refusal above has nothing to remember
-        admission(admissions),  # last: an answer that is given again costs nothing
+        admission(admissions, refuse_early),  # last: an answer that is given again costs nothing
     )

@@ -51,13 +51,26 @@ class InferenceServicer:
             media_type=request.image.media_type,
             content_md5=request.image.content_md5,
         )
-        self._single.check(options, background=call.prefers_async)
+        self._single.check(call.identity.tenant, options, background=call.prefers_async)
         return await self._answer(call, self._images.source(call, request.image), options)
+
+    def refuse_early(self, call: Call) -> None:
+        """Refuses a call for one image that has no chance of an answer now, before it costs anything.
+
+        Raises ApiError as InferService.check_room does.
+        """
+        request = call.request
+        if isinstance(request, pb.InferRequest) and not call.prefers_async:
+            self._service.check_room(
+                call.identity.tenant, InferOptions(request.model, request.model_version or "stable")
+            )
 
     async def infer_upload(self, call: Call, requests: AsyncIterator[pb.InferUploadRequest]) -> pb.InferResponse:
         """Classifies the image that is streamed."""
         # The answer to a call with a key may be there already.
-        admit = _admit if call.has_key else partial(self._single.check, background=call.prefers_async)
+        admit = (
+            _admit if call.has_key else partial(self._single.check, call.identity.tenant, background=call.prefers_async)
+        )
         upload = await self._receiver.receive(call, requests, admit)
         with upload.image as image:
             answer: pb.InferResponse = await call.once(
@@ -70,7 +83,7 @@ class InferenceServicer:
         """Yields an event per image as it completes, heartbeats in between, and `done` or `error` at the end."""
         inputs = self._batch_inputs(call, request)
         self._service.validate_each(inputs)
-        self._service.check(inputs[0].options)
+        self._service.check(call.identity.tenant, inputs[0].options)
         succeeded = failed = 0
         try:
             async with (

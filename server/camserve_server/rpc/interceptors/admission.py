@@ -11,13 +11,17 @@ from camserve_server.core.admission import Admission
 from camserve_server.rpc.call import Call, Interceptor, Proceed
 
 
-def admission(admissions: Admission) -> Interceptor:
-    """Returns the link that admits calls that cost; of a client stream the image is charged when it is whole."""
+def admission(admissions: Admission, refuse_early: Callable[[Call], None]) -> Interceptor:
+    """Returns the link that admits calls that cost; of a client stream the image is charged when it is whole.
+
+    `refuse_early` raises for a call that would be refused anyway: that is cheaper before anything is counted.
+    """
 
     async def check(call: Call, proceed: Proceed) -> None:
         if not call.policy.costs:
             await proceed()
             return
+        refuse_early(call)
         images = _images(call) if call.policy.costs_images else 0
         streamed = call.method.client_streaming
         async with admissions.admitted(

@@ -1,0 +1,103 @@
+"""How many calls that wait for their answer may be under way: so many that the last of them does not wait long."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from camserve_server.base.errors import ApiError, Reason
+
+# What the pace remembers, in answers: a few batches, so that it follows a device that others use too.
+_MEMORY = 64
+_ENOUGH = 16.0
+_LATELY_S = 2.0
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Calls of one model version under way by tenant, when each tenant called last, and how fast calls were answered
+    when there were many.
+    """
+
+    running: Counter[str] = field(default_factory=Counter)
+    called: dict[str, float] = field(default_factory=dict)
+    answers: float = 0.0
+    seconds: float = 0.0
+    last_busy: float | None = None
+
+
+class Gate:
+    """Lets calls in, for each model version by itself.
+
+    A version takes as many as it answers in `wait_s`, as long as that is between `least`, which keeps the device busy,
+    and `most`. When that many are under way, a tenant with less than its share of them still comes in, so that one that
+    sends too many fills its own share and not everybody's.
+    """
+
+    def __init__(self, *, wait_s: float, least: int, most: int, monotonic: Callable[[], float]) -> None:
+        self._wait_s = wait_s
+        self._least = least
+        self._most = max(least, most)
+        self._monotonic = monotonic
+        self._lanes: defaultdict[Hashable, _Lane] = defaultdict(_Lane)
+
+    def limit(self, version: Hashable) -> int:
+        """Returns how many calls the version takes now."""
+        lane = self._lanes[version]
+        if lane.answers < _ENOUGH:
+            return self._most
+        return min(self._most, max(self._least, round(lane.answers / lane.seconds * self._wait_s)))
+
+    def check(self, version: Hashable, tenant: str) -> None:
+        """Raises ApiError(SERVICE_OVERLOADED) where `entered` would."""
+        lane = self._lanes[version]
+        lane.called[tenant] = self._monotonic()
+        if not self._has_room(version, lane, tenant):
+            raise ApiError(Reason.SERVICE_OVERLOADED)
+
+    def hopeless(self, tenant: str) -> bool:
+        """Whether a call of the tenant is refused whatever version it is for, of those that it called lately."""
+        now = self._monotonic()
+        lately = [
+            (version, lane)
+            for version, lane in self._lanes.items()
+            if now - lane.called.get(tenant, -math.inf) < _LATELY_S
+        ]
+        return bool(lately) and not any(self._has_room(version, lane, tenant) for version, lane in lately)
+
+    def _has_room(self, version: Hashable, lane: _Lane, tenant: str) -> bool:
+        limit = self.limit(version)
+        under_way = lane.running.total()
+        if under_way < limit:
+            return True
+        share = limit // len(lane.running.keys() | {tenant})
+        return lane.running[tenant] < share and under_way < 2 * limit
+
+    @contextmanager
+    def entered(self, version: Hashable, tenant: str) -> Iterator[None]:
+        """Holds a place for a call; raises ApiError(SERVICE_OVERLOADED) when there is none."""
+        self.check(version, tenant)
+        lane = self._lanes[version]
+        lane.running[tenant] += 1
+        try:
+            yield
+        finally:
+            self._note_end(lane)
+            lane.running[tenant] -= 1
+            if not lane.running[tenant]:
+                del lane.running[tenant]
+
+    def _note_end(self, lane: _Lane) -> None:
+        # With fewer under way it is the callers who set the pace.
+        if lane.running.total() < self._least:
+            lane.last_busy = None
+            return
+        now = self._monotonic()
+        if lane.last_busy is not None:
+            fade = 1 - 1 / _MEMORY
+            lane.answers = fade * lane.answers + 1
+            lane.seconds = fade * lane.seconds + (now - lane.last_busy)
+        lane.last_busy = now
