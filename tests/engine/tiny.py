@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -128,3 +129,12 @@ class FaultyNet(TinyNet):
         self.batches.append(len(x))
         scores = super().forward(x)
         return scores if self.fault is None else self.fault(x, scores)
+
+
+class SwitchedNet(TinyNet):
+    """Fails while the file is there that the environment names, so that a test may break it in another process."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if Path(os.environ["TINY_FAULT"]).exists():
+            raise RuntimeError("broken")
+        return super().forward(x)

@@ -26,7 +26,9 @@ class Antivirus:
     def __init__(self, clamd: Clamd | None, clock: Clock, *, fail_open: bool) -> None:
         self._clamd = clamd
         self._fail_open = fail_open
-        self._breaker = Breaker("antivirus", "clamd", monotonic=clock.monotonic)
+        # What is not there has no state to show.
+        on_change = None if clamd else _show_nothing
+        self._breaker = Breaker("antivirus", "clamd", monotonic=clock.monotonic, on_change=on_change)
 
     async def works(self) -> bool:
         """Returns whether the scanner answers; after a pause it is the call that tries."""
@@ -131,3 +133,7 @@ class Inspection:
 def _blame(error: Exception) -> bool:
     # A scanner that answers works, even where it has no verdict: what it was shown may have been too large for it.
     return isinstance(error, ScanError) and not isinstance(error, NoVerdictError)
+
+
+def _show_nothing() -> None:
+    pass

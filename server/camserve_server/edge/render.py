@@ -94,6 +94,7 @@ def _nodes(
         "inner_lua": str(out_dir.resolve() / "inner.lua"),
         "max_heap_bytes": settings.max_heap_bytes,
         "max_connections": settings.max_connections,
+        "max_requests": settings.max_requests,
         "max_header_kb": settings.max_header_kb,
         "max_headers": settings.max_headers,
         "max_json_bytes": settings.max_json_bytes,

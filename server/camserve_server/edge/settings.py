@@ -65,6 +65,7 @@ class EdgeSettings:
     max_header_kb: int = 32  # the replicas take 64 KiB, and transcoding adds headers
     max_headers: int = 100
     max_connections: int = 4096
+    max_requests: int = 1024  # under way at all replicas together; the next one is refused at once
     max_heap_bytes: int = 1024 * MIB
     sync_timeout_s: float = 15.0
     timeout_grace_s: float = 1.0  # the replica answers first, with its own words
