@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto test-protos test-grpcurl test-tus test-oidc test-clamd test-fuzz test-corpus chaos bench train-shapes clean
+.PHONY: run test lint docs proto test-protos test-grpcurl test-tus test-oidc test-clamd test-fuzz test-corpus chaos resilience bench train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -66,6 +66,10 @@ test-corpus: $(DEV_STAMP)
 # Kills, pauses and restarts every part under load, 20 kills each; `make chaos ARGS='--seed 7 --kills 2'`.
 chaos: $(DEV_STAMP)
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+# Overload, limits, faults and hostile callers in figures, in under ten minutes; `make resilience ARGS='--only overload'`.
+resilience: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.resilience $(ARGS)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks

@@ -54,7 +54,7 @@ class Callers:
         while (due := due + self._random.expovariate(rate)) < started + seconds:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             outcome.offered += 1
-            call = asyncio.create_task(self._call(due, outcome))
+            call = asyncio.create_task(self.call(due, outcome))
             calls.add(call)
             call.add_done_callback(calls.discard)
         if calls:
@@ -66,7 +66,8 @@ class Callers:
         for _, writer in self._idle:
             writer.close()
 
-    async def _call(self, due: float, outcome: Outcome) -> None:
+    async def call(self, due: float, outcome: Outcome) -> None:
+        """Sends one request that was due at that time, and notes what became of it."""
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 status, headers = await self._ask()

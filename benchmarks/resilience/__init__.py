@@ -1,0 +1,1 @@
+"""What the service does when it is asked too much, when its parts fail and when callers mean harm, in figures."""
