@@ -1,4 +1,4 @@
-"""Runs the resilience benchmark: `python -m benchmarks.resilience [--quick] [--only SECTION] [--seed N] [--out FILE]`."""
+"""Runs the resilience benchmark: `make resilience ARGS="--quick --only SECTION --seed N --out FILE"`."""
 
 from __future__ import annotations
 
