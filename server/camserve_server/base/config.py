@@ -112,6 +112,8 @@ class Settings(BaseSettings):
     imaging_queue_limit: int = Field(256, ge=1, description="Images that wait for one of them.")
     upload_memory_mb: int = Field(1024, ge=128, description="Memory that images in flight may take, in MiB.")
 
+    upload_idle_s: float = Field(60.0, gt=0, le=3600, description="Pause within an upload after which it is given up.")
+
     max_image_bytes: int = Field(100_000_000, ge=1024, description="Bytes of one encoded image.")
     max_json_bytes: int = Field(20_000_000, ge=1024, description="Bytes of one JSON body at the edge.")
     max_side_px: int = Field(16384, ge=16, le=65535, description="Longest side of an image.")
