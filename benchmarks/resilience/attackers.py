@@ -180,7 +180,7 @@ async def _attack(kind: str, order: Order) -> None:
                 await asyncio.sleep(0.1)
 
     attackers = [asyncio.create_task(attacker(number)) for number in range(order.connections)]
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.2)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     for task in attackers:

@@ -101,17 +101,16 @@ async def _rows(place: Place, plan: Plan, service: Service) -> list[_Row]:
     job = Job(picture.photo(512, 384), "image/jpeg", SHAPES, cam=True)
     callers: dict[str, _Edge | _Direct] = {"edge": _Edge(service, job), "direct": _Direct(service, job)}
     rows = []
-    for caller in callers.values():
-        await caller.answers(plan.seconds(3, 0.5))
+    first = {port: await caller.answers(plan.seconds(3, 1)) for port, caller in callers.items()}
     for attack in _ATTACKS:
         for port, caller in callers.items():
             if attack.edge_only and port != "edge":
                 continue
             place.progress(f"hostile: {attack.kind}, {port}")
             connections = attack.quick_connections if plan.quick else attack.connections
-            alone = await caller.answers(plan.seconds(3, 0.4))
+            alone = first[port] if plan.quick else await caller.answers(3)
             with _attacker(attack.kind, service, edge=port == "edge", connections=connections):
-                beside = await caller.answers(plan.seconds(5, 0.4))
+                beside = await caller.answers(plan.seconds(5, 0.3))
             pids = service.pids()
             rows.append(
                 _Row(

@@ -34,6 +34,18 @@ KNOWN = {
         "Sends multiple WINDOW_UPDATE frames increasing the flow control window to above 2^31-1 on a stream",
     ),
     ("7", "Sends a GOAWAY frame with unknown error code"),
+    # Lost where the answer is there before the frame that is wrong; tests/hostile/test_frames.py sends it in one piece.
+    ("8.1.2.1", "Sends a HEADERS frame that contains a pseudo-header field as trailers"),
+    (
+        "8.1.2.6",
+        'Sends a HEADERS frame with the "content-length" header field which does not equal the DATA frame payload '
+        "length",
+    ),
+    (
+        "8.1.2.6",
+        'Sends a HEADERS frame with the "content-length" header field which does not equal the sum of the multiple '
+        "DATA frames payload length",
+    ),
 }
 SECTION = re.compile(r"([0-9]+(?:\.[0-9]+)*)\. \S")
 FAILED = re.compile("\u00d7 [0-9]+: (.+)")
