@@ -177,6 +177,7 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         max_json_bytes=settings.max_json_bytes,
         max_upload_bytes=settings.max_image_bytes + MIB,
         sync_timeout_s=settings.sync_timeout_s,
+        sync_image_bytes=settings.sync_image_bytes,
         drain_time_s=int(settings.drain_s) + 2,
         cors_origins=settings.cors_origins,
         tls_cert_file=settings.tls_cert,
