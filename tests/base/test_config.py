@@ -69,3 +69,9 @@ def test_a_child_process_loads_the_same_settings(monkeypatch):
 def test_secrets_are_masked(monkeypatch):
     monkeypatch.setenv("CAMSERVE_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
     assert "hunter2" not in repr(load())
+
+
+def test_an_image_must_fit_into_the_memory_for_images():
+    assert load(max_image_bytes=128 << 20, upload_memory_mb=128).max_image_bytes == 128 << 20
+    with pytest.raises(ConfigError, match=r"max_image_bytes=134217729 .* upload_memory_mb=128"):
+        load(max_image_bytes=(128 << 20) + 1, upload_memory_mb=128)
