@@ -10,7 +10,7 @@ import numpy as np
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.formats.source import PictureFile
 
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
+Numbers = np.ndarray[Any, np.dtype[np.integer[Any]]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -86,7 +86,7 @@ class _Canvas:
         """Paint whole codes, of which those at `starts` have operands."""
         if not len(words):
             return
-        runs = words[:, 0].astype(np.int64)
+        runs = words[:, 0].astype(np.int32)
         line_ends = (runs == 0) & (words[:, 1] == _LINE_END)
         if len(starts):
             self._paint(*self._expanded(words, starts, line_ends))
@@ -98,8 +98,6 @@ class _Canvas:
 
         The last array says how many lines a jump leaves out.
         """
-        runs, colours = np.zeros(words.shape, np.int64), words.copy()
-        runs[:, 0], colours[:, 0] = words[:, 0], words[:, 1]
         kinds = words[starts, 1].astype(np.int64)
         jumps = kinds == _JUMP
         per_byte = 2 if self._nibbles else 1
@@ -109,12 +107,14 @@ class _Canvas:
         edges[starts + 1] += 1
         edges[starts + 1 + n_words] -= 1
         operands = np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
-        runs[operands], colours[operands] = per_byte, words[operands]
+        runs, colours = np.empty(words.shape, np.int32), words.copy()
+        runs[:, 0], runs[:, 1] = np.where(operands, per_byte, words[:, 0]), operands * np.int32(per_byte)
+        colours[:, 0] = np.where(operands, words[:, 0], words[:, 1])
         last, has_two = starts + n_words, n_bytes % 2 == 0
         runs[last, 1] = np.where(has_two, per_byte, 0)
         # The last byte of an odd number of nibbles has one.
         odd = kinds % per_byte == 1
-        runs[last[odd], has_two[odd].astype(np.int64)] = 1
+        runs[last[odd], has_two[odd].astype(np.int32)] = 1
         jumped = starts[jumps] + 1
         skipped_lines = np.zeros_like(runs)
         runs[jumped, 0], runs[jumped, 1] = words[jumped, 0], 0
@@ -126,16 +126,16 @@ class _Canvas:
 
     def _paint(self, runs: Numbers, colours: Pixels, line_ends: Flags, skipped_lines: Numbers | None = None) -> None:
         # Columns count from the last end of a line; beyond the width nothing is painted.
-        reached = np.cumsum(runs)
-        bases = np.maximum.accumulate(np.where(line_ends, reached, -self._column))
-        before = np.concatenate(([-self._column], bases[:-1]))
+        reached = np.cumsum(runs, dtype=np.int32)
+        bases = np.maximum.accumulate(np.where(line_ends, reached, np.int32(-self._column)))
+        before = np.concatenate((np.array([-self._column], np.int32), bases[:-1]))
         after = np.minimum(reached - before, self._width)
         lengths = after - np.minimum(reached - runs - before, self._width)
         lengths[line_ends] = self._width - after[line_ends]
         if skipped_lines is not None:
             lengths += skipped_lines * self._width
         self._column = int(min(reached[-1] - bases[-1], self._width))
-        ends = self._at + np.cumsum(lengths)
+        ends = self._at + np.cumsum(lengths, dtype=np.int64)
         # What would lie above the picture is left out.
         first, last = 0, min(int(np.searchsorted(ends, self._flat.size)) + 1, len(ends))
         while first < last:
