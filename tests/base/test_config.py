@@ -126,3 +126,9 @@ def test_keys_are_fetched_by_https_or_from_this_machine(url):
 def test_keys_are_fetched_from_nowhere_else(url):
     with pytest.raises(ConfigError, match="JWT_JWKS_URL"):
         load(**ISSUER, jwt_jwks_url=url)
+
+
+def test_an_image_must_fit_into_the_memory_for_images():
+    assert load(max_image_bytes=128 << 20, upload_memory_mb=128).max_image_bytes == 128 << 20
+    with pytest.raises(ConfigError, match=r"max_image_bytes=134217729 .* upload_memory_mb=128"):
+        load(max_image_bytes=(128 << 20) + 1, upload_memory_mb=128)

@@ -112,8 +112,13 @@ class Settings(BaseSettings):
     imaging_queue_limit: int = Field(256, ge=1, description="Images that wait for one of them.")
     upload_memory_mb: int = Field(1024, ge=128, description="Memory that images in flight may take, in MiB.")
 
-    max_image_bytes: int = Field(100_000_000, ge=1024, description="Bytes of one encoded image.")
-    max_json_bytes: int = Field(20_000_000, ge=1024, description="Bytes of one JSON body at the edge.")
+    max_image_bytes: int = Field(
+        100_000_000,
+        ge=1024,
+        le=2**40,
+        description="Bytes of one encoded image, no more than `upload_memory_mb`; above 2 GiB only as a stream.",
+    )
+    max_json_bytes: int = Field(20_000_000, ge=1024, le=2**31 - 1, description="Bytes of one JSON body at the edge.")
     max_side_px: int = Field(16384, ge=16, le=65535, description="Longest side of an image.")
     max_pixels: int = Field(268_435_456, ge=256, description="Pixels of an image.")
     sync_timeout_s: float = Field(15.0, gt=0, le=600, description="Time budget of a call that waits for its answer.")
@@ -228,6 +233,11 @@ class Settings(BaseSettings):
             raise ValueError("s3_kms_key_id needs s3_encryption aws:kms or aws:kms:dsse")
         if self.grpc_host not in LOOPBACK and not self.grpc_tls_cert:
             raise ValueError(f"grpc_host={self.grpc_host} is not loopback: grpc_tls_cert and grpc_tls_key are required")
+        if self.max_image_bytes > self.upload_memory_mb << 20:
+            raise ValueError(
+                f"max_image_bytes={self.max_image_bytes} is more than upload_memory_mb={self.upload_memory_mb} (MiB): "
+                "an image is held in that memory while it is read"
+            )
         ports = (self.edge_port, self.grpc_port, self.internal_port, self.metrics_port)
         if len(set(ports)) != len(ports):
             raise ValueError("edge_port, grpc_port, internal_port and metrics_port must differ")
