@@ -38,6 +38,9 @@ IDEMPOTENT_CALLS = Counter(
 LIMITS_UNCHECKED = Counter(
     "camserve_limits_unchecked", "Questions about a tenant's limits that the store did not answer in time."
 )
+LIMITER_ANSWERS = Counter(
+    "camserve_limiter_answers", "What the edge was told of requests: passed, over the rate, no room.", ["verdict"]
+)
 CIRCUIT_STATE = Gauge(
     "camserve_circuit_state",
     "Whether a part is called: 0 yes, 1 one call tries it (half open), 2 it is left alone (open).",

@@ -7,6 +7,7 @@ import re
 import grpc
 
 from camserve_server.base.errors import CATALOGUE, Reason
+from camserve_server.base.telemetry import LIMITER_ANSWERS
 from camserve_server.core.counted import CountedNotes
 from camserve_server.core.gate import Gate
 from camserve_server.core.limits import Limits
@@ -42,11 +43,14 @@ class RateLimitServicer(rls_pb2_grpc.RateLimitServiceServicer):
         standing = await self._limits.take(tenant, await self._limits.of(tenant))
         headers = rate_headers(standing)
         if standing.retry_after_s is not None:
+            LIMITER_ANSWERS.labels("over the rate").inc()
             return _refusal(headers | {"retry-after": str(standing.retry_after_s)})
         if facts.get("kind") == _ONE_IMAGE and self._gate.hopeless(tenant):
             # Here, before its body is sent on, a refusal costs a tenth.
+            LIMITER_ANSWERS.labels("no room").inc()
             retry_after_s = CATALOGUE[Reason.SERVICE_OVERLOADED].retry_after_s
             return _refusal(headers | {_SHED: str(_SHED_MS), "retry-after": str(retry_after_s)})
+        LIMITER_ANSWERS.labels("passed").inc()
         note = self._notes.write(tenant, request_id)
         return pb.RateLimitResponse(
             overall_code=pb.RateLimitResponse.OK,
