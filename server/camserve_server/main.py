@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 
 import structlog
 from prometheus_client import start_http_server
@@ -13,7 +14,14 @@ from camserve_server.base.clock import SystemClock
 from camserve_server.base.config import Settings
 from camserve_server.base.errors import ApiError
 from camserve_server.base.tasks import all_completed
-from camserve_server.base.telemetry import BATCH_IMAGES
+from camserve_server.base.telemetry import (
+    BATCH_IMAGES,
+    ENGINE_QUEUE,
+    GATE_CALLS,
+    IMAGES_IN_FLIGHT_BYTES,
+    IMAGING_BUSY,
+    IMAGING_QUEUE,
+)
 from camserve_server.core.admission import Admission
 from camserve_server.core.antivirus import Antivirus
 from camserve_server.core.counted import CountedNotes
@@ -138,6 +146,10 @@ class Replica:
             fail_open=settings.clamd_fail_open,
         )
         gate = Gate(wait_s=settings.queue_wait_s, least=width, most=settings.queue_limit, monotonic=clock.monotonic)
+        GATE_CALLS.set_function(lambda: gate.under_way)
+        IMAGES_IN_FLIGHT_BYTES.set_function(lambda: budget.taken_bytes)
+        IMAGING_QUEUE.set_function(lambda: self._imaging.stats().queued)
+        IMAGING_BUSY.set_function(lambda: self._imaging.stats().busy)
         infer = InferService(
             self._engine, self._imaging, links, antivirus, gate, timeout_s=settings.sync_timeout_s, batch_width=width
         )
@@ -239,6 +251,7 @@ class Replica:
             SigningAgain(links, presigning),
             self._admission,
             inference.refuse_early,
+            upload_idle_s=settings.upload_idle_s,
         )
         clients = OAuthClients(self._redis, clock=clock)
         self._server, self._health = public_server(
@@ -311,6 +324,7 @@ class Replica:
         self._engine.on_batch = lambda model, size, *_: BATCH_IMAGES.labels(model.name).observe(size)
         await asyncio.gather(self._imaging.start(), self._engine.start())
         for version in self._engine.models():
+            ENGINE_QUEUE.labels(*version.key).set_function(partial(self._engine.waiting, version))
             _log.info("model", model=version.name, version=version.version, state=version.state, reason=version.reason)
 
     async def stop(self) -> None:

@@ -128,6 +128,7 @@ class Settings(BaseSettings):
         description="Bytes of one encoded image, no more than `upload_memory_mb`; above 2 GiB only as a stream.",
     )
     max_json_bytes: int = Field(20_000_000, ge=1024, le=2**31 - 1, description="Bytes of one JSON body at the edge.")
+    upload_idle_s: float = Field(60.0, gt=0, le=3600, description="Pause within an upload after which it is given up.")
     max_side_px: int = Field(16384, ge=16, le=65535, description="Longest side of an image.")
     max_pixels: int = Field(268_435_456, ge=256, description="Pixels of an image.")
     sync_timeout_s: float = Field(15.0, gt=0, le=600, description="Time budget of a call that waits for its answer.")

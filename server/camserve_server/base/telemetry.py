@@ -17,6 +17,11 @@ _STAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 
 CALLS = Counter("camserve_calls", "Finished calls.", ["method", "code"])
 CALL_SECONDS = Histogram("camserve_call_seconds", "Time of a call.", ["method"], buckets=_STAGE_BUCKETS_S)
 CALLS_RUNNING = Gauge("camserve_calls_running", "Calls that run now.")
+GATE_CALLS = Gauge("camserve_gate_calls", "Calls for one image that hold a place until they are answered.")
+ENGINE_QUEUE = Gauge("camserve_engine_queue", "Images that wait for the device.", ["model", "version"])
+IMAGING_QUEUE = Gauge("camserve_imaging_queue", "Images that wait for an imaging worker.")
+IMAGING_BUSY = Gauge("camserve_imaging_busy", "Imaging workers at work.")
+IMAGES_IN_FLIGHT_BYTES = Gauge("camserve_images_in_flight_bytes", "Memory that images in flight take.")
 STAGE_SECONDS = Histogram(
     "camserve_stage_seconds",
     "Time of one stage of a prediction: queue, decode, inference, cam, render.",

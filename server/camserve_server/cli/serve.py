@@ -8,6 +8,7 @@ import signal
 import uvloop
 
 from camserve_server.base.config import Settings
+from camserve_server.base.open_files import raise_limit
 from camserve_server.base.telemetry import configure_logs
 from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.engine.footprint import limit_arenas
@@ -16,6 +17,7 @@ from camserve_server.engine.footprint import limit_arenas
 def serve(settings: Settings, redis_url: str) -> None:
     """Serves until SIGINT or SIGTERM, then drains; raises OSError when a port is taken."""
     configure_logs(settings.log_level)
+    raise_limit()
     limit_arenas()
     uvloop.run(_serve(settings, redis_url))
 

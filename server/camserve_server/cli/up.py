@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from camserve_server.base.config import Settings
+from camserve_server.base.open_files import raise_limit
 from camserve_server.base.telemetry import configure_logs
 from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.cli.self_check import Checked, sample_image, self_check
@@ -28,6 +29,7 @@ def up(settings: Settings, *, with_parent: bool = False) -> None:
     Raises StackError and its like when the stack cannot start.
     """
     configure_logs(settings.log_level)
+    raise_limit()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if settings.ready_file:
         # One that a killed run left behind would say that this one is ready.

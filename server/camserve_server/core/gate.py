@@ -44,6 +44,11 @@ class Gate:
         self._monotonic = monotonic
         self._lanes: defaultdict[Hashable, _Lane] = defaultdict(_Lane)
 
+    @property
+    def under_way(self) -> int:
+        """How many calls hold a place now; may be asked from any thread."""
+        return sum(lane.running.total() for lane in tuple(self._lanes.values()))
+
     def limit(self, version: Hashable) -> int:
         """Returns how many calls the version takes now."""
         lane = self._lanes[version]

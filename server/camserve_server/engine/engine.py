@@ -176,6 +176,10 @@ class Engine:
         """Returns whether the version is ready and does not keep failing."""
         return model.state == "ready" and self._breakers[model].state is CircuitState.CLOSED
 
+    def waiting(self, model: ModelVersion) -> int:
+        """Returns how many pictures wait for the device; may be asked from any thread."""
+        return self._batcher.depth(model)
+
     def wait_s(self, model: ModelVersion) -> float:
         """Estimates how long a picture that came now would wait for the device."""
         return self._batcher.depth(model) * self._seconds_per_picture.get(model, 0.0)

@@ -203,8 +203,8 @@ class ImagingPool:
         return frozenset(self._workers)
 
     def stats(self) -> ImagingStats:
-        """Return the present counts."""
-        alive = sum(worker.ready and worker.alive for worker in self._workers)
+        """Return the present counts; may be asked from any thread."""
+        alive = sum(worker.ready and worker.alive for worker in tuple(self._workers))
         return ImagingStats(
             workers=self._settings.workers,
             alive=alive,

@@ -43,13 +43,9 @@ def _handler(
         await _run(chain, call, partial(answer, call, serve))
         return call.response
 
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[method.client_streaming, method.server_streaming]
-    # Requests stay bytes here: parsed by the chain, a malformed one is an error like any other.
+    # Every request is a stream here, which on the wire is the same: gRPC receives a single message whole before it calls
+    # anybody, 100 MB of a stranger too. And it stays bytes: parsed by the chain, a malformed one is an error like any.
+    make = grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
     return make(
         handle,
         response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,

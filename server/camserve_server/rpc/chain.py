@@ -17,6 +17,7 @@ from camserve_server.rpc.interceptors.errors import errors
 from camserve_server.rpc.interceptors.headers import headers
 from camserve_server.rpc.interceptors.idempotency import idempotency
 from camserve_server.rpc.interceptors.parse import parse
+from camserve_server.rpc.interceptors.patience import patience
 from camserve_server.rpc.interceptors.rate import rate
 from camserve_server.rpc.interceptors.telemetry import telemetry
 from camserve_server.rpc.interceptors.validate import validate
@@ -33,6 +34,8 @@ def build_chain(
     sign_again: SigningAgain,
     admissions: Admission,
     refuse_early: Callable[[Call], None],
+    *,
+    upload_idle_s: float,
 ) -> tuple[Interceptor, ...]:
     """Returns the links in the order in which a call meets them."""
     return (
@@ -43,6 +46,7 @@ def build_chain(
         auth(verifier),  # before any byte of the request is read
         rate(limits, notes),  # whatever a tenant sends counts, refused or not
         scopes,  # what the caller may not do is not looked at
+        patience(upload_idle_s),  # before the first wait for a message
         parse,  # nothing is read for strangers
         tus,  # its headers are fields to what follows
         validate,  # servicers see only requests that keep the rules

@@ -23,6 +23,7 @@ from camserve.v1 import (
     webhooks_pb2,
 )
 from camserve.v1 import health_pb2 as camserve_health_pb2
+from camserve_server.base.open_files import most_connections
 from camserve_server.rpc.adapter import bind
 from camserve_server.rpc.call import Interceptor
 from envoy_ratelimit import rls_pb2_grpc
@@ -33,6 +34,9 @@ _MESSAGE_MARGIN_BYTES = 4 * 1024 * 1024
 _LARGEST_MESSAGE_BYTES = 2**31 - 1
 # With the default of 8 KiB a longer header fails at random between a soft and a hard limit.
 _METADATA_BYTES = 64 * 1024
+# As many as Envoy opens on one connection to a replica, and as many connections as the edge takes.
+_STREAMS_OF_A_CONNECTION = 256
+_CONNECTIONS = 4096
 LIVE, READY = "live", "ready"
 
 
@@ -101,6 +105,15 @@ def _server(max_message_bytes: int) -> grpc.aio.Server:
             ("grpc.max_metadata_size", _METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
             ("grpc.so_reuseport", 0),
+            # Images are compressed already, and 100 kB would become 100 MB before anybody looks at a token.
+            ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression),
+            ("grpc.max_concurrent_streams", _STREAMS_OF_A_CONNECTION),
+            ("grpc.max_allowed_incoming_connections", most_connections(_CONNECTIONS)),
+            ("grpc.server_handshake_timeout_ms", 10_000),
+            # A peer that is gone without a word, as when its machine loses power, is noticed within 80 s.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.max_connection_idle_ms", 300_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ]

@@ -13,8 +13,11 @@ from camserve_server.rpc.call import Call, Proceed
 
 
 async def parse(call: Call, proceed: Proceed) -> None:
-    """Replaces the bytes of `call.request` by messages; bytes that are none are refused."""
-    call.request = _messages(call, call.request) if call.method.client_streaming else _message(call, call.request)
+    """Replaces the bytes of `call.request` by messages, by the only one where one is taken; what is none is refused."""
+    messages = _messages(call, call.request)
+    call.request = messages if call.method.client_streaming else await anext(messages, None)
+    if call.request is None:
+        raise ApiError(Reason.PARAM_INVALID)
     await proceed()
 
 

@@ -1,0 +1,94 @@
+"""Messages that are larger than they look, or that nobody has asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from google.api import httpbody_pb2
+from tests.hostile.conftest import Beside, Memory, Target
+from tests.hostile.frames import DATA, END_STREAM, Connection, frame, headers, message
+from tests.hostile.frames import grpc as fields
+
+from camserve.v1 import inference_pb2
+
+INFER = "/camserve.v1.InferenceService/Infer"
+UPLOAD = "/camserve.v1.InferenceService/InferUpload"
+LARGE_BYTES = 95_000_000
+AT_ONCE = 8
+# One such message kept would be more.
+MOST_GROWTH_MB = 90
+
+
+@pytest.fixture
+async def channels(target: Target) -> AsyncIterator[list[grpc.aio.Channel]]:
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))
+    opened = [grpc.aio.insecure_channel(f"127.0.0.1:{target.port}", options=options) for _ in range(AT_ONCE)]
+    yield opened
+    for channel in opened:
+        await channel.close()
+
+
+async def refused(call: grpc.aio.Call) -> grpc.StatusCode:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code()
+
+
+def zeros(size: int) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    piece = bytes(1 << 20)
+    return b"".join(packer.compress(piece) for _ in range(size >> 20)) + packer.flush()
+
+
+async def test_a_gigabyte_of_zeros_is_never_unpacked(target: Target, beside: Beside[None], memory: Memory) -> None:
+    bomb = await asyncio.to_thread(zeros, 1 << 30)
+    framed = message(bomb, compressed=True)
+    start = headers(1, fields(INFER, authorization=f"Bearer {target.token}", grpc_encoding="gzip"), end=False)
+    pieces = [frame(DATA, 0, 1, framed[at : at + 16_384]) for at in range(0, len(framed), 16_384)]
+
+    def attack() -> None:
+        with Connection(target.port) as connection:
+            # What fits the first window is enough for gigabytes of zeros to begin.
+            connection.sent_before_the_end(iter([start, *pieces[:3], frame(DATA, END_STREAM, 1)]))
+            assert connection.ends()
+
+    await beside(asyncio.to_thread(attack))
+    assert memory.grown_mb < MOST_GROWTH_MB
+
+
+async def test_compressed_messages_are_refused_before_they_grow(
+    channels: list[grpc.aio.Channel], beside: Beside[list], memory: Memory
+) -> None:
+    data = bytes(LARGE_BYTES)
+    calls = [channel.unary_unary(INFER)(data, compression=grpc.Compression.Gzip) for channel in channels]
+    codes = await beside(asyncio.gather(*map(refused, calls)))
+    assert set(codes) <= {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED}
+    assert memory.grown_mb < MOST_GROWTH_MB
+
+
+async def test_of_a_stranger_no_message_is_received(
+    channels: list[grpc.aio.Channel], beside: Beside[list], memory: Memory
+) -> None:
+    data = bytes(LARGE_BYTES)
+    calls = [channel.unary_unary(INFER)(data) for channel in channels]
+    assert set(await beside(asyncio.gather(*map(refused, calls)))) == {grpc.StatusCode.UNAUTHENTICATED}
+    assert memory.grown_mb < MOST_GROWTH_MB
+
+
+async def test_a_message_past_the_limit_is_refused(target: Target, channels: list[grpc.aio.Channel]) -> None:
+    body = httpbody_pb2.HttpBody(content_type="image/png", data=bytes(106_000_000))
+    first = inference_pb2.InferUploadRequest(model="shapes", size_bytes=1, body=body).SerializeToString()
+    metadata = (("authorization", f"Bearer {target.token}"),)
+    code = await refused(channels[0].stream_unary(UPLOAD)(iter([first]), metadata=metadata))
+    assert code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.CANCELLED)
+
+
+async def test_a_stream_without_a_message_is_given_up(target: Target, channels: list[grpc.aio.Channel]) -> None:
+    # The stack of these tests waits 3 s.
+    metadata = (("authorization", f"Bearer {target.token}"),)
+    call = channels[0].stream_unary(UPLOAD)(metadata=metadata)
+    assert await refused(call) is grpc.StatusCode.DEADLINE_EXCEEDED
