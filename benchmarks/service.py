@@ -108,13 +108,14 @@ class Service:
 
     def batches(self) -> tuple[float, float]:
         """Returns how many batches the engine has run so far, and of how many images."""
+        batches, images = (self.metric(f"camserve_batch_images_{end}") for end in ("count", "sum"))
+        return batches, images
+
+    def metric(self, name: str) -> float:
+        """Returns a metric of the replica, summed over its labels."""
         with urllib.request.urlopen(self._metrics_url, timeout=10) as response:
             lines = response.read().decode().splitlines()
-        batches, images = (
-            sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"camserve_batch_images_{end}{{"))
-            for end in ("count", "sum")
-        )
-        return batches, images
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
     def close(self) -> None:
         """Stops everything as Ctrl-C does."""

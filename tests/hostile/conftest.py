@@ -11,6 +11,7 @@ import grpc
 import httpx
 import psutil
 import pytest
+from benchmarks.processes import by_role
 from google.api import httpbody_pb2
 from tests.conftest import Stack, start_stack, stop_stack
 from tests.images import star_png
@@ -99,14 +100,8 @@ class Memory:
 
     @classmethod
     def of(cls, stack: Stack) -> Memory:
-        found = {}
-        for process in psutil.Process(stack.process.pid).children(recursive=True):
-            words = process.cmdline()
-            if "serve" in words:
-                found["replica"] = process
-            elif words[0].rpartition("/")[2].startswith("envoy"):
-                found["edge"] = process
-        memory = cls(found["replica"], found["edge"], 0.0)
+        roles = by_role(stack.process.pid)
+        memory = cls(psutil.Process(roles["replica"][0]), psutil.Process(roles["Envoy"][0]), 0.0)
         memory.start_mb = memory.now_mb
         return memory
 

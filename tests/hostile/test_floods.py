@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -140,8 +141,6 @@ def test_endless_headers_are_ended_early(target: Target) -> None:
 def test_too_many_and_too_long_headers_are_refused_over_http2(hostile_stack: Stack) -> None:
     with httpx.Client(base_url=hostile_stack.edge_url, http1=False, http2=True, trust_env=False) as client:
         for extra in ({"x-a": "y" * 40_000}, {f"x-{number}": "y" for number in range(150)}):
-            try:
+            with suppress(httpx.RemoteProtocolError):  # the codec ends the connection or the stream, without an answer
                 assert client.get("/v1/health", headers=extra).status_code == 431
-            except httpx.RemoteProtocolError:  # the codec ends the connection or the stream, without an answer
-                pass
         assert client.get("/v1/health").status_code == 200

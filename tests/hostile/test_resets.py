@@ -1,4 +1,4 @@
-"""Streams that are begun to be reset: by the client (CVE-2023-44487), or by what makes the server do it (CVE-2025-8671)."""
+"""Streams begun to be reset: by the client (CVE-2023-44487), or by what makes the server do it (CVE-2025-8671)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NO_WINDOW = frame(SETTINGS, 0, 0, b"\0\4" + bytes(4))
 
 async def drip(port: int, begin: bytes, rest_of_it: bytes) -> None:
     """Sends what opens the connection, then a byte a second, as long as the attack lasts or the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(begin)
         for byte in rest_of_it[:ATTACK_S]:

@@ -43,7 +43,7 @@ def _handler(
         await _run(chain, call, partial(answer, call, serve))
         return call.response
 
-    # Every request is a stream here, which on the wire is the same: gRPC receives a single message whole before it calls
+    # Every request is a stream here, the same on the wire: gRPC receives a single message whole before it calls
     # anybody, 100 MB of a stranger too. And it stays bytes: parsed by the chain, a malformed one is an error like any.
     make = grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
     return make(
