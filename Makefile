@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto test-protos test-grpcurl test-tus test-oidc test-clamd test-fuzz test-corpus chaos resilience bench train-shapes clean
+.PHONY: run test lint docs proto test-protos test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -51,6 +51,11 @@ test-oidc: $(DEV_STAMP)
 # Needs ClamAV's daemon (Debian: clamav-daemon): shows it images, good ones and one with a signature made by hand.
 test-clamd: $(DEV_STAMP)
 	$(BIN)/python -m pytest toolchains/clamd
+
+# Needs Go: tries every rule of HTTP/2 on the edge, with h2spec.
+test-h2spec: $(DEV_STAMP)
+	GOBIN=$(CURDIR)/toolchains/bin go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+	$(BIN)/python -m pytest toolchains/h2spec
 
 # Fuzzes the reading of images for a while, guided by coverage; `make test-fuzz FUZZ_S=3600`. Linux on x86-64 only.
 FUZZ_S ?= 60

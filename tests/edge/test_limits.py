@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 
@@ -15,6 +16,8 @@ from tests.edge.wire import check_error, exchange
 
 from camserve.v1 import inference_pb2, inference_pb2_grpc
 from camserve_server.base.errors import Reason
+from camserve_server.edge.descriptors import methods
+from camserve_server.edge.routes import routes
 
 JSON = {"content-type": "application/json"}
 IMAGE = {"content-type": "image/png"}
@@ -109,3 +112,20 @@ def test_without_a_healthy_replica_callers_are_told_at_once(edge: Edge, caller: 
         edge.replica.set_serving(True)
     while caller.get("/v1/models").status_code != 200:
         pass
+
+
+def test_every_route_has_the_time_budget_of_its_kind(edge: Edge) -> None:
+    settings = dataclasses.replace(edge.settings, sync_timeout_s=7, default_timeout_s=5, timeout_grace_s=1)
+    kinds = {method.label: method for method in methods()}
+    seen = set()
+    for route in routes(kinds.values(), settings):
+        method = kinds.get(route["name"])
+        if method is None:
+            continue
+        has_body = any(binding.has_body for binding in method.bindings)
+        waits_for_an_image = has_body and not method.public
+        budget = "0s" if method.server_streaming else "8.000s" if waits_for_an_image else "6.000s"
+        assert route["route"]["timeout"] == budget, method.label
+        assert route["route"]["idle_timeout"] == "2.500s"
+        seen.add(budget)
+    assert len(seen) == 3
