@@ -314,11 +314,17 @@ class Replica:
             _log.info("model", model=version.name, version=version.version, state=version.state, reason=version.reason)
 
     async def stop(self) -> None:
-        """Refuses new calls, finishes running ones within the drain time, then lets go of everything."""
-        _log.info("draining")
-        self._draining.close()
+        """Says that it stops, refuses new calls once that is known, finishes running ones, lets go of everything.
+
+        Running calls have the drain time.
+        """
         await self._health.enter_graceful_shutdown()
         await self._internal_health.enter_graceful_shutdown()
+        if "api" in self._settings.roles:
+            _log.info("leaving")
+            await asyncio.sleep(self._settings.lame_duck_s)
+        _log.info("draining")
+        self._draining.close()
         await asyncio.gather(
             self._stop_server(), self._worker.stop(self._settings.drain_s), self._courier.stop(self._settings.drain_s)
         )
