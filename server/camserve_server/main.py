@@ -98,6 +98,7 @@ class Replica:
         self._settings = settings
         keys_dir = settings.data_dir / "keys"
         self._draining = Draining()
+        self._takes_calls = False
         self._redis = redis.connect(redis_url)
         self._engine = Engine(engine_settings(settings))
         self._imaging = ImagingPool(imaging_settings(settings))
@@ -298,6 +299,7 @@ class Replica:
             await self._start_engine()
         if "api" in settings.roles:
             await self._server.start()
+            self._takes_calls = True
         await self._internal.start()
         if "worker" in settings.roles:
             self._worker.start()
@@ -320,7 +322,7 @@ class Replica:
         """
         await self._health.enter_graceful_shutdown()
         await self._internal_health.enter_graceful_shutdown()
-        if "api" in self._settings.roles:
+        if self._takes_calls:
             _log.info("leaving")
             await asyncio.sleep(self._settings.lame_duck_s)
         _log.info("draining")

@@ -29,6 +29,8 @@ async def call(client: httpx.AsyncClient, rng: random.Random, verb: str, path: s
             if not _may_help(answer) or time.monotonic() > ends:
                 return answer
             told_s = float(answer.headers.get("retry-after", 0))
+            if told_s > GIVE_UP_S:
+                return answer
         except httpx.TransportError:
             if time.monotonic() > ends:
                 raise
