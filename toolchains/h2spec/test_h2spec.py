@@ -35,7 +35,7 @@ KNOWN = {
     ("7", "Sends a GOAWAY frame with unknown error code"),
 }
 SECTION = re.compile(r"([0-9]+(?:\.[0-9]+)*)\. \S")
-FAILED = re.compile(r"× [0-9]+: (.+)")
+FAILED = re.compile("\u00d7 [0-9]+: (.+)")
 TOTAL = re.compile(r"([0-9]+) tests, ([0-9]+) passed, 0 skipped, ([0-9]+) failed")
 
 
