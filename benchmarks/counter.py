@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -26,9 +26,10 @@ class Counter(uploads_pb2_grpc.UploadServiceServicer):
         return uploads_pb2.Upload(size_bytes=size)
 
 
-async def _serve(port: int) -> None:
+async def serve(port: int, add: Callable[[grpc.aio.Server], None]) -> None:
+    """Serves what `add` puts into the server, and says when it does."""
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 16 << 20)])
-    uploads_pb2_grpc.add_UploadServiceServicer_to_server(Counter(), server)
+    add(server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     print("ready", flush=True)
@@ -36,4 +37,6 @@ async def _serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1])))
+    uvloop.run(
+        serve(int(sys.argv[1]), lambda server: uploads_pb2_grpc.add_UploadServiceServicer_to_server(Counter(), server))
+    )

@@ -93,5 +93,9 @@ class Callers:
         except BaseException:
             writer.close()
             raise
-        self._idle.append((reader, writer))
+        if b"\nconnection: close" in headers:
+            # As a refusal is answered that came before the whole body had left.
+            writer.close()
+        else:
+            self._idle.append((reader, writer))
         return int(head.split(b" ", 2)[1]), headers

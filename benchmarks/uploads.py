@@ -35,25 +35,27 @@ class Stored:
     """Medians of the rounds in MB/s, and how far each process rose above its memory of before, as (role, MB)."""
 
     counted_mb_s: float
+    received_mb_s: float
     grpc_mb_s: float
     rest_mb_s: float
     growth_mb: list[tuple[str, float]]
 
 
 def measure_uploads(service: Service, rounds: int) -> Stored:
-    """Sends the picture in turns to the three."""
+    """Sends the picture in turns to the four."""
     chunk = Random(7).randbytes(_CHUNK_BYTES)
     pids = [pid for ids in service.pids().values() for pid in ids]
     roles = {pid: role(pid) for pid in pids}
-    seconds: dict[str, list[float]] = {"counted": [], "grpc": [], "rest": []}
-    with _counter() as counter, PeakWatch(pids) as watch:
+    seconds: dict[str, list[float]] = {"counted": [], "received": [], "grpc": [], "rest": []}
+    with _server("counter") as counter, _server("receiver") as receiver, PeakWatch(pids) as watch:
         for _ in range(rounds):
             seconds["counted"].append(_over_grpc(counter, "", chunk))
+            seconds["received"].append(_over_grpc(receiver, "", chunk))
             seconds["grpc"].append(_over_grpc(service.grpc_target, service.token, chunk))
             seconds["rest"].append(_over_rest(service, chunk))
     growth = sorted(((roles[pid], mb) for pid, mb in watch.growth_mb.items()), key=lambda one: -one[1])
     speeds = {name: SIZE_BYTES / 1e6 / median(times) for name, times in seconds.items()}
-    return Stored(speeds["counted"], speeds["grpc"], speeds["rest"], growth)
+    return Stored(*(speeds[name] for name in ("counted", "received", "grpc", "rest")), growth)
 
 
 def _body(chunk: bytes) -> Iterator[bytes]:
@@ -110,14 +112,14 @@ def _over_rest(service: Service, chunk: bytes) -> float:
 
 
 @contextmanager
-def _counter() -> Iterator[str]:
+def _server(module: str) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "benchmarks.counter", str(port)]
+    command = [sys.executable, "-m", f"benchmarks.{module}", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             if not process.stdout or process.stdout.readline() != b"ready\n":
-                raise ValueError("the server that counts did not start")
+                raise ValueError(f"the {module} did not start")
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()

@@ -4,6 +4,8 @@
 local EDGE, UPSTREAM = "camserve.edge", "camserve.upstream"
 local ONE_MESSAGE_BYTES = 1000000 -- an encrypted segment of 1 MiB holds a little less than that of the object
 
+local KINDS = { evt = true, img = true, job = true, obj = true, webhook = true }
+
 -- What a native caller may say of the protocol itself, and in which form.
 local PROTOCOL = {
   ["grpc-timeout"] = "^%d%d?%d?%d?%d?%d?%d?%d?[HMSmun]$",
@@ -34,12 +36,20 @@ local function strip(headers, native)
   end
 end
 
+-- Returns what may be logged of the path of a known route: no query, and no id that is not one of ours.
+local function loggable(path)
+  return (path:match("^[^?]*"):gsub("/(%l+)_(%w+)", function(kind, rest)
+    if #rest >= 16 and not KINDS[kind] then return "/{id}" end
+  end))
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   local media_type = headers:get("content-type") or ""
   strip(headers, media_type:sub(1, 16) == "application/grpc")
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set(EDGE, "native", media_type:sub(1, 16) == "application/grpc" and "1" or "0")
+  if handle:metadata():get("known_path") then metadata:set(EDGE, "path", loggable(headers:get(":path"))) end
   metadata:set(EDGE, "method", headers:get(":method") or "")
   metadata:set(EDGE, "request_id", headers:get("x-request-id") or "")
 end

@@ -65,6 +65,8 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     command = [Path(sys.executable).with_name("weed"), "server", f"-dir={folder}"]
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += ["-s3", f"-s3.port={port}", f"-s3.config={folder / 's3.json'}", f"-s3.port.grpc={next(ports)}"]
+    # They would take ports of their own, the same ones in every server of the machine.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     for part in ("master", "volume", "filer"):
         command += [f"-{part}.port={next(ports)}", f"-{part}.port.grpc={next(ports)}"]
     command += ["-master.volumeSizeLimitMB=256", "-master.volumePreallocate=false"]

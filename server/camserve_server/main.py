@@ -106,6 +106,7 @@ class Replica:
         self._settings = settings
         keys_dir = settings.data_dir / "keys"
         self._draining = Draining()
+        self._takes_calls = False
         self._redis = redis.connect(redis_url)
         self._engine = Engine(engine_settings(settings))
         self._imaging = ImagingPool(imaging_settings(settings))
@@ -311,6 +312,7 @@ class Replica:
             await self._start_engine()
         if "api" in settings.roles:
             await self._server.start()
+            self._takes_calls = True
         await self._internal.start()
         if "worker" in settings.roles:
             self._worker.start()
@@ -328,11 +330,17 @@ class Replica:
             _log.info("model", model=version.name, version=version.version, state=version.state, reason=version.reason)
 
     async def stop(self) -> None:
-        """Refuses new calls, finishes running ones within the drain time, then lets go of everything."""
-        _log.info("draining")
-        self._draining.close()
+        """Says that it stops, refuses new calls once that is known, finishes running ones, lets go of everything.
+
+        Running calls have the drain time.
+        """
         await self._health.enter_graceful_shutdown()
         await self._internal_health.enter_graceful_shutdown()
+        if self._takes_calls:
+            _log.info("leaving")
+            await asyncio.sleep(self._settings.lame_duck_s)
+        _log.info("draining")
+        self._draining.close()
         await asyncio.gather(
             self._stop_server(), self._worker.stop(self._settings.drain_s), self._courier.stop(self._settings.drain_s)
         )

@@ -53,6 +53,21 @@ def test_links_begin_with_a_web_address(address):
         load(public_url=address)
 
 
+def test_an_edge_leads_to_the_replica_here_or_to_those_that_are_named():
+    alone = load()
+    assert (alone.edge_replicas, alone.edge_limiters) == ((("127.0.0.1", 50051),), (("127.0.0.1", 50052),))
+    several = load(replicas="127.0.0.1:1, [::1]:2,images-a:3", limiters="")
+    assert several.edge_replicas == (("127.0.0.1", 1), ("::1", 2), ("images-a", 3))
+    assert several.edge_limiters == ()
+    assert load(replicas="a:1", limiters="127.0.0.1:2").edge_limiters == (("127.0.0.1", 2),)
+
+
+@pytest.mark.parametrize("listener", ["127.0.0.1", "a:0", "a:65536", "http://a:1", "a b:1", ":1"])
+def test_replicas_are_hosts_with_ports(listener):
+    with pytest.raises(ConfigError, match="REPLICAS"):
+        load(replicas=listener)
+
+
 def test_an_unknown_variable_is_found(monkeypatch):
     monkeypatch.setenv("CAMSERVE_EGDE_PORT", "1")
     assert unknown_variables() == ["CAMSERVE_EGDE_PORT"]
@@ -126,3 +141,9 @@ def test_keys_are_fetched_by_https_or_from_this_machine(url):
 def test_keys_are_fetched_from_nowhere_else(url):
     with pytest.raises(ConfigError, match="JWT_JWKS_URL"):
         load(**ISSUER, jwt_jwks_url=url)
+
+
+def test_an_image_must_fit_into_the_memory_for_images():
+    assert load(max_image_bytes=128 << 20, upload_memory_mb=128).max_image_bytes == 128 << 20
+    with pytest.raises(ConfigError, match=r"max_image_bytes=134217729 .* upload_memory_mb=128"):
+        load(max_image_bytes=(128 << 20) + 1, upload_memory_mb=128)

@@ -36,6 +36,12 @@ def test_every_rpc_has_a_policy():
     assert not policy_of(limits_pb2.DESCRIPTOR.services_by_name["LimitService"].methods_by_name["GetLimits"]).public
 
 
+def test_only_a_stream_that_proves_its_tenant_has_keys_without_a_token():
+    methods = [method for service in services().values() for method in service.methods]
+    keyed = {method.full_name for method in methods if policy_of(method).public and policy_of(method).operation}
+    assert keyed == {"camserve.v1.ObjectService.PutObject"}
+
+
 def test_the_internal_listener_is_for_administrators():
     methods = [method for service in internal_services().values() for method in service.methods]
     assert {frozenset({"admin"})} == {policy_of(method).scopes for method in methods}

@@ -323,3 +323,17 @@ def test_with_the_store_paused_calls_are_answered_and_each_replica_counts(make_s
         assert time.monotonic() < deadline
         time.sleep(0.2)
     tenant.rest.close()
+
+
+def test_images_may_be_larger_than_a_message_can_be(make_stack):
+    running = make_stack(
+        max_image_bytes=5_000_000_000, upload_memory_mb=5000, max_json_bytes=2**31 - 1, torch_threads=1
+    )
+    tenant = Tenant(running, "large")
+    assert tenant.limits()["max_image_bytes"] == "5000000000"
+    assert tenant.infer().json()["classes"][0]["id"] == "star"
+    begun = {"upload-length": "5000000000", "tus-resumable": "1.0.0"}
+    assert tenant.rest.post("/v1/uploads:resumable", headers=begun).status_code == 201
+    declared = {"media_type": "image/tiff", "size_bytes": "5000000001"}
+    assert code(tenant.rest.post("/v1/uploads:presign", json=declared)) == "upload.too_large"
+    tenant.rest.close()

@@ -108,9 +108,9 @@ def run(tmp_path_factory):
             call("POST", "/v1/infer", json={"model": "shapes", "image": {"url": f"https://{CANARY}.invalid/a"}})
             call("POST", "/v1/infer", files={"image": (f"{CANARY}.jpg", data)}, data={"model": "shapes"})
             call("POST", "/v1/infer", files={"image": (f"{CANARY}.png", data[:300])}, data={"model": "shapes"})
-            # A path without its query is in the access log: it says which route was asked for.
             call("GET", f"/v1/jobs/job_0000000000000000000000?{CANARY}")
             call("GET", f"/v1/none?{CANARY}")
+            call("GET", f"/v1/uploads/{CANARY}.png")
             call("GET", "/v1/jobs", params={"cursor": CANARY, "model": CANARY})
             call("POST", "/oauth2/token", data={"grant_type": "client_credentials", "client_secret": CANARY})
             httpx.get(f"{stack.edge_url}/v1/models", headers={"authorization": f"Bearer {CANARY}"})

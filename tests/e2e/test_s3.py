@@ -133,6 +133,8 @@ def test_a_deleted_presigned_upload_leaves_no_image_and_its_link_takes_none(api,
     assert sum(sizes(bucket, running[1])) == sum(kept)
     if running[1] == "direct":
         assert (put(used).status_code, put(unused).status_code) == (412, 412)
+    else:
+        assert error_code(put(used)) == (409, "resource.version_conflict")
 
 
 def sizes(bucket, prefix):

@@ -127,6 +127,15 @@ def test_a_signal_stops_everything_and_the_exit_is_clean(make_stack, number):
     assert not (running.data_dir / "ready.json").exists()
 
 
+def test_the_server_of_a_stack_does_not_wait_for_callers_to_go_elsewhere(stack):
+    (server,) = [
+        process
+        for process in children(stack)
+        if process.cmdline()[-1] == "serve" and "guard.py" not in str(process.cmdline())
+    ]
+    assert server.environ()["CAMSERVE_LAME_DUCK_S"] == "0"
+
+
 def test_a_stalled_upload_holds_the_stop_no_longer_than_the_drain_time(make_stack):
     running = make_stack(drain_s=3)
     address = ("127.0.0.1", int(running.environment["CAMSERVE_EDGE_PORT"]))

@@ -187,6 +187,44 @@ def test_a_link_takes_its_image_once(api):
     assert error_code(put(link)) == (409, "resource.version_conflict")
 
 
+def test_a_link_stays_used_when_its_image_is_gone(api):
+    key = {"idempotency-key": f"key-{uuid4()}"}
+    body = {"media_type": "image/png", "size_bytes": str(len(star_png()))}
+    link = api.post("/v1/uploads:presign", json=body, headers=key).json()
+    assert put(link).status_code == 201
+    assert api.delete(f"/v1/uploads/{link['storage_id']}").status_code == 204
+    signed_again = api.post("/v1/uploads:presign", json=body, headers=key).json()
+    for used in (link, signed_again):
+        assert error_code(put(used)) == (409, "resource.version_conflict")
+    assert error_code(put(link, **{"idempotency-key": "other"})) == (409, "resource.version_conflict")
+    assert error_code(api.get(f"/v1/uploads/{link['storage_id']}")) == (404, "upload.not_found")
+
+
+def test_a_link_under_a_key_gives_its_first_answer_again(api, stack):
+    link, key = presign(api).json(), {"idempotency-key": f"key-{uuid4()}"}
+    assert put(link, star_png()[:-1], **key).status_code == 400
+    first = put(link, **key)
+    assert (first.status_code, first.headers["idempotency-replayed"]) == (201, "false")
+    files = stored(stack)
+    again = put(link, **key)
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
+    assert (again.json(), again.headers["location"]) == (first.json(), first.headers["location"])
+    assert stored(stack) <= files
+    assert error_code(put(link, star_png()[:-1] + b"\0", **key)) == (422, "idempotency.key_reused")
+    assert error_code(put(presign(api).json(), **key)) == (422, "idempotency.key_reused")
+    assert error_code(put(link)) == (409, "resource.version_conflict")
+    assert error_code(put(link, **{"idempotency-key": "other"})) == (409, "resource.version_conflict")
+    assert error_code(put(link, **{"idempotency-key": "a b"})) == (400, "idempotency.key_invalid")
+
+
+def test_keys_of_a_link_belong_to_whoever_signed_it(api, stack):
+    key = {"idempotency-key": f"key-{uuid4()}"}
+    assert put(presign(api).json(), **key).status_code == 201
+    with httpx.Client(base_url=stack.edge_url, headers=stack.headers(tenant="stranger"), timeout=60) as stranger:
+        answer = put(presign(stranger).json(), **key)
+    assert (answer.status_code, answer.headers["idempotency-replayed"]) == (201, "false")
+
+
 def test_what_a_link_is_not_for_is_refused_and_the_link_stays(api):
     jpeg = encoded(40, 40, "JPEG")
     link = presign(api, content_md5=md5_of(star_png())).json()

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-from tests.edge.conftest import Edge
+import pytest
+from tests.edge.conftest import ORIGIN, Edge
 
 Find = Callable[[str], dict[str, Any]]
 
@@ -27,3 +28,37 @@ def test_no_line_holds_a_query_or_a_header(edge: Edge, stranger: httpx.Client, a
         access_log(stranger.get(path, headers=headers).headers["request-id"])
     assert "SECRET" not in edge.settings.access_log.read_text()
     assert "SECRET" not in edge.settings.envoy_log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "logged"),
+    [
+        ("GET", "/v1/uploads/patient-SECRET.png", None),
+        ("GET", "/v1/uploads/patient-SECRET.png?x=1", None),
+        ("PUT", "/patient-SECRET", None),
+        ("GET", "/v1/uploads/patient_SECRET0123456789abcdef", "/v1/uploads/{id}"),
+        ("GET", "/v1/uploads/img_0123456789abcdefghijkl", "/v1/uploads/img_0123456789abcdefghijkl"),
+        ("PATCH", "/v1/models?SECRET", "/v1/models"),
+        ("POST", "/v1/infer?SECRET", "/v1/infer"),
+        ("GET", "/v1/webhooks/webhook_0123456789abcdefghijkl", "/v1/webhooks/webhook_0123456789abcdefghijkl"),
+    ],
+)
+def test_a_path_is_logged_only_where_it_is_known(
+    edge: Edge, access_log: Find, verb: str, path: str, logged: str | None
+) -> None:
+    with edge.client() as client:
+        line = access_log(client.request(verb, path).headers["request-id"])
+    assert (line["path"], line["method"], bool(line["route"])) == (logged, verb, True)
+    assert "SECRET" not in edge.settings.access_log.read_text()
+
+
+def test_no_line_holds_the_path_of_a_preflight_or_a_method_that_there_is_not(edge: Edge, access_log: Find) -> None:
+    asked = {"origin": ORIGIN, "access-control-request-method": "GET"}
+    native = {"content-type": "application/grpc"}
+    with edge.client() as client:
+        assert client.options("/v1/SECRET.png", headers=asked).status_code == 200
+        client.post("/grpc.health.v1.Health/SECRET", headers=native)
+        client.post("/camserve.v1.ModelService/SECRET", headers=native)
+        known = client.post("/camserve.v1.ModelService/ListModels", headers=native)
+    assert access_log(known.headers["request-id"])["path"] == "/camserve.v1.ModelService/ListModels"
+    assert "SECRET" not in edge.settings.access_log.read_text()

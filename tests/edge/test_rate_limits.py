@@ -112,18 +112,50 @@ def test_without_a_limiter_requests_pass(caller, edge):
     assert caller.get("/v1/models").status_code == 200
 
 
-def test_the_limiter_is_told_which_requests_wait_for_the_answer_to_one_image(caller, asked):
+def test_the_limiter_is_told_which_requests_wait_for_the_answer_to_one_image(caller, edge, asked):
+    edge.replica.answer = lambda _: iter(())
     caller.post("/v1/infer", json={})
     caller.post("/v1/infer", content=b"x", headers={"content-type": "image/png"})
     caller.post("/v1/jobs", json={})
     caller.post("/v1/infer:batch", json={})
-    assert [facts.get("kind") for facts in asked] == ["one_image", "one_image", None, None]
+    caller.post("/v1/infer", json={}, headers={"prefer": "respond-async", "x-camserve-kind": "one_image"})
+    assert [facts.get("kind") for facts in asked] == ["one_image", "one_image", None, None, None]
+
+
+def test_a_tenant_for_which_there_is_no_room_is_answered_without_asking_for_a_while(edge):
+    asked = []
+
+    def limit(facts):
+        asked.append(facts)
+        headers = values(x_camserve_shed="60000", retry_after="1", x_ratelimit_remaining="7")
+        shed = facts.get("kind") and facts["tenant"] == "crowd"
+        return pb.RateLimitResponse(overall_code=OVER_LIMIT if shed else OK, response_headers_to_add=headers)
+
+    edge.replica.limit = limit
+
+    def infer(tenant, **headers):
+        with edge.client(headers={"authorization": f"Bearer {edge.token(tenant=tenant)}"}) as client:
+            return client.post("/v1/infer", json={}, headers=headers)
+
+    answers = [infer("crowd") for _ in range(5)]
+    assert len(asked) == 1
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.json()["error"]["code"] for answer in answers} == {"service.overloaded"}
+    assert {answer.headers["retry-after"] for answer in answers} == {"1"}
+    assert {answer.headers["x-ratelimit-remaining"] for answer in answers} == {"7"}
+    assert len({answer.headers["request-id"] for answer in answers}) == 5
+    # Others are asked about, and so is what the tenant wants otherwise.
+    assert infer("other").status_code == 200
+    assert infer("crowd", prefer="respond-async").status_code == 200
+    with edge.client(headers={"authorization": f"Bearer {edge.token(tenant='crowd')}"}) as client:
+        assert client.get("/v1/models").status_code == 200
+    assert len(asked) == 4
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "image/png"])
 def test_a_refusal_for_want_of_room_is_worded_as_one(caller, edge, content_type):
     edge.replica.limit = lambda _: pb.RateLimitResponse(
-        overall_code=OVER_LIMIT, response_headers_to_add=values(x_camserve_shed="1", retry_after="1")
+        overall_code=OVER_LIMIT, response_headers_to_add=values(x_camserve_shed="0", retry_after="1")
     )
     answer = caller.post("/v1/infer", content=b"{}", headers={"content-type": content_type})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service.overloaded")

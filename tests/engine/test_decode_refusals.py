@@ -12,9 +12,11 @@ import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
 from tests.engine.decoding import LIMITS, pixels, refusal
-from tests.engine.images import bmp, grey, insert_png_chunk, pillow, png, png_chunk, scene, tiff
+from tests.engine.images import bmp, grey, insert_png_chunk, pillow, png, png_chunk, scene, shared, tiff
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.formats import jpeg
+from camserve_server.engine.formats.source import PictureFile
 
 FORMATS = ["JPEG", "PNG", "TIFF", "BMP"]
 
@@ -214,6 +216,37 @@ def test_many_scans_of_many_pixels_are_refused() -> None:
 def test_scan_markers_behind_the_picture_do_not_count() -> None:
     data = pillow(scene(64, 64), "JPEG", progressive=True) + b"\xff\xda" * 1000
     assert pixels(data, 64, 64).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("comment", [b"\xff\xd9", bytes(70_000)[:65_000] + b"\xff\xd9"])
+def test_scans_count_although_a_segment_before_them_holds_the_end_marker(comment: bytes) -> None:
+    data = pillow(scene(64, 64), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
+    hidden = data[:last] + segment + data[last:-2] * 200 + data[-2:]
+    assert refusal(hidden) == Reason.IMAGE_REJECTED
+    assert pixels(data[:last] + segment + data[last:], 64, 64).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("shift", range(8))
+def test_scans_are_found_at_the_border_of_what_is_read_at_once(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg, "_CHUNK_BYTES", 8)
+    data = pillow(scene(64, 64), "JPEG", progressive=True)
+    first = data.index(b"\xff\xda")
+    padded = data[:first] + b"\xff\xfe" + struct.pack(">H", 2 + shift) + bytes(shift) + data[first:]
+    with shared(padded) as buffer:
+        assert jpeg.scan_components(PictureFile(buffer.fd, buffer.size), first, 100) == [3, 1, 1, 1, 1, 1, 3, 1, 1, 1]
+
+
+def test_a_scan_of_all_components_costs_as_much_as_one_of_each() -> None:
+    data = pillow(scene(100, 100), "JPEG", progressive=True)
+    assert refusal(data, dataclasses.replace(LIMITS, max_jpeg_scan_pixels=139_999)) == Reason.IMAGE_REJECTED
+    assert pixels(data, 32, 32, limits=dataclasses.replace(LIMITS, max_jpeg_scan_pixels=140_000)).size
+
+
+def test_more_segments_than_a_picture_has_are_refused() -> None:
+    data = pillow(scene(64, 64), "JPEG", progressive=True)
+    assert refusal(data[:-2] + b"\xff\xfe\0\2" * 10_000 + data[-2:]) == Reason.IMAGE_REJECTED
 
 
 def test_interlaced_png_larger_than_memory_is_refused() -> None:

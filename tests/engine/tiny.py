@@ -132,9 +132,17 @@ class FaultyNet(TinyNet):
 
 
 class SwitchedNet(TinyNet):
-    """Fails while the file is there that the environment names, so that a test may break it in another process."""
+    """Fails while the file is there that the environment names, so that a test may break it in another process.
+
+    The file may say how: `memory` or `nan`.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        if Path(os.environ["TINY_FAULT"]).exists():
-            raise RuntimeError("broken")
-        return super().forward(x)
+        scores = super().forward(x)
+        fault = Path(os.environ["TINY_FAULT"])
+        if not fault.exists():
+            return scores
+        how = fault.read_text()
+        if how == "nan":
+            return scores * torch.nan
+        raise torch.OutOfMemoryError("CUDA out of memory") if how == "memory" else RuntimeError("broken")

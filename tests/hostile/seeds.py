@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 from tests.engine.images import bmp, exif_block, grey, insert_png_chunk, pillow, scene, tiff
+from tests.engine.test_bmp_rle import rle
 
 W, H = 23, 17
 
@@ -29,6 +30,8 @@ def seeds() -> Iterator[bytes]:
     yield bmp(picture, 24)
     yield bmp(picture, 32, top_down=True)
     yield bmp(grey(W, H).astype(np.uint16), 16)
+    yield rle(7, 3, b"\x05\x01\0\0\0\x02\x01\0\0\x03abc\0\x07\x02\0\x01")
+    yield rle(7, 3, b"\x05\x12\0\0\0\x02\x01\0\0\x03\x12\x30\x07\x02\0\x01", bits=4)
     for compression in (None, "lzw", "deflate", "packbits"):
         yield tiff(picture, compression=compression)
     yield tiff(picture, tile=(16, 16), compression="deflate")

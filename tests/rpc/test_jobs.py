@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import re
 
 import grpc
 import pytest
-from google.protobuf import json_format
+from google.protobuf import json_format, struct_pb2
 from tests.images import encoded, star_png
 
 from camserve.v1 import inference_pb2
@@ -225,10 +226,36 @@ async def test_cursors_serve_one_listing_of_one_tenant(client, stack, refusal):
     raw = bytearray(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     raw[-1] ^= 1
     altered = base64.urlsafe_b64encode(raw).decode().rstrip("=")
-    for job_id, wrong in ((other.job_id, cursor), (receipt.job_id, altered), (receipt.job_id, "nonsense")):
+    for job_id, wrong in (
+        (other.job_id, cursor),
+        (receipt.job_id, altered),
+        (receipt.job_id, "n" * 513),
+        (receipt.job_id, "nonsense"),
+    ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await results(client, job_id, cursor=wrong)
         assert refusal(caught.value).error.code == "cursor.invalid"
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+async def test_metadata_with_a_number_that_json_does_not_know_is_refused(client, refusal, number):
+    metadata = struct_pb2.Struct()
+    metadata["list"] = [number]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await create(client, [entry("a")], metadata=metadata)
+    seen = refusal(caught.value)
+    assert (seen.reason, dict(seen.error.details)["field"]) == ("param.invalid", "metadata")
+
+
+async def test_a_url_of_any_length_is_judged_as_one(client, refusal):
+    url = "https://example.com/" + "a" * 2029
+    for inputs, changes, code in (
+        ([entry("a")], {"callback_url": url}, "webhook.url_not_allowed"),
+        ([inference_pb2.BatchInput(id="a", image=inference_pb2.ImageInput(url=url))], {}, "image.url_not_allowed"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await create(client, inputs, **changes)
+        assert refusal(caught.value).reason == code
 
 
 async def test_another_tenants_job_is_like_an_unknown_one(client, stack, refusal):

@@ -13,7 +13,9 @@ from tests.clock import FakeClock
 from tests.stores.test_local_objects import PNG, content, files, reason_of
 
 from camserve_server.base.errors import Reason
+from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.local_objects import LocalObjects
+from camserve_server.stores.objects import HOUR_S
 
 
 async def test_sync_syncs_the_files_and_each_folder_once(
@@ -105,3 +107,18 @@ async def test_a_caller_canceled_while_the_disk_is_slow_leaves_nothing(
         await committing
     await draft.discard()
     assert not list((tmp_path / "objects" / "drafts").iterdir())
+
+
+async def test_the_janitor_leaves_a_draft_whose_writer_is_slow(
+    objects: LocalObjects, ring: KeyRing, clock: FakeClock, tmp_path: Path
+) -> None:
+    draft = await objects.draft("acme", content_type=PNG, expires_at=clock.now() + 9 * HOUR_S)
+    await draft.write(b"slow")
+    (file,) = files(tmp_path)
+    os.utime(file, (clock.now() - 2 * HOUR_S, clock.now() - 2 * HOUR_S))
+    other = LocalObjects(tmp_path / "objects", ring, clock=clock)
+    await other.remove_expired()
+    await other.close()
+    await draft.write(b"ly")
+    await draft.commit()
+    assert await content(objects, "acme", draft.object_id) == b"slowly"

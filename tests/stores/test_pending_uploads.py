@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from tests.clock import FakeClock
@@ -12,7 +13,7 @@ from camserve_server.stores.durability import Disk
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.pending_uploads import Declaration, PendingUploads
 from camserve_server.stores.sealing import Sealer
-from camserve_server.stores.uploads import UploadRecord, Uploads
+from camserve_server.stores.uploads import Presigned, UploadRecord, Uploads
 
 
 @pytest.fixture
@@ -94,4 +95,23 @@ async def test_an_upload_that_was_deleted_gets_no_image(pending, uploads):
     storage_id = await begun(pending)
     await pending.delete("a", storage_id)
     assert await uploads.create("a", record(storage_id), pending=True) is None
+    assert await uploads.get("a", storage_id) is None
+
+
+def record_of(storage_id):
+    return UploadRecord(storage_id, new_id("obj"), 10, "image/png", 1, 1, "0" * 64, 0, soon())
+
+
+async def test_a_link_is_used_once_also_when_its_image_is_gone(uploads):
+    storage_id, presigned = new_id("img"), Presigned("image/png", 5_000_000_001, None)
+    await uploads.promise("a", storage_id, presigned, expires_ms=soon())
+    assert await uploads.promised("a", storage_id) == presigned
+    first = record_of(storage_id)
+    assert await uploads.create("a", first, nonce="nonce") == first
+    assert await uploads.create("a", record_of(storage_id)) == first
+    assert await uploads.delete("a", storage_id)
+    # The same call, tried again, promises it again.
+    await uploads.promise("a", storage_id, presigned, expires_ms=soon() + 60_000)
+    assert await uploads.promised("a", storage_id) == replace(presigned, used_by="nonce")
+    assert await uploads.create("a", record_of(storage_id)) is None
     assert await uploads.get("a", storage_id) is None

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
+from tests.faults.proxy import fault_proxy
+from tests.faults.valkey import valkey
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.cli.valkey import EmbeddedValkey
@@ -98,6 +100,25 @@ async def test_connection_that_breaks_under_a_command_is_replaced_once(redis_url
     assert breaks == 0
     await client.aclose()
     server.close()
+
+
+async def test_a_connection_to_a_server_that_was_demoted_is_left(tmp_path: Path) -> None:
+    with valkey(tmp_path / "a") as old, valkey(tmp_path / "b") as new, fault_proxy("127.0.0.1", old.port) as address:
+        client = connect(f"redis://127.0.0.1:{address.port}")
+        script = "return redis.call('SET', KEYS[1], ARGV[1])"
+        await client.eval(script, 1, "key", "before")
+        old.ask("REPLICAOF", "127.0.0.1", new.port)
+        with pytest.raises(ApiError) as caught, unavailable_on_error():
+            await client.set("key", "x")
+        assert caught.value.reason is Reason.STORE_UNAVAILABLE
+        # A pipeline that was open all the time must not go on writing to the old one either.
+        await client.get("key")
+        address.target = ("127.0.0.1", new.port)
+        pipe = client.pipeline(transaction=False)
+        pipe.eval(script, 1, "key", "after")
+        pipe.get("key")
+        assert (await pipe.execute())[1] == b"after"
+        await client.aclose()
 
 
 async def test_waiting_for_a_connection_ends_in_store_unavailable(redis_url: str) -> None:

@@ -35,6 +35,7 @@ _KEYS_ADDRESS = re.compile(
 _BUCKET = re.compile(
     r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*))?/?"
 )
+_LISTENER = re.compile(r"(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):(?P<port>[1-9][0-9]{0,4})")
 _PLACE = re.compile(r"((?P<v4>[0-9.]+)/32|\[(?P<v6>[0-9a-fA-F:.]+)\]/128):(?P<port>[1-9][0-9]{0,4})")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -66,6 +67,14 @@ class Settings(BaseSettings):
     grpc_tls_key: Path | None = Field(None, description="Private key of the gRPC port (PEM).")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Origins that browsers may call from.")
     edge_reflection: bool = Field(False, description="Offer reflection and grpc.health through the edge too.")
+    replicas: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="gRPC ports of the replicas behind the edge, as `host:port`; default: the one here."
+    )
+    limiters: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Internal ports that the edge asks about rates, as `host:port`; default: the one here, "
+        "with replicas named: none, so that each replica counts what it gets.",
+    )
 
     redis_url: SecretStr | None = Field(None, description="A Redis-protocol server instead of the embedded one.")
     objects_url: str | None = Field(
@@ -112,10 +121,14 @@ class Settings(BaseSettings):
     imaging_queue_limit: int = Field(256, ge=1, description="Images that wait for one of them.")
     upload_memory_mb: int = Field(1024, ge=128, description="Memory that images in flight may take, in MiB.")
 
+    max_image_bytes: int = Field(
+        100_000_000,
+        ge=1024,
+        le=2**40,
+        description="Bytes of one encoded image, no more than `upload_memory_mb`; above 2 GiB only as a stream.",
+    )
+    max_json_bytes: int = Field(20_000_000, ge=1024, le=2**31 - 1, description="Bytes of one JSON body at the edge.")
     upload_idle_s: float = Field(60.0, gt=0, le=3600, description="Pause within an upload after which it is given up.")
-
-    max_image_bytes: int = Field(100_000_000, ge=1024, description="Bytes of one encoded image.")
-    max_json_bytes: int = Field(20_000_000, ge=1024, description="Bytes of one JSON body at the edge.")
     max_side_px: int = Field(16384, ge=16, le=65535, description="Longest side of an image.")
     max_pixels: int = Field(268_435_456, ge=256, description="Pixels of an image.")
     sync_timeout_s: float = Field(15.0, gt=0, le=600, description="Time budget of a call that waits for its answer.")
@@ -159,10 +172,16 @@ class Settings(BaseSettings):
     )
     job_lease_s: float = Field(15.0, ge=1, le=600, description="Silence after which a worker's items are taken over.")
 
-    drain_s: float = Field(20.0, ge=0, le=600, description="How long a stopping server finishes running calls.")
+    lame_duck_s: float = Field(
+        2.5,
+        ge=0,
+        le=60,
+        description="How long a stopping server still takes calls while what is in front of it learns that it stops.",
+    )
+    drain_s: float = Field(20.0, ge=0, le=600, description="How long it then finishes running calls.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
-    @field_validator("cors_origins", "fetch_allow", "webhook_allow", "roles", mode="before")
+    @field_validator("cors_origins", "replicas", "limiters", "fetch_allow", "webhook_allow", "roles", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -175,6 +194,15 @@ class Settings(BaseSettings):
             if match is None or int(match["port"]) > 65535:
                 raise ValueError(f"{place!r} is not like 127.0.0.1/32:8080 or [::1]/128:8080")
             ip_address(match["v4"] or match["v6"])
+        return value
+
+    @field_validator("replicas", "limiters")
+    @classmethod
+    def _listeners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for listener in value:
+            match = _LISTENER.fullmatch(listener)
+            if match is None or int(match["port"]) > 65535:
+                raise ValueError(f"{listener!r} is not like 127.0.0.1:50051")
         return value
 
     @field_validator("data_dir", "ready_file", "models_dir", "tls_cert", "tls_key", "jwt_jwks_file", "jwt_jwks_ca")
@@ -230,6 +258,11 @@ class Settings(BaseSettings):
             raise ValueError("s3_kms_key_id needs s3_encryption aws:kms or aws:kms:dsse")
         if self.grpc_host not in LOOPBACK and not self.grpc_tls_cert:
             raise ValueError(f"grpc_host={self.grpc_host} is not loopback: grpc_tls_cert and grpc_tls_key are required")
+        if self.max_image_bytes > self.upload_memory_mb << 20:
+            raise ValueError(
+                f"max_image_bytes={self.max_image_bytes} is more than upload_memory_mb={self.upload_memory_mb} (MiB): "
+                "an image is held in that memory while it is read"
+            )
         ports = (self.edge_port, self.grpc_port, self.internal_port, self.metrics_port)
         if len(set(ports)) != len(ports):
             raise ValueError("edge_port, grpc_port, internal_port and metrics_port must differ")
@@ -266,6 +299,16 @@ class Settings(BaseSettings):
         return f"{self.grpc_reach_host}:{self.grpc_port}"
 
     @property
+    def edge_replicas(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each replica behind the edge."""
+        return _addresses(self.replicas) or ((self.grpc_reach_host, self.grpc_port),)
+
+    @property
+    def edge_limiters(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each internal listener that the edge asks about rates."""
+        return _addresses(self.limiters) or (() if self.replicas else (("127.0.0.1", self.internal_port),))
+
+    @property
     def link_prefix(self) -> str:
         """What every link begins with, without a slash at the end."""
         return (self.public_url or self.edge_url).rstrip("/")
@@ -299,6 +342,11 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return json.dumps(value)
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _addresses(listeners: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    parts = (listener.rpartition(":") for listener in listeners)
+    return tuple((host.strip("[]"), int(port)) for host, _, port in parts)
 
 
 def _reachable(host: str) -> str:

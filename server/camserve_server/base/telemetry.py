@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import TextIO
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 import orjson
 import structlog
@@ -43,6 +45,9 @@ IDEMPOTENT_CALLS = Counter(
 LIMITS_UNCHECKED = Counter(
     "camserve_limits_unchecked", "Questions about a tenant's limits that the store did not answer in time."
 )
+LIMITER_ANSWERS = Counter(
+    "camserve_limiter_answers", "What the edge was told of requests: passed, over the rate, no room.", ["verdict"]
+)
 CIRCUIT_STATE = Gauge(
     "camserve_circuit_state",
     "Whether a part is called: 0 yes, 1 one call tries it (half open), 2 it is left alone (open).",
@@ -54,11 +59,16 @@ CIRCUITS_OPEN = Gauge(
 JWKS_FETCHES = Counter(
     "camserve_jwks_fetches", "Fetches of the external issuer's keys by outcome: fetched, failed.", ["outcome"]
 )
+LOG_FAILURES = Counter("camserve_log_failures", "Writes of log lines that failed; the lines are lost.")
 OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
 
 
 def configure_logs(level: str, stream: TextIO | None = None) -> None:
-    """Writes every log event as one JSON line to `stream` (default: standard error)."""
+    """Writes every log event as one JSON line to `stream` (default: standard error).
+
+    A line that cannot be written is lost and counted: a full disk must not fail the calls that would be told of.
+    """
+    lossy: Any = _Lossy(stream or sys.stderr)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -68,10 +78,32 @@ def configure_logs(level: str, stream: TextIO | None = None) -> None:
             structlog.processors.JSONRenderer(serializer=_dump),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(lossy),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=stream or sys.stderr, format="%(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, stream=lossy, format="%(name)s: %(message)s")
+
+
+class _Lossy:
+    """As much of a text stream as loggers use."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with self._counted():
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._counted():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            LOG_FAILURES.inc()
 
 
 def _dump(event: dict[str, object], **_: object) -> str:

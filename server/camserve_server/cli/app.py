@@ -77,6 +77,31 @@ def serve(
 
 
 @app.command()
+def edge(
+    replica: Annotated[
+        list[str] | None, typer.Option(help="gRPC port of a replica, as host:port; once for each.")
+    ] = None,
+    limiter: Annotated[
+        list[str] | None, typer.Option(help="Internal port of a replica, as host:port, asked about rates.")
+    ] = None,
+    data_dir: DataDir = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Receives a JSON line once a replica is healthy.")] = None,
+    edge_port: Annotated[int | None, typer.Option(help="Port of REST and gRPC.")] = None,
+) -> None:
+    """Run Envoy alone, in front of replicas that run elsewhere. SIGTERM drains it."""
+    from camserve_server.cli.edge import edge as run
+
+    settings = _settings(
+        replicas=replica or None,
+        limiters=limiter or None,
+        data_dir=data_dir,
+        ready_file=ready_file,
+        edge_port=edge_port,
+    )
+    _or_fail(run, settings)
+
+
+@app.command()
 def token(
     tenant: Tenant,
     scope: ScopeList = None,

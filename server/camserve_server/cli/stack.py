@@ -6,11 +6,8 @@ import asyncio
 import fcntl
 import os
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-
-import structlog
 
 from camserve_server.base.child import Child, start_child
 from camserve_server.base.config import PREFIX, Settings
@@ -18,15 +15,11 @@ from camserve_server.base.errors import OperatorError
 from camserve_server.cli.envoy import EnvoyProcess
 from camserve_server.cli.logs import lines_since, open_log
 from camserve_server.cli.ready import ready_state, write_state
+from camserve_server.cli.restarts import keep_running
 from camserve_server.cli.valkey import EmbeddedValkey
 from camserve_server.edge.settings import MIB, EdgeSettings, ExternalIssuer, ReplicaTls
 
-_log = structlog.get_logger("stack")
 _HEALTHY_WITHIN_S = 120.0
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 30.0
-# What ran this long did not fall because of how it was started.
-_STEADY_S = 10.0
 
 
 class StackError(OperatorError):
@@ -81,12 +74,15 @@ class Stack:
         ready_file = self._run_dir / "replica.json"
         ready_file.unlink(missing_ok=True)
         own = {f"{PREFIX}REDIS_URL": self._redis_url, f"{PREFIX}READY_FILE": str(ready_file)}
+        if not settings.replicas:
+            # The edge has nowhere else to send calls, and stops at the same time.
+            own[f"{PREFIX}LAME_DUCK_S"] = "0"
         log = self._logs_dir / "server.log"
         output, seen_bytes = open_log(log)
         try:
             self._replica = await start_child(
                 [sys.executable, "-m", "camserve_server.cli.app", "serve"],
-                grace_s=settings.drain_s + 5,
+                grace_s=settings.lame_duck_s + settings.drain_s + 5,
                 output=output,
                 environment=settings.environment() | own,
             )
@@ -117,26 +113,7 @@ class Stack:
             await self._valkey.start()
 
     def _watch(self, name: str, exited: Callable[[], Awaitable[int]], restart: Callable[[], Awaitable[object]]) -> None:
-        self._watches.append(asyncio.create_task(self._keep_running(name, exited, restart)))
-
-    async def _keep_running(
-        self, name: str, exited: Callable[[], Awaitable[int]], restart: Callable[[], Awaitable[object]]
-    ) -> None:
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            started = time.monotonic()
-            status = await exited()
-            if time.monotonic() - started > _STEADY_S:
-                pause_s = _FIRST_PAUSE_S
-            _log.error("a process ended and is started again", process=name, status=status)
-            while True:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                try:
-                    await restart()
-                    break
-                except Exception as error:
-                    _log.error("a process could not be started again", process=name, error=str(error))
+        self._watches.append(asyncio.create_task(keep_running(name, exited, restart)))
 
     def _write_state(self) -> None:
         write_state(state_file(self._settings), {**ready_state(self._settings), "redis_url": self._redis_url})
@@ -161,7 +138,7 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         )
     replica_tls = None
     if settings.grpc_tls_cert:
-        replica_tls = ReplicaTls(ca_file=settings.grpc_tls_cert, server_name=settings.grpc_reach_host)
+        replica_tls = ReplicaTls(ca_file=settings.grpc_tls_cert, server_name=settings.edge_replicas[0][0])
     return EdgeSettings(
         run_dir=run_dir,
         log_dir=logs_dir,
@@ -169,14 +146,15 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         audience=settings.jwt_audience,
         listen_host=settings.host,
         listen_port=settings.edge_port,
-        replicas=((settings.grpc_reach_host, settings.grpc_port),),
+        replicas=settings.edge_replicas,
         replica_tls=replica_tls,
-        limiters=(("127.0.0.1", settings.internal_port),),
+        limiters=settings.edge_limiters,
         external_issuer=external,
         tenant_claim=settings.jwt_tenant_claim,
         max_json_bytes=settings.max_json_bytes,
         max_upload_bytes=settings.max_image_bytes + MIB,
         sync_timeout_s=settings.sync_timeout_s,
+        sync_image_bytes=settings.sync_image_bytes,
         drain_time_s=int(settings.drain_s) + 2,
         cors_origins=settings.cors_origins,
         tls_cert_file=settings.tls_cert,

@@ -8,6 +8,9 @@ import binascii
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.stores.sealing import Sealer
 
+# Longer than any of ours; what is longer need not be looked at.
+_MOST_CHARACTERS = 512
+
 
 class Cursors:
     """Makes and reads cursors; `listing` names tenant, collection and filters."""
@@ -21,6 +24,8 @@ class Cursors:
 
     def read(self, listing: str, cursor: str) -> str:
         """Returns the position; raises ApiError(CURSOR_INVALID) for an altered cursor or another listing's."""
+        if len(cursor) > _MOST_CHARACTERS:
+            raise ApiError(Reason.CURSOR_INVALID)
         try:
             sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             return self._sealer.open(sealed, listing).decode()

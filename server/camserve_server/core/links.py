@@ -79,13 +79,15 @@ class Links:
         """Returns all bytes of an object; raises ApiError: OBJECT_NOT_FOUND, UPSTREAM_FAILED."""
         return await read_whole(self._objects, tenant, object_id)
 
-    async def open(self, object_id: str, token: str, range_header: str | None) -> Part:
+    def tenant(self, object_id: str, token: str) -> str:
+        """Returns whose object a link leads to; raises ApiError: SIGNATURE_INVALID, SIGNATURE_EXPIRED."""
+        return self._signer.verify(object_id, token, self._clock.now())
+
+    async def open(self, tenant: str, object_id: str, range_header: str | None) -> Part:
         """Returns what a link leads to; the caller closes `stored`.
 
-        Raises ApiError: SIGNATURE_INVALID, SIGNATURE_EXPIRED, OBJECT_NOT_FOUND, UPSTREAM_FAILED,
-        PARAM_OUT_OF_RANGE for a range that begins past the end.
+        Raises ApiError: OBJECT_NOT_FOUND, UPSTREAM_FAILED, PARAM_OUT_OF_RANGE for a range that begins past the end.
         """
-        tenant = self._signer.verify(object_id, token, self._clock.now())
         stored = await self._objects.open(tenant, object_id)
         try:
             start, end, partial = parse_range(range_header, stored.size_bytes)

@@ -114,8 +114,8 @@ class UploadService:
     ) -> UploadRecord:
         """Keeps an image that has ended; under a nonce a second time is the first one again.
 
-        Raises ApiError as IncomingImage does, RESOURCE_VERSION_CONFLICT when `storage_id` has its image already, and
-        UPLOAD_NOT_FOUND when the image should be that of a `pending` upload which is gone.
+        Raises ApiError as IncomingImage does, RESOURCE_VERSION_CONFLICT when `storage_id` has or had its image already,
+        and UPLOAD_NOT_FOUND when the image should be that of a `pending` upload which is gone.
         """
         probed = await incoming.check(md5)
         object_id = await incoming.commit()
@@ -131,15 +131,20 @@ class UploadService:
             created_ms=round(now * 1000),
             expires_ms=round((now + self._retention.seconds(tenant)) * 1000),
         )
-        kept = await self._uploads.create(tenant, record, pending=pending)
+        kept = await self._uploads.create(tenant, record, pending=pending, nonce=nonce)
         if kept is None or kept.object_id != object_id:
             with contextlib.suppress(ApiError):
                 await self._objects.delete(tenant, object_id)
             if kept is None:
-                raise ApiError(Reason.UPLOAD_NOT_FOUND)
-            if storage_id:
+                raise ApiError(Reason.UPLOAD_NOT_FOUND if pending else Reason.RESOURCE_VERSION_CONFLICT)
+            if storage_id and not await self._came_before(tenant, storage_id, nonce):
                 raise ApiError(Reason.RESOURCE_VERSION_CONFLICT)
         return kept
+
+    async def _came_before(self, tenant: str, storage_id: str, nonce: str | None) -> bool:
+        """Whether the image of a link came by the same call, which was cut off before its answer."""
+        promised = await self._uploads.promised(tenant, storage_id) if nonce else None
+        return promised is not None and promised.used_by == nonce
 
     async def get(self, tenant: str, storage_id: str) -> UploadRecord:
         """Returns an upload; raises ApiError(UPLOAD_NOT_FOUND)."""
@@ -193,18 +198,21 @@ class UploadService:
         token = self._signer.sign(tenant, object_id, expires_at)
         return UploadLink(storage_id, f"{self._prefix}/v1/objects/{object_id}?token={token}", expires_at, headers)
 
-    async def granted(self, object_id: str, token: str) -> Grant:
-        """Returns what a link allows.
+    def link_tenant(self, object_id: str, token: str) -> str:
+        """Returns whose link this is; raises ApiError: SIGNATURE_INVALID, SIGNATURE_EXPIRED."""
+        return self._signer.verify(object_id, token, self._clock.now())
 
-        Raises ApiError: SIGNATURE_INVALID, SIGNATURE_EXPIRED, RESOURCE_VERSION_CONFLICT once the image has come.
+    async def granted(self, tenant: str, object_id: str, *, again: bool = False) -> Grant:
+        """Returns what a link of the tenant allows; with `again` also what it allowed before the image came.
+
+        Raises ApiError: SIGNATURE_EXPIRED, RESOURCE_VERSION_CONFLICT once the image has come, and also when it is gone.
         """
-        tenant = self._signer.verify(object_id, token, self._clock.now())
         storage_id = "img_" + object_id.removeprefix(_OBJECT)
-        if await self._uploads.get(tenant, storage_id):
-            raise ApiError(Reason.RESOURCE_VERSION_CONFLICT)
         presigned = await self._uploads.promised(tenant, storage_id)
         if presigned is None:
             raise ApiError(Reason.SIGNATURE_EXPIRED)
+        if presigned.used_by is not None and not again:
+            raise ApiError(Reason.RESOURCE_VERSION_CONFLICT)
         return Grant(tenant, storage_id, presigned)
 
 

@@ -9,8 +9,6 @@ from camserve_server.edge.settings import EdgeSettings
 
 Node = dict[str, Any]
 
-# A request for one image, whose caller waits: refused where there is no room, as well as for its tenant's rate.
-ONE_IMAGE = "one_image"
 # Tells a refusal for want of room from one for the rate.
 SHED = "x-camserve-shed"
 _TYPE = "type.googleapis.com/envoy.extensions"
@@ -36,8 +34,11 @@ def limiter(settings: EdgeSettings) -> Node | None:
     }
 
 
-def descriptors(settings: EdgeSettings, kind: str | None = None) -> list[Node] | None:
-    """What the service is told of a request; one without a verified token has no tenant, and is not limited."""
+def descriptors(settings: EdgeSettings) -> list[Node] | None:
+    """What the service is told of a request; one without a verified token has no tenant, and is not limited.
+
+    The kind is there for a call for one image whose caller waits: that is refused for want of room, too.
+    """
     if not settings.limiters:
         return None
     token = {
@@ -47,9 +48,8 @@ def descriptors(settings: EdgeSettings, kind: str | None = None) -> list[Node] |
     actions: list[Node] = [
         {"metadata": {"descriptor_key": "tenant", "metadata_key": token}},
         {"request_headers": {"header_name": "x-request-id", "descriptor_key": "request_id"}},
+        {"request_headers": {"header_name": "x-camserve-kind", "descriptor_key": "kind", "skip_if_absent": True}},
     ]
-    if kind:
-        actions.append({"generic_key": {"descriptor_key": "kind", "descriptor_value": kind}})
     return [{"actions": actions}]
 
 

@@ -34,7 +34,7 @@ def render(settings: EdgeSettings, out_dir: Path) -> Path:
     if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
         raise ValueError("TLS needs both a certificate and a key")
     out_dir.mkdir(parents=True, exist_ok=True)
-    for name in ("outer.lua", "token.lua", "inner.lua"):
+    for name in ("outer.lua", "token.lua", "shed.lua", "inner.lua"):
         shutil.copyfile(bundle.ENVOY / name, out_dir / name)
     methods = descriptors.methods()
     json_methods = [method for method in methods if method.takes_json]
@@ -91,6 +91,7 @@ def _nodes(
         "log_tenant": f"%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:{tokens.METADATA}:{settings.tenant_claim})%",
         "outer_lua": str(out_dir.resolve() / "outer.lua"),
         "token_lua": str(out_dir.resolve() / "token.lua"),
+        "shed_lua": str(out_dir.resolve() / "shed.lua"),
         "inner_lua": str(out_dir.resolve() / "inner.lua"),
         "max_heap_bytes": settings.max_heap_bytes,
         "max_connections": settings.max_connections,

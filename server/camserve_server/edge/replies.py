@@ -102,7 +102,7 @@ def _headers(reason: Reason) -> dict[str, str]:
     entry = CATALOGUE[reason]
     headers: dict[str, str] = {}
     # Of a rate the limiter itself has said when.
-    if entry.retry_after_s is not None and entry.status == 503:
+    if entry.retry_after_s is not None and entry.status >= 500:
         headers["retry-after"] = str(entry.retry_after_s)
     if entry.status == 401:
         missing = reason is Reason.AUTH_MISSING_TOKEN

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from camserve_server.edge import limits
+from camserve_server.edge import tokens
 from camserve_server.edge.descriptors import Binding, Method
 from camserve_server.edge.settings import EdgeSettings, duration
 
@@ -27,6 +27,8 @@ _FORMS = {
     "GET": ("transcode_sse", "transcode_ndjson", _accepts("application/x-ndjson")),
     "POST": ("transcode_ndjson", "transcode_sse", _accepts("text/event-stream")),
 }
+# The path of such a route is the service's own words and ids, so that it may be logged.
+_KNOWN_PATH = {"known_path": True}
 _NO_ENCODING = {"name": "content-encoding", "present_match": True, "invert_match": True}
 
 
@@ -76,6 +78,7 @@ def _native_route(method: Method, settings: EdgeSettings) -> Node:
         "name": method.label,
         "match": {"path": method.path, "headers": [_NATIVE_TYPE]},
         "route": _forward(method, settings),
+        "metadata": {"filter_metadata": {"outer": _KNOWN_PATH, **_shedding(method, settings)}},
         "typed_per_filter_config": _limits(method),
     }
 
@@ -119,9 +122,9 @@ def _verb_routes(method: Method, binding: Binding, match: Node, settings: EdgeSe
 
 def _rest_route(method: Method, binding: Binding, match: Node, transcoder: str, settings: EdgeSettings) -> Node:
     content_types = {"transcode_ndjson": "application/x-ndjson", "transcode_sse": "text/event-stream"}
-    metadata: Node = {}
+    metadata: Node = {"outer": dict(_KNOWN_PATH), **_shedding(method, settings)}
     if transcoder in content_types:
-        metadata["outer"] = {"stream_type": content_types[transcoder]}
+        metadata["outer"]["stream_type"] = content_types[transcoder]
     if binding.variables:
         # Compared without case and underscores, so that every spelling of a field's name is covered.
         metadata["inner"] = {"path_variables": {name.replace("_", "").lower(): True for name in binding.variables}}
@@ -157,9 +160,22 @@ def _forward(method: Method, settings: EdgeSettings) -> Node:
     if not method.server_streaming:
         budget = settings.default_timeout_s if method.public or not _has_body(method) else settings.sync_timeout_s
         forward["timeout"] = duration(budget + settings.timeout_grace_s)
-    if method.one_image and settings.limiters:
-        forward["rate_limits"] = limits.descriptors(settings, kind=limits.ONE_IMAGE)
     return forward
+
+
+def _shedding(method: Method, settings: EdgeSettings) -> Node:
+    """What the filter that sheds must know of a route for one image."""
+    if not method.one_image:
+        return {}
+    return {
+        "shed": {
+            "one_image": {
+                "claims": tokens.METADATA,
+                "tenant_claim": settings.tenant_claim,
+                "most_bytes": settings.sync_image_bytes,
+            }
+        }
+    }
 
 
 def _has_body(method: Method) -> bool:
@@ -178,12 +194,14 @@ def filter_config(*, enabled: bool) -> Node:
 
 def _refusal(name: str, match: Node, status: int, **headers: str) -> Node:
     """A route that the inner filter answers: one with a `direct_response` would pass by the rate limit."""
-    answer = {"status": str(status), "headers": headers}
+    metadata: Node = {"inner": {"refusal": {"status": str(status), "headers": headers}}}
+    if "prefix" not in match:
+        metadata["outer"] = _KNOWN_PATH
     return {
         "name": name,
         "match": match,
         "route": {"cluster": CLUSTER},
-        "metadata": {"filter_metadata": {"inner": {"refusal": answer}}},
+        "metadata": {"filter_metadata": metadata},
     }
 
 

@@ -68,6 +68,7 @@ class EdgeSettings:
     max_requests: int = 1024  # under way at all replicas together; the next one is refused at once
     max_heap_bytes: int = 1024 * MIB
     sync_timeout_s: float = 15.0
+    sync_image_bytes: int = 20_000_000  # what is larger becomes a job, and is not refused for want of room
     timeout_grace_s: float = 1.0  # the replica answers first, with its own words
     default_timeout_s: float = 10.0
     stream_idle_timeout_s: float = 60.0

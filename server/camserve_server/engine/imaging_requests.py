@@ -21,7 +21,8 @@ class ImagingSettings:
     """How many workers there are and what one request may cost.
 
     A worker may use `worker_memory_bytes` beyond what it needs to start, and `deadline_s` for one request.
-    `max_jpeg_scans` and `max_jpeg_scan_pixels` (scans times pixels) bound the time of progressive JPEG.
+    `max_jpeg_scans` and `max_jpeg_scan_pixels` (of every component of every scan) bound the time of progressive JPEG:
+    the usual ten scans of the largest picture are 3.76e9.
     A worker is replaced after `recycle_requests` requests or once it keeps more than `recycle_resident_bytes`.
     """
 

@@ -50,6 +50,9 @@ class Call:
     `request` is the message, or for a client stream an async iterator of messages. `metadata` holds only the
     keys that the server reads. `http_code` is the status over REST where it is not 200.
 
+    `link_tenant` is the tenant whose signed link the call came by, once the servicer has verified it; only public
+    methods have links. `about` names what the first message of a client stream is about.
+
     `limits` are those of the caller's tenant; `rate` are the headers that say how its rate stands, where the edge does
     not say it.
 
@@ -64,6 +67,8 @@ class Call:
     metadata: Mapping[str, str]
     request_id: str
     caller: Identity | None = None
+    link_tenant: str | None = None
+    about: dict[str, str | list[str]] = field(default_factory=dict)
     limits: TenantLimits | None = None
     rate: dict[str, str] = field(default_factory=dict)
     response: Any = None
@@ -116,6 +121,11 @@ class Call:
         if self.caller is None:
             raise RuntimeError(f"{self.method.full_name} is public: there is no identity")
         return self.caller
+
+    @property
+    def tenant(self) -> str:
+        """Whose call it is: the caller's, or on a public method of whoever signed the link."""
+        return self.link_tenant or self.identity.tenant
 
     @property
     def tenant_limits(self) -> TenantLimits:

@@ -182,8 +182,8 @@ def _item(call: Call, item: Item) -> pb.JobItem:
 def _metadata(metadata: struct_pb2.Struct) -> bytes:
     try:
         return orjson.dumps(_plain(json_format.MessageToDict(metadata)), option=orjson.OPT_SORT_KEYS)
-    except (json_format.SerializeToJsonError, orjson.JSONEncodeError):
-        # A native caller may have put in a number that JSON does not know.
+    except (json_format.SerializeToJsonError, orjson.JSONEncodeError, ValueError):
+        # A native caller may have put in a number that JSON does not know; protobuf raises a plain ValueError then.
         raise ApiError(Reason.PARAM_INVALID, field="metadata") from None
 
 

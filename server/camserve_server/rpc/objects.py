@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 
 from google.api import httpbody_pb2
@@ -13,7 +14,7 @@ from camserve_server.core.links import Links
 from camserve_server.core.uploads import Grant, UploadService
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.options import parse_md5
-from camserve_server.rpc.receiving import Declared, receive
+from camserve_server.rpc.receiving import Declared, Received, receive
 from camserve_server.rpc.uploads import created, room
 from camserve_server.stores.objects import hour_of_id
 
@@ -34,7 +35,8 @@ class ObjectServicer:
             raise ApiError(Reason.OBJECT_NOT_FOUND)
         # Objects carry no validator, so a condition on one is never met (RFC 9110 section 13.1.5).
         wanted = None if "if-range" in call.metadata else call.metadata.get("range")
-        part = await self._links.open(request.object_id, request.token, wanted)
+        call.link_tenant = self._links.tenant(request.object_id, request.token)
+        part = await self._links.open(call.link_tenant, request.object_id, wanted)
         async with part.stored as stored:
             extension = _EXTENSIONS.get(stored.content_type, "bin")
             call.headers |= {
@@ -58,7 +60,9 @@ class ObjectServicer:
         first = await anext(requests, None)
         if first is None:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
-        grant = await self._uploads.granted(first.object_id, first.token)
+        call.link_tenant = self._uploads.link_tenant(first.object_id, first.token)
+        # The answer to a call with a key may be there already.
+        grant = await self._uploads.granted(call.link_tenant, first.object_id, again=call.has_key)
         presigned = grant.presigned
         async with room() as made:
 
@@ -80,12 +84,20 @@ class ObjectServicer:
             if received.sink.size != presigned.size_bytes:
                 raise ApiError(Reason.PARAM_INVALID, "The upload has other bytes than the link is for.")
             await received.sink.end()
-            record = await self._uploads.keep(
-                grant.tenant,
-                received.sink,
-                md5=parse_md5(presigned.md5 or received.declared.content_md5),
-                storage_id=grant.storage_id,
+            answer: uploads_pb2.Upload = await call.once(
+                lambda: hashlib.sha256(grant.storage_id.encode() + received.sink.sha256).digest(),
+                lambda: self._keep(call, grant, received),
             )
+            return answer
+
+    async def _keep(self, call: Call, grant: Grant, received: Received[IncomingImage]) -> uploads_pb2.Upload:
+        record = await self._uploads.keep(
+            grant.tenant,
+            received.sink,
+            md5=parse_md5(grant.presigned.md5 or received.declared.content_md5),
+            storage_id=grant.storage_id,
+            nonce=call.nonce,
+        )
         return created(call, record, self._prefix)
 
 

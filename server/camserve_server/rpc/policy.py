@@ -38,8 +38,10 @@ def policy_of(method: MethodDescriptor) -> Policy:
     if declared.public + declared.any_scope + bool(declared.scopes) != 1:
         raise PolicyError(f"{method.full_name} must be either public or scoped")
     keys = declared.idempotency
-    if declared.HasField("idempotency") and (bool(keys.operation) == keys.refused or declared.public):
+    if declared.HasField("idempotency") and bool(keys.operation) == keys.refused:
         raise PolicyError(f"{method.full_name} must either name an operation for its keys or refuse them")
+    if declared.HasField("idempotency") and declared.public and not method.client_streaming:
+        raise PolicyError(f"{method.full_name} is public: there is no tenant whose keys these could be")
     costs = declared.HasField("cost")
     if costs and declared.public:
         raise PolicyError(f"{method.full_name} is public: there is no tenant that it could cost something")

@@ -30,6 +30,8 @@ from envoy_ratelimit import rls_pb2_grpc
 
 # Room for the messages that carry an image of the largest size.
 _MESSAGE_MARGIN_BYTES = 4 * 1024 * 1024
+# gRPC counts them in 32 bits, and protobuf has no larger ones; larger images come as streams.
+_LARGEST_MESSAGE_BYTES = 2**31 - 1
 # With the default of 8 KiB a longer header fails at random between a soft and a hard limit.
 _METADATA_BYTES = 64 * 1024
 # As many as Envoy opens on one connection to a replica, and as many connections as the edge takes.
@@ -65,7 +67,7 @@ def public_server(
 
     Raises PolicyError when a method has no policy, KeyError when a service has no servicer.
     """
-    server = _server(max_image_bytes + _MESSAGE_MARGIN_BYTES)
+    server = _server(min(max_image_bytes + _MESSAGE_MARGIN_BYTES, _LARGEST_MESSAGE_BYTES))
     bound = services()
     server.add_generic_rpc_handlers(tuple(bind(service, servicers[name], chain) for name, service in bound.items()))
     return server, _introspection(server, [service.full_name for service in bound.values()])

@@ -60,7 +60,7 @@ def trailing_metadata(error: ApiError, call: Call) -> tuple[tuple[str, str | byt
 
 def _headers(error: ApiError) -> dict[str, str]:
     headers = {}
-    if error.retry_after_s is not None and error.entry.status in (409, 429, 503):
+    if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
     if error.entry.status == 401:
         known = "" if error.reason is Reason.AUTH_MISSING_TOKEN else f', error="{_oauth_word(error.reason)}"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Callable, Coroutine
@@ -45,6 +46,8 @@ class DraftFile:
         self._associated = associated
         self._name = secrets.token_hex(16)
         self._file = File(os.open(self._name, _CREATE_FLAGS, 0o600, dir_fd=place.drafts.number))
+        # As long as somebody writes, however slowly, the janitor of any process sees it.
+        fcntl.flock(self._file.number, fcntl.LOCK_EX)
         self._published = False
         self._size_bytes = 0
         try:

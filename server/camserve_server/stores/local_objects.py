@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -95,7 +96,7 @@ class LocalObjects:
         await self._in_thread(self._check)
 
     async def remove_expired(self) -> int:
-        """Removes the folders of past hours, and drafts older than an hour."""
+        """Removes the folders of past hours, and drafts of an hour ago that nobody writes any more."""
         return await self._in_thread(self._remove_expired)
 
     async def close(self) -> None:
@@ -188,7 +189,7 @@ class LocalObjects:
         for name in os.listdir(self._drafts.number):
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=self._drafts.number, follow_symlinks=False)
-                if status.st_mtime + _DRAFT_LIFETIME_S <= now:
+                if status.st_mtime + _DRAFT_LIFETIME_S <= now and not _is_written(name, self._drafts.number):
                     os.unlink(name, dir_fd=self._drafts.number)
         return removed
 
@@ -240,6 +241,18 @@ def _remove(remove: Callable[..., None], name: str, folder: int) -> bool:
     except NotADirectoryError:
         os.unlink(name, dir_fd=folder)
     return True
+
+
+def _is_written(name: str, folder: int) -> bool:
+    """Whether somebody has the draft open; its lock ends with its writer."""
+    try:
+        file = File(os.open(name, _READ_FLAGS, dir_fd=folder))
+        fcntl.flock(file.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no file of ours
+        return False
+    return False
 
 
 def _upstream_failed(work: Callable[[], _Result]) -> _Result:

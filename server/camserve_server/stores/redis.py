@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from camserve_server.base.errors import ApiError, Reason
 
@@ -19,7 +21,8 @@ def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> R
 
     Replies are bytes, in RESP3. `timeout_s` bounds connecting, each reply and the wait for a free connection.
     A lost connection is tried again once, so whatever is sent must be safe to repeat; a reply that is
-    late is not asked for again, because a slow server needs no second copy of its work.
+    late is not asked for again, because a slow server needs no second copy of its work. A connection to a server
+    that has become a replica counts as lost, because another one is the primary by now.
     """
     pool = BlockingConnectionPool.from_url(
         url,
@@ -35,7 +38,18 @@ def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> R
             supported_errors=(RedisConnectionError,),
         ),
     )
+    pool.connection_class = type("Connection", (_ToPrimary, pool.connection_class), {})
     return Redis.from_pool(pool)
+
+
+class _ToPrimary(AbstractConnection):
+    """Closes itself when it leads to a replica: the address may lead to another server the next time."""
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().read_response(*args, **kwargs)
+        except ReadOnlyError as error:
+            raise RedisConnectionError("the server has become a replica") from error
 
 
 @contextlib.contextmanager

@@ -33,11 +33,15 @@ class UploadRecord:
 
 @dataclass(frozen=True, slots=True)
 class Presigned:
-    """What the image of a presigned upload must be; `md5` in base64."""
+    """What the image of a presigned upload must be; `md5` in base64.
+
+    `used_by` is there once the image has come: the nonce of the call that brought it, empty for one without.
+    """
 
     media_type: str
     size_bytes: int
     md5: str | None
+    used_by: str | None = None
 
 
 class Uploads:
@@ -47,19 +51,30 @@ class Uploads:
         self._redis = redis
         self._disk = disk
 
-    async def create(self, tenant: str, record: UploadRecord, *, pending: bool = False) -> UploadRecord | None:
+    async def create(
+        self, tenant: str, record: UploadRecord, *, pending: bool = False, nonce: str | None = None
+    ) -> UploadRecord | None:
         """Records an upload once: returns the one that has the id, which is another when it came before.
 
-        What came piece by piece under the id is ended in the same step; with `pending` there must be such a one, else
-        nothing is recorded and None returned.
+        What came piece by piece under the id is ended in the same step, and its link is used; with `pending` there must
+        be such a one, else nothing is recorded and None returned. So it is for an id whose link was used before.
         """
         places = (
             keys.upload(tenant, record.storage_id),
             keys.pending_upload(tenant, record.storage_id),
             keys.pending_parts(tenant, record.storage_id),
+            keys.presigned(tenant, record.storage_id),
         )
         pipe = self._redis.pipeline(transaction=False)
-        pipe.eval(_KEEP.source, 3, *places, orjson.dumps(asdict(record)), record.expires_ms, int(pending))
+        pipe.eval(
+            _KEEP.source,
+            len(places),
+            *places,
+            orjson.dumps(asdict(record)),
+            record.expires_ms,
+            int(pending),
+            nonce or "",
+        )
         (stored,) = await self._disk.execute(pipe)
         return UploadRecord(**orjson.loads(stored)) if stored else None
 
@@ -74,9 +89,11 @@ class Uploads:
             return bool(await self._redis.delete(keys.upload(tenant, storage_id)))
 
     async def promise(self, tenant: str, storage_id: str, presigned: Presigned, *, expires_ms: int) -> None:
-        """Notes what a presigned upload must be."""
+        """Notes what a presigned upload must be; what is noted already stays, and stays for longer."""
+        place = keys.presigned(tenant, storage_id)
         pipe = self._redis.pipeline(transaction=False)
-        pipe.set(keys.presigned(tenant, storage_id), orjson.dumps(asdict(presigned)), pxat=expires_ms)
+        pipe.set(place, orjson.dumps(asdict(presigned)), pxat=expires_ms, nx=True)
+        pipe.pexpireat(place, expires_ms, gt=True)
         await self._disk.execute(pipe)
 
     async def promised(self, tenant: str, storage_id: str) -> Presigned | None:

@@ -35,8 +35,9 @@ class ImageInput(_message.Message):
     CONTENT_MD5_FIELD_NUMBER: _builtins.int
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """Leads to the encoded image: https, on its own port, at a public address; up to 3 redirects to the like are followed.
-    Any other URL: `image.url_not_allowed`. Whatever goes wrong on the way: `image.fetch_failed`.
+    """Leads to the encoded image: https, on its own port, at a public address, at most 2048 characters; up to 3 redirects
+    to the like are followed. Any other URL: `image.url_not_allowed`. Whatever goes wrong on the way:
+    `image.fetch_failed`.
     """
     bytes: _builtins.bytes
     """Holds the encoded image (JPEG, PNG, TIFF or BMP); base64 in JSON. Past the byte limit: `upload.too_large`."""

@@ -32,7 +32,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63\x61mserve/v1/jobs.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x18\x63\x61mserve/v1/errors.proto\x1a\x1b\x63\x61mserve/v1/inference.proto\x1a\x18\x63\x61mserve/v1/models.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x02\n\x10\x43reateJobRequest\x12$\n\x08job_type\x18\x01 \x01(\tB\x12\xbaH\x0fr\rR\x00R\tinference\x12\x19\n\x05model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1f\n\rmodel_version\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\'\n\x06inputs\x18\x04 \x03(\x0b\x32\x17.camserve.v1.BatchInput\x12.\n\x08response\x18\x05 \x01(\x0b\x32\x1c.camserve.v1.ResponseOptions\x12)\n\x08metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\"\n\tttl_hours\x18\x07 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xd0\x05(\x01H\x00\x88\x01\x01\x12#\n\x0c\x63\x61llback_url\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10H\x01\x88\x01\x01\x42\x0c\n\n_ttl_hoursB\x0f\n\r_callback_url\"\xa3\x01\n\x11\x43reateJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.camserve.v1.Job.Status\x12&\n\x06\x63ounts\x18\x03 \x01(\x0b\x32\x16.camserve.v1.JobCounts\x12\x19\n\x11\x65stimated_wait_ms\x18\x04 \x01(\x05\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\xb8\x05\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.camserve.v1.Job.Status\x12\x30\n\x0csubmitted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x35\n\x0c\x63ompleted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x07 \x01(\t\x12\x15\n\rmodel_version\x18\x08 \x01(\t\x12,\n\x05\x65rror\x18\t \x01(\x0b\x32\x18.camserve.v1.ErrorObjectH\x02\x88\x01\x01\x12/\n\x0eresult_summary\x18\n \x01(\x0b\x32\x17.camserve.v1.JobSummary\x12\x13\n\x0bresults_url\x18\x0b \x01(\t\x12-\n\x06result\x18\x0c \x01(\x0b\x32\x18.camserve.v1.BatchResultH\x03\x88\x01\x01\x12.\n\x08metadata\x18\r \x01(\x0b\x32\x17.google.protobuf.StructH\x04\x88\x01\x01\"o\n\x06Status\x12\x16\n\x12status_unspecified\x10\x00\x12\n\n\x06queued\x10\x01\x12\x0b\n\x07running\x10\x02\x12\r\n\tsucceeded\x10\x03\x12\n\n\x06\x66\x61iled\x10\x04\x12\x0c\n\x08\x63\x61nceled\x10\x05\x12\x0b\n\x07\x65xpired\x10\x06\x42\r\n\x0b_started_atB\x0f\n\r_completed_atB\x08\n\x06_errorB\t\n\x07_resultB\x0b\n\t_metadata\">\n\nJobSummary\x12\r\n\x05items\x18\x01 \x01(\x05\x12\x11\n\tsucceeded\x18\x02 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x05\"\xa5\x02\n\x0fListJobsRequest\x12N\n\x06status\x18\x01 \x01(\tB>\xbaH;r9R\x00R\x06queuedR\x07runningR\tsucceededR\x06\x66\x61iledR\x08\x63\x61nceledR\x07\x65xpired\x12\x17\n\x05model\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x31\n\rcreated_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x06\x63ursor\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x1e\n\x05limit\x18\x06 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_limit\"S\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.camserve.v1.Job\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"k\n\x15ListJobResultsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x1e\n\x05limit\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_limit\"^\n\x16ListJobResultsResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.camserve.v1.JobItem\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\"\xb0\x01\n\x07JobItem\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.camserve.v1.Job.Status\x12,\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.camserve.v1.ErrorObjectH\x00\x88\x01\x01\x12-\n\x06result\x18\x04 \x01(\x0b\x32\x18.camserve.v1.BatchResultH\x01\x88\x01\x01\x42\x08\n\x06_errorB\t\n\x07_result\"!\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x89\x02\n\x08JobEvent\x12,\n\x05\x65vent\x18\x01 \x01(\x0e\x32\x1d.camserve.v1.StreamEvent.Kind\x12\'\n\x04item\x18\x02 \x01(\x0b\x32\x14.camserve.v1.JobItemH\x00\x88\x01\x01\x12\"\n\x03job\x18\x03 \x01(\x0b\x32\x10.camserve.v1.JobH\x01\x88\x01\x01\x12-\n\x07summary\x18\x04 \x01(\x0b\x32\x17.camserve.v1.JobSummaryH\x02\x88\x01\x01\x12,\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x18.camserve.v1.ErrorObjectH\x03\x88\x01\x01\x42\x07\n\x05_itemB\x06\n\x04_jobB\n\n\x08_summaryB\x08\n\x06_error\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t2\xc7\x05\n\nJobService\x12\x81\x01\n\tCreateJob\x12\x1d.camserve.v1.CreateJobRequest\x1a\x1e.camserve.v1.CreateJobResponse\"5\x92\x82\x19\x1e\x12\njobs.write\"\x0c\n\ncreate_job2\x02\x08\x01\x82\xd3\xe4\x93\x02\r\"\x08/v1/jobs:\x01*\x12h\n\x08ListJobs\x12\x1c.camserve.v1.ListJobsRequest\x1a\x1d.camserve.v1.ListJobsResponse\"\x1f\x92\x82\x19\x0b\x12\tjobs.read\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12`\n\x06GetJob\x12\x1a.camserve.v1.GetJobRequest\x1a\x10.camserve.v1.Job\"(\x92\x82\x19\x0b\x12\tjobs.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/jobs/{job_id}\x12\x8b\x01\n\x0eListJobResults\x12\".camserve.v1.ListJobResultsRequest\x1a#.camserve.v1.ListJobResultsResponse\"0\x92\x82\x19\x0b\x12\tjobs.read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/jobs/{job_id}/results\x12r\n\x08WatchJob\x12\x1c.camserve.v1.WatchJobRequest\x1a\x15.camserve.v1.JobEvent\"/\x92\x82\x19\x0b\x12\tjobs.read\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/jobs/{job_id}/events0\x01\x12g\n\tCancelJob\x12\x1d.camserve.v1.CancelJobRequest\x1a\x10.camserve.v1.Job\")\x92\x82\x19\x0c\x12\njobs.write\x82\xd3\xe4\x93\x02\x13*\x11/v1/jobs/{job_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63\x61mserve/v1/jobs.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x18\x63\x61mserve/v1/errors.proto\x1a\x1b\x63\x61mserve/v1/inference.proto\x1a\x18\x63\x61mserve/v1/models.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x02\n\x10\x43reateJobRequest\x12$\n\x08job_type\x18\x01 \x01(\tB\x12\xbaH\x0fr\rR\x00R\tinference\x12\x19\n\x05model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1f\n\rmodel_version\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\'\n\x06inputs\x18\x04 \x03(\x0b\x32\x17.camserve.v1.BatchInput\x12.\n\x08response\x18\x05 \x01(\x0b\x32\x1c.camserve.v1.ResponseOptions\x12)\n\x08metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\"\n\tttl_hours\x18\x07 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xd0\x05(\x01H\x00\x88\x01\x01\x12\x19\n\x0c\x63\x61llback_url\x18\x08 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_ttl_hoursB\x0f\n\r_callback_url\"\xa3\x01\n\x11\x43reateJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.camserve.v1.Job.Status\x12&\n\x06\x63ounts\x18\x03 \x01(\x0b\x32\x16.camserve.v1.JobCounts\x12\x19\n\x11\x65stimated_wait_ms\x18\x04 \x01(\x05\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\xb8\x05\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.camserve.v1.Job.Status\x12\x30\n\x0csubmitted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x35\n\x0c\x63ompleted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x07 \x01(\t\x12\x15\n\rmodel_version\x18\x08 \x01(\t\x12,\n\x05\x65rror\x18\t \x01(\x0b\x32\x18.camserve.v1.ErrorObjectH\x02\x88\x01\x01\x12/\n\x0eresult_summary\x18\n \x01(\x0b\x32\x17.camserve.v1.JobSummary\x12\x13\n\x0bresults_url\x18\x0b \x01(\t\x12-\n\x06result\x18\x0c \x01(\x0b\x32\x18.camserve.v1.BatchResultH\x03\x88\x01\x01\x12.\n\x08metadata\x18\r \x01(\x0b\x32\x17.google.protobuf.StructH\x04\x88\x01\x01\"o\n\x06Status\x12\x16\n\x12status_unspecified\x10\x00\x12\n\n\x06queued\x10\x01\x12\x0b\n\x07running\x10\x02\x12\r\n\tsucceeded\x10\x03\x12\n\n\x06\x66\x61iled\x10\x04\x12\x0c\n\x08\x63\x61nceled\x10\x05\x12\x0b\n\x07\x65xpired\x10\x06\x42\r\n\x0b_started_atB\x0f\n\r_completed_atB\x08\n\x06_errorB\t\n\x07_resultB\x0b\n\t_metadata\">\n\nJobSummary\x12\r\n\x05items\x18\x01 \x01(\x05\x12\x11\n\tsucceeded\x18\x02 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x05\"\x9b\x02\n\x0fListJobsRequest\x12N\n\x06status\x18\x01 \x01(\tB>\xbaH;r9R\x00R\x06queuedR\x07runningR\tsucceededR\x06\x66\x61iledR\x08\x63\x61nceledR\x07\x65xpired\x12\x17\n\x05model\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x31\n\rcreated_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ursor\x18\x05 \x01(\t\x12\x1e\n\x05limit\x18\x06 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_limit\"S\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.camserve.v1.Job\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"a\n\x15ListJobResultsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x1e\n\x05limit\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_limit\"^\n\x16ListJobResultsResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.camserve.v1.JobItem\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\"\xb0\x01\n\x07JobItem\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.camserve.v1.Job.Status\x12,\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.camserve.v1.ErrorObjectH\x00\x88\x01\x01\x12-\n\x06result\x18\x04 \x01(\x0b\x32\x18.camserve.v1.BatchResultH\x01\x88\x01\x01\x42\x08\n\x06_errorB\t\n\x07_result\"!\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x89\x02\n\x08JobEvent\x12,\n\x05\x65vent\x18\x01 \x01(\x0e\x32\x1d.camserve.v1.StreamEvent.Kind\x12\'\n\x04item\x18\x02 \x01(\x0b\x32\x14.camserve.v1.JobItemH\x00\x88\x01\x01\x12\"\n\x03job\x18\x03 \x01(\x0b\x32\x10.camserve.v1.JobH\x01\x88\x01\x01\x12-\n\x07summary\x18\x04 \x01(\x0b\x32\x17.camserve.v1.JobSummaryH\x02\x88\x01\x01\x12,\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x18.camserve.v1.ErrorObjectH\x03\x88\x01\x01\x42\x07\n\x05_itemB\x06\n\x04_jobB\n\n\x08_summaryB\x08\n\x06_error\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t2\xc7\x05\n\nJobService\x12\x81\x01\n\tCreateJob\x12\x1d.camserve.v1.CreateJobRequest\x1a\x1e.camserve.v1.CreateJobResponse\"5\x92\x82\x19\x1e\x12\njobs.write\"\x0c\n\ncreate_job2\x02\x08\x01\x82\xd3\xe4\x93\x02\r\"\x08/v1/jobs:\x01*\x12h\n\x08ListJobs\x12\x1c.camserve.v1.ListJobsRequest\x1a\x1d.camserve.v1.ListJobsResponse\"\x1f\x92\x82\x19\x0b\x12\tjobs.read\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12`\n\x06GetJob\x12\x1a.camserve.v1.GetJobRequest\x1a\x10.camserve.v1.Job\"(\x92\x82\x19\x0b\x12\tjobs.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/jobs/{job_id}\x12\x8b\x01\n\x0eListJobResults\x12\".camserve.v1.ListJobResultsRequest\x1a#.camserve.v1.ListJobResultsResponse\"0\x92\x82\x19\x0b\x12\tjobs.read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/jobs/{job_id}/results\x12r\n\x08WatchJob\x12\x1c.camserve.v1.WatchJobRequest\x1a\x15.camserve.v1.JobEvent\"/\x92\x82\x19\x0b\x12\tjobs.read\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/jobs/{job_id}/events0\x01\x12g\n\tCancelJob\x12\x1d.camserve.v1.CancelJobRequest\x1a\x10.camserve.v1.Job\")\x92\x82\x19\x0c\x12\njobs.write\x82\xd3\xe4\x93\x02\x13*\x11/v1/jobs/{job_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,18 +47,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEJOBREQUEST'].fields_by_name['model_version']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_CREATEJOBREQUEST'].fields_by_name['ttl_hours']._loaded_options = None
   _globals['_CREATEJOBREQUEST'].fields_by_name['ttl_hours']._serialized_options = b'\272H\007\032\005\030\320\005(\001'
-  _globals['_CREATEJOBREQUEST'].fields_by_name['callback_url']._loaded_options = None
-  _globals['_CREATEJOBREQUEST'].fields_by_name['callback_url']._serialized_options = b'\272H\005r\003\030\200\020'
   _globals['_LISTJOBSREQUEST'].fields_by_name['status']._loaded_options = None
   _globals['_LISTJOBSREQUEST'].fields_by_name['status']._serialized_options = b'\272H;r9R\000R\006queuedR\007runningR\tsucceededR\006failedR\010canceledR\007expired'
   _globals['_LISTJOBSREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_LISTJOBSREQUEST'].fields_by_name['model']._serialized_options = b'\272H\005r\003\030\200\001'
-  _globals['_LISTJOBSREQUEST'].fields_by_name['cursor']._loaded_options = None
-  _globals['_LISTJOBSREQUEST'].fields_by_name['cursor']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_LISTJOBSREQUEST'].fields_by_name['limit']._loaded_options = None
   _globals['_LISTJOBSREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\007\032\005\030\310\001(\001'
-  _globals['_LISTJOBRESULTSREQUEST'].fields_by_name['cursor']._loaded_options = None
-  _globals['_LISTJOBRESULTSREQUEST'].fields_by_name['cursor']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_LISTJOBRESULTSREQUEST'].fields_by_name['limit']._loaded_options = None
   _globals['_LISTJOBRESULTSREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\007\032\005\030\310\001(\001'
   _globals['_JOBSERVICE'].methods_by_name['CreateJob']._loaded_options = None
@@ -74,33 +68,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSERVICE'].methods_by_name['CancelJob']._loaded_options = None
   _globals['_JOBSERVICE'].methods_by_name['CancelJob']._serialized_options = b'\222\202\031\014\022\njobs.write\202\323\344\223\002\023*\021/v1/jobs/{job_id}'
   _globals['_CREATEJOBREQUEST']._serialized_start=277
-  _globals['_CREATEJOBREQUEST']._serialized_end=629
-  _globals['_CREATEJOBRESPONSE']._serialized_start=632
-  _globals['_CREATEJOBRESPONSE']._serialized_end=795
-  _globals['_JOB']._serialized_start=798
-  _globals['_JOB']._serialized_end=1494
-  _globals['_JOB_STATUS']._serialized_start=1317
-  _globals['_JOB_STATUS']._serialized_end=1428
-  _globals['_JOBSUMMARY']._serialized_start=1496
-  _globals['_JOBSUMMARY']._serialized_end=1558
-  _globals['_LISTJOBSREQUEST']._serialized_start=1561
-  _globals['_LISTJOBSREQUEST']._serialized_end=1854
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1856
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1939
-  _globals['_GETJOBREQUEST']._serialized_start=1941
-  _globals['_GETJOBREQUEST']._serialized_end=1972
-  _globals['_LISTJOBRESULTSREQUEST']._serialized_start=1974
-  _globals['_LISTJOBRESULTSREQUEST']._serialized_end=2081
-  _globals['_LISTJOBRESULTSRESPONSE']._serialized_start=2083
-  _globals['_LISTJOBRESULTSRESPONSE']._serialized_end=2177
-  _globals['_JOBITEM']._serialized_start=2180
-  _globals['_JOBITEM']._serialized_end=2356
-  _globals['_WATCHJOBREQUEST']._serialized_start=2358
-  _globals['_WATCHJOBREQUEST']._serialized_end=2391
-  _globals['_JOBEVENT']._serialized_start=2394
-  _globals['_JOBEVENT']._serialized_end=2659
-  _globals['_CANCELJOBREQUEST']._serialized_start=2661
-  _globals['_CANCELJOBREQUEST']._serialized_end=2695
-  _globals['_JOBSERVICE']._serialized_start=2698
-  _globals['_JOBSERVICE']._serialized_end=3409
+  _globals['_CREATEJOBREQUEST']._serialized_end=619
+  _globals['_CREATEJOBRESPONSE']._serialized_start=622
+  _globals['_CREATEJOBRESPONSE']._serialized_end=785
+  _globals['_JOB']._serialized_start=788
+  _globals['_JOB']._serialized_end=1484
+  _globals['_JOB_STATUS']._serialized_start=1307
+  _globals['_JOB_STATUS']._serialized_end=1418
+  _globals['_JOBSUMMARY']._serialized_start=1486
+  _globals['_JOBSUMMARY']._serialized_end=1548
+  _globals['_LISTJOBSREQUEST']._serialized_start=1551
+  _globals['_LISTJOBSREQUEST']._serialized_end=1834
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1836
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1919
+  _globals['_GETJOBREQUEST']._serialized_start=1921
+  _globals['_GETJOBREQUEST']._serialized_end=1952
+  _globals['_LISTJOBRESULTSREQUEST']._serialized_start=1954
+  _globals['_LISTJOBRESULTSREQUEST']._serialized_end=2051
+  _globals['_LISTJOBRESULTSRESPONSE']._serialized_start=2053
+  _globals['_LISTJOBRESULTSRESPONSE']._serialized_end=2147
+  _globals['_JOBITEM']._serialized_start=2150
+  _globals['_JOBITEM']._serialized_end=2326
+  _globals['_WATCHJOBREQUEST']._serialized_start=2328
+  _globals['_WATCHJOBREQUEST']._serialized_end=2361
+  _globals['_JOBEVENT']._serialized_start=2364
+  _globals['_JOBEVENT']._serialized_end=2629
+  _globals['_CANCELJOBREQUEST']._serialized_start=2631
+  _globals['_CANCELJOBREQUEST']._serialized_end=2665
+  _globals['_JOBSERVICE']._serialized_start=2668
+  _globals['_JOBSERVICE']._serialized_end=3379
 # @@protoc_insertion_point(module_scope)

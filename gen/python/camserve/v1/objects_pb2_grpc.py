@@ -67,7 +67,8 @@ class ObjectServiceServicer:
     def PutObject(self, request_iterator, context):
         """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
 
-        Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`.
+        Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`,
+        also after the image was deleted. Under an idempotency key the same bytes have their first answer again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,8 @@ class ObjectServiceStub:
     PutObject: _grpc.StreamUnaryMultiCallable[_objects_pb2.PutObjectRequest, _uploads_pb2.Upload]
     """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
 
-    Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`.
+    Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`,
+    also after the image was deleted. Under an idempotency key the same bytes have their first answer again.
     """
 
 @_typing.type_check_only
@@ -63,7 +64,8 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     PutObject: _aio.StreamUnaryMultiCallable[_objects_pb2.PutObjectRequest, _uploads_pb2.Upload]  # type: ignore[assignment]
     """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
 
-    Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`.
+    Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`,
+    also after the image was deleted. Under an idempotency key the same bytes have their first answer again.
     """
 
 class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -90,7 +92,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_uploads_pb2.Upload, _abc.Awaitable[_uploads_pb2.Upload]]:
         """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
 
-        Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`.
+        Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`,
+        also after the image was deleted. Under an idempotency key the same bytes have their first answer again.
         """
 
 def add_ObjectServiceServicer_to_server(servicer: ObjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

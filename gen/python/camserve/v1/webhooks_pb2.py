@@ -30,7 +30,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63\x61mserve/v1/webhooks.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x18\x63\x61mserve/v1/models.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\x14\x43reateWebhookRequest\x12\x17\n\x03url\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x10\x12R\n\x06\x65vents\x18\x02 \x03(\tBB\xbaH?\x92\x01<\x18\x01\"8r6R\rjob.succeededR\njob.failedR\x0cjob.canceledR\x0bjob.expired\"\xd0\x01\n\x07Webhook\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x0e\n\x06\x65vents\x18\x03 \x03(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0b\x64isabled_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x13\n\x06secret\x18\x06 \x01(\tH\x01\x88\x01\x01\x42\x0e\n\x0c_disabled_atB\t\n\x07_secret\"\x15\n\x13ListWebhooksRequest\"_\n\x14ListWebhooksResponse\x12&\n\x08webhooks\x18\x01 \x03(\x0b\x32\x14.camserve.v1.Webhook\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\"\x1a\n\x18GetCallbackSecretRequest\"+\n\x19GetCallbackSecretResponse\x12\x0e\n\x06secret\x18\x01 \x01(\t\"\'\n\x11GetWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"*\n\x14\x44\x65leteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"(\n\x12TestWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"0\n\x1aRotateWebhookSecretRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"\xbb\x02\n\x08\x44\x65livery\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\r\n\x05\x65vent\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12,\n\x06status\x18\x04 \x01(\x0e\x32\x1c.camserve.v1.Delivery.Status\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x05\x12\x18\n\x0blast_status\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x38\n\x0fnext_attempt_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\"F\n\x06Status\x12\x16\n\x12status_unspecified\x10\x00\x12\x0b\n\x07pending\x10\x01\x12\r\n\tdelivered\x10\x02\x12\x08\n\x04\x64\x65\x61\x64\x10\x03\x42\x0e\n\x0c_last_statusB\x12\n\x10_next_attempt_at\"\xa2\x01\n\x15ListDeliveriesRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x31\n\x06status\x18\x02 \x01(\tB!\xbaH\x1er\x1cR\x00R\x07pendingR\tdeliveredR\x04\x64\x65\x61\x64\x12\x18\n\x06\x63ursor\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x1e\n\x05limit\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_limit\"d\n\x16ListDeliveriesResponse\x12)\n\ndeliveries\x18\x01 \x03(\x0b\x32\x15.camserve.v1.Delivery\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\"8\n\x10RedeliverRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t2\xbc\n\n\x0eWebhookService\x12\x87\x01\n\rCreateWebhook\x12!.camserve.v1.CreateWebhookRequest\x1a\x14.camserve.v1.Webhook\"=\x92\x82\x19\"\x12\x0ewebhooks.write\"\x10\n\x0e\x63reate_webhook\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/webhooks:\x01*\x12|\n\x0cListWebhooks\x12 .camserve.v1.ListWebhooksRequest\x1a!.camserve.v1.ListWebhooksResponse\"\'\x92\x82\x19\x0f\x12\rwebhooks.read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/webhooks\x12\x9c\x01\n\x11GetCallbackSecret\x12%.camserve.v1.GetCallbackSecretRequest\x1a&.camserve.v1.GetCallbackSecretResponse\"8\x92\x82\x19\x10\x12\x0ewebhooks.write\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/webhooks/callback-secret\x12x\n\nGetWebhook\x12\x1e.camserve.v1.GetWebhookRequest\x1a\x14.camserve.v1.Webhook\"4\x92\x82\x19\x0f\x12\rwebhooks.read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/webhooks/{webhook_id}\x12\x81\x01\n\rDeleteWebhook\x12!.camserve.v1.DeleteWebhookRequest\x1a\x16.google.protobuf.Empty\"5\x92\x82\x19\x10\x12\x0ewebhooks.write\x82\xd3\xe4\x93\x02\x1b*\x19/v1/webhooks/{webhook_id}\x12\x91\x01\n\x0bTestWebhook\x12\x1f.camserve.v1.TestWebhookRequest\x1a\x15.camserve.v1.Delivery\"J\x92\x82\x19 \x12\x0ewebhooks.write\"\x0e\n\x0ctest_webhook\x82\xd3\xe4\x93\x02 \"\x1e/v1/webhooks/{webhook_id}:test\x12\xab\x01\n\x13RotateWebhookSecret\x12\'.camserve.v1.RotateWebhookSecretRequest\x1a\x14.camserve.v1.Webhook\"U\x92\x82\x19)\x12\x0ewebhooks.write\"\x17\n\x15rotate_webhook_secret\x82\xd3\xe4\x93\x02\"\" /v1/webhooks/{webhook_id}:rotate\x12\x9a\x01\n\x0eListDeliveries\x12\".camserve.v1.ListDeliveriesRequest\x1a#.camserve.v1.ListDeliveriesResponse\"?\x92\x82\x19\x0f\x12\rwebhooks.read\x82\xd3\xe4\x93\x02&\x12$/v1/webhooks/{webhook_id}/deliveries\x12\xa5\x01\n\tRedeliver\x12\x1d.camserve.v1.RedeliverRequest\x1a\x15.camserve.v1.Delivery\"b\x92\x82\x19\x1d\x12\x0ewebhooks.write\"\x0b\n\tredeliver\x82\xd3\xe4\x93\x02;\"9/v1/webhooks/{webhook_id}/deliveries/{event_id}:redeliverb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63\x61mserve/v1/webhooks.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x18\x63\x61mserve/v1/models.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x01\n\x14\x43reateWebhookRequest\x12\x14\n\x03url\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12R\n\x06\x65vents\x18\x02 \x03(\tBB\xbaH?\x92\x01<\x18\x01\"8r6R\rjob.succeededR\njob.failedR\x0cjob.canceledR\x0bjob.expired\"\xd0\x01\n\x07Webhook\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x0e\n\x06\x65vents\x18\x03 \x03(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0b\x64isabled_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x13\n\x06secret\x18\x06 \x01(\tH\x01\x88\x01\x01\x42\x0e\n\x0c_disabled_atB\t\n\x07_secret\"\x15\n\x13ListWebhooksRequest\"_\n\x14ListWebhooksResponse\x12&\n\x08webhooks\x18\x01 \x03(\x0b\x32\x14.camserve.v1.Webhook\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\"\x1a\n\x18GetCallbackSecretRequest\"+\n\x19GetCallbackSecretResponse\x12\x0e\n\x06secret\x18\x01 \x01(\t\"\'\n\x11GetWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"*\n\x14\x44\x65leteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"(\n\x12TestWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"0\n\x1aRotateWebhookSecretRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"\xbb\x02\n\x08\x44\x65livery\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\r\n\x05\x65vent\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12,\n\x06status\x18\x04 \x01(\x0e\x32\x1c.camserve.v1.Delivery.Status\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x05\x12\x18\n\x0blast_status\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x38\n\x0fnext_attempt_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\"F\n\x06Status\x12\x16\n\x12status_unspecified\x10\x00\x12\x0b\n\x07pending\x10\x01\x12\r\n\tdelivered\x10\x02\x12\x08\n\x04\x64\x65\x61\x64\x10\x03\x42\x0e\n\x0c_last_statusB\x12\n\x10_next_attempt_at\"\x98\x01\n\x15ListDeliveriesRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x31\n\x06status\x18\x02 \x01(\tB!\xbaH\x1er\x1cR\x00R\x07pendingR\tdeliveredR\x04\x64\x65\x61\x64\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12\x1e\n\x05limit\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_limit\"d\n\x16ListDeliveriesResponse\x12)\n\ndeliveries\x18\x01 \x03(\x0b\x32\x15.camserve.v1.Delivery\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\"8\n\x10RedeliverRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t2\xbc\n\n\x0eWebhookService\x12\x87\x01\n\rCreateWebhook\x12!.camserve.v1.CreateWebhookRequest\x1a\x14.camserve.v1.Webhook\"=\x92\x82\x19\"\x12\x0ewebhooks.write\"\x10\n\x0e\x63reate_webhook\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/webhooks:\x01*\x12|\n\x0cListWebhooks\x12 .camserve.v1.ListWebhooksRequest\x1a!.camserve.v1.ListWebhooksResponse\"\'\x92\x82\x19\x0f\x12\rwebhooks.read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/webhooks\x12\x9c\x01\n\x11GetCallbackSecret\x12%.camserve.v1.GetCallbackSecretRequest\x1a&.camserve.v1.GetCallbackSecretResponse\"8\x92\x82\x19\x10\x12\x0ewebhooks.write\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/webhooks/callback-secret\x12x\n\nGetWebhook\x12\x1e.camserve.v1.GetWebhookRequest\x1a\x14.camserve.v1.Webhook\"4\x92\x82\x19\x0f\x12\rwebhooks.read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/webhooks/{webhook_id}\x12\x81\x01\n\rDeleteWebhook\x12!.camserve.v1.DeleteWebhookRequest\x1a\x16.google.protobuf.Empty\"5\x92\x82\x19\x10\x12\x0ewebhooks.write\x82\xd3\xe4\x93\x02\x1b*\x19/v1/webhooks/{webhook_id}\x12\x91\x01\n\x0bTestWebhook\x12\x1f.camserve.v1.TestWebhookRequest\x1a\x15.camserve.v1.Delivery\"J\x92\x82\x19 \x12\x0ewebhooks.write\"\x0e\n\x0ctest_webhook\x82\xd3\xe4\x93\x02 \"\x1e/v1/webhooks/{webhook_id}:test\x12\xab\x01\n\x13RotateWebhookSecret\x12\'.camserve.v1.RotateWebhookSecretRequest\x1a\x14.camserve.v1.Webhook\"U\x92\x82\x19)\x12\x0ewebhooks.write\"\x17\n\x15rotate_webhook_secret\x82\xd3\xe4\x93\x02\"\" /v1/webhooks/{webhook_id}:rotate\x12\x9a\x01\n\x0eListDeliveries\x12\".camserve.v1.ListDeliveriesRequest\x1a#.camserve.v1.ListDeliveriesResponse\"?\x92\x82\x19\x0f\x12\rwebhooks.read\x82\xd3\xe4\x93\x02&\x12$/v1/webhooks/{webhook_id}/deliveries\x12\xa5\x01\n\tRedeliver\x12\x1d.camserve.v1.RedeliverRequest\x1a\x15.camserve.v1.Delivery\"b\x92\x82\x19\x1d\x12\x0ewebhooks.write\"\x0b\n\tredeliver\x82\xd3\xe4\x93\x02;\"9/v1/webhooks/{webhook_id}/deliveries/{event_id}:redeliverb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,13 +38,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'camserve.v1.webhooks_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['url']._loaded_options = None
-  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['url']._serialized_options = b'\272H\007r\005\020\001\030\200\020'
+  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['url']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['events']._loaded_options = None
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['events']._serialized_options = b'\272H?\222\001<\030\001\"8r6R\rjob.succeededR\njob.failedR\014job.canceledR\013job.expired'
   _globals['_LISTDELIVERIESREQUEST'].fields_by_name['status']._loaded_options = None
   _globals['_LISTDELIVERIESREQUEST'].fields_by_name['status']._serialized_options = b'\272H\036r\034R\000R\007pendingR\tdeliveredR\004dead'
-  _globals['_LISTDELIVERIESREQUEST'].fields_by_name['cursor']._loaded_options = None
-  _globals['_LISTDELIVERIESREQUEST'].fields_by_name['cursor']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_LISTDELIVERIESREQUEST'].fields_by_name['limit']._loaded_options = None
   _globals['_LISTDELIVERIESREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\007\032\005\030\310\001(\001'
   _globals['_WEBHOOKSERVICE'].methods_by_name['CreateWebhook']._loaded_options = None
@@ -66,35 +64,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEBHOOKSERVICE'].methods_by_name['Redeliver']._loaded_options = None
   _globals['_WEBHOOKSERVICE'].methods_by_name['Redeliver']._serialized_options = b'\222\202\031\035\022\016webhooks.write\"\013\n\tredeliver\202\323\344\223\002;\"9/v1/webhooks/{webhook_id}/deliveries/{event_id}:redeliver'
   _globals['_CREATEWEBHOOKREQUEST']._serialized_start=225
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=356
-  _globals['_WEBHOOK']._serialized_start=359
-  _globals['_WEBHOOK']._serialized_end=567
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=569
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=590
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=592
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=687
-  _globals['_GETCALLBACKSECRETREQUEST']._serialized_start=689
-  _globals['_GETCALLBACKSECRETREQUEST']._serialized_end=715
-  _globals['_GETCALLBACKSECRETRESPONSE']._serialized_start=717
-  _globals['_GETCALLBACKSECRETRESPONSE']._serialized_end=760
-  _globals['_GETWEBHOOKREQUEST']._serialized_start=762
-  _globals['_GETWEBHOOKREQUEST']._serialized_end=801
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=803
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=845
-  _globals['_TESTWEBHOOKREQUEST']._serialized_start=847
-  _globals['_TESTWEBHOOKREQUEST']._serialized_end=887
-  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_start=889
-  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_end=937
-  _globals['_DELIVERY']._serialized_start=940
-  _globals['_DELIVERY']._serialized_end=1255
-  _globals['_DELIVERY_STATUS']._serialized_start=1149
-  _globals['_DELIVERY_STATUS']._serialized_end=1219
-  _globals['_LISTDELIVERIESREQUEST']._serialized_start=1258
-  _globals['_LISTDELIVERIESREQUEST']._serialized_end=1420
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_start=1422
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=1522
-  _globals['_REDELIVERREQUEST']._serialized_start=1524
-  _globals['_REDELIVERREQUEST']._serialized_end=1580
-  _globals['_WEBHOOKSERVICE']._serialized_start=1583
-  _globals['_WEBHOOKSERVICE']._serialized_end=2923
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=353
+  _globals['_WEBHOOK']._serialized_start=356
+  _globals['_WEBHOOK']._serialized_end=564
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=566
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=587
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=589
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=684
+  _globals['_GETCALLBACKSECRETREQUEST']._serialized_start=686
+  _globals['_GETCALLBACKSECRETREQUEST']._serialized_end=712
+  _globals['_GETCALLBACKSECRETRESPONSE']._serialized_start=714
+  _globals['_GETCALLBACKSECRETRESPONSE']._serialized_end=757
+  _globals['_GETWEBHOOKREQUEST']._serialized_start=759
+  _globals['_GETWEBHOOKREQUEST']._serialized_end=798
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=800
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=842
+  _globals['_TESTWEBHOOKREQUEST']._serialized_start=844
+  _globals['_TESTWEBHOOKREQUEST']._serialized_end=884
+  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_start=886
+  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_end=934
+  _globals['_DELIVERY']._serialized_start=937
+  _globals['_DELIVERY']._serialized_end=1252
+  _globals['_DELIVERY_STATUS']._serialized_start=1146
+  _globals['_DELIVERY_STATUS']._serialized_end=1216
+  _globals['_LISTDELIVERIESREQUEST']._serialized_start=1255
+  _globals['_LISTDELIVERIESREQUEST']._serialized_end=1407
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_start=1409
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=1509
+  _globals['_REDELIVERREQUEST']._serialized_start=1511
+  _globals['_REDELIVERREQUEST']._serialized_end=1567
+  _globals['_WEBHOOKSERVICE']._serialized_start=1570
+  _globals['_WEBHOOKSERVICE']._serialized_end=2910
 # @@protoc_insertion_point(module_scope)

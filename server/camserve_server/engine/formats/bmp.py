@@ -1,14 +1,16 @@
-"""BMP: its header, and decoding by Pillow."""
+"""BMP: its header, and decoding by Pillow, run-length codes aside."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 from PIL import BmpImagePlugin, Image
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.formats import bmp_rle
 from camserve_server.engine.formats.colour import paste_on_white
 from camserve_server.engine.formats.raster import BandShrinker, Raster, Want, shrink_factor
 from camserve_server.engine.formats.source import PictureFile
@@ -37,9 +39,10 @@ def read_header(file: PictureFile) -> BmpHeader:
 
 def load(file: PictureFile, header: BmpHeader, wants: list[Want]) -> Raster:
     """Decode to an RGB picture at a size that meets every want."""
-    image: Image.Image = BmpImagePlugin.BmpImageFile(io.BufferedReader(file, 1 << 16))
-    if image.size != (header.width, header.height):
+    opened = BmpImagePlugin.BmpImageFile(io.BufferedReader(file, 1 << 16))
+    if opened.size != (header.width, header.height):
         raise ApiError(Reason.IMAGE_DECODING_FAILED)
+    image = _runs(file, opened) if opened.tile[0].codec_name == "bmp_rle" else opened
     image.load()
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         # Many writers leave the fourth byte zero and do not mean an invisible picture.
@@ -50,6 +53,20 @@ def load(file: PictureFile, header: BmpHeader, wants: list[Want]) -> Raster:
     for top, rows in shrinker.bands(header.width * 4):
         shrinker.add(_flatten(image.crop((0, top, header.width, top + rows))))
     return shrinker.raster(None)
+
+
+def _runs(file: PictureFile, image: BmpImagePlugin.BmpImageFile) -> Image.Image:
+    """Decode run-length codes, for which Pillow has a loop over the pixels in Python."""
+    tile = image.tile[0]
+    codes: Any = tile.args
+    _, nibbles, direction = codes
+    pixels = bmp_rle.decode(file, tile.offset, *image.size, nibbles=nibbles)
+    if image.mode == "1":
+        return Image.frombuffer("L", image.size, np.minimum(pixels, 1) * np.uint8(255), "raw", "L", 0, direction)
+    decoded = Image.frombuffer(image.mode, image.size, pixels, "raw", image.mode, 0, direction)
+    if image.palette:
+        decoded.putpalette(image.palette)
+    return decoded
 
 
 def _flatten(image: Image.Image) -> Image.Image:

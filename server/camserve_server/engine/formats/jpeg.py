@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +23,10 @@ _MAX_SEGMENTS: Final = 10_000
 _CHUNK_BYTES: Final = 1 << 20
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_START_OF_SCAN: Final = 0xDA
+_END_OF_IMAGE: Final = 0xD9
+# Neither stuffing nor restarts, which stand between the data of a scan. libjpeg looks for no others there.
+_MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 # Without a length: stuffing, TEM, RST0 to RST7, SOI.
 _STANDALONE: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 
@@ -64,7 +70,7 @@ def read_header(file: PictureFile) -> JpegHeader:
             offset += 2
             continue
         length = int.from_bytes(head[2:4], "big")
-        if marker == 0xD9 or length < 2:
+        if marker == _END_OF_IMAGE or length < 2:
             raise ApiError(Reason.IMAGE_DECODING_FAILED)
         if marker in _FRAMES and frame is None:
             frame = (marker, file.exactly(offset + 4, length - 2))
@@ -72,7 +78,7 @@ def read_header(file: PictureFile) -> JpegHeader:
             body = file.at(offset + 4, length - 2)
             if body.startswith(b"Exif\x00"):
                 orientation = exif.orientation(body[6:])
-        elif marker == 0xDA:
+        elif marker == _START_OF_SCAN:
             if frame is None:
                 raise ApiError(Reason.IMAGE_DECODING_FAILED)
             components_in_scan = file.exactly(offset + 4, 1)[0]
@@ -87,24 +93,44 @@ def check(header: JpegHeader, file: PictureFile, limits: Limits) -> None:
         return
     if header.coefficient_bytes > limits.memory_bytes:
         raise ApiError(Reason.IMAGE_REJECTED)
-    scans = count_scans(file, header.scan_offset, limits.max_jpeg_scans + 1)
-    if scans > limits.max_jpeg_scans or scans * header.width * header.height > limits.max_jpeg_scan_pixels:
+    scans = scan_components(file, header.scan_offset, limits.max_jpeg_scans + 1)
+    # A scan of three components costs as much as three scans of one.
+    if len(scans) > limits.max_jpeg_scans or sum(scans) * header.width * header.height > limits.max_jpeg_scan_pixels:
         raise ApiError(Reason.IMAGE_REJECTED)
 
 
-def count_scans(file: PictureFile, offset: int, enough: int) -> int:
-    """Count start-of-scan markers from `offset` to the end of the picture, stopping at `enough`."""
-    scans, last = 0, b""
-    while scans < enough and (chunk := file.at(offset, _CHUNK_BYTES)):
-        offset += len(chunk)
-        chunk = last + chunk
-        end = chunk.find(b"\xff\xd9")
-        scans += chunk.count(b"\xff\xda", 0, end if end >= 0 else len(chunk))
-        if end >= 0:
+def scan_components(file: PictureFile, offset: int, most: int) -> list[int]:
+    """Return how many components each scan has, from `offset` to the end of the picture, of `most` scans at most.
+
+    Raises IMAGE_REJECTED for more segments than a picture has.
+    """
+    scans: list[int] = []
+    for marker, body in _segments(file, offset):
+        if marker == _END_OF_IMAGE or len(scans) == most:
             break
-        # A marker may be cut in two by the chunks' border.
-        last = b"\xff" if chunk.endswith(b"\xff") else b""
+        if marker == _START_OF_SCAN:
+            scans.append(max(1, body))
     return scans
+
+
+def _segments(file: PictureFile, offset: int) -> Iterator[tuple[int, int]]:
+    """Yield each marker from `offset` on as libjpeg finds them, not those inside a segment, and its first byte."""
+    begin, chunk = offset, b""
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(chunk, offset - begin)
+        while found is None or found.end() + 3 > len(chunk):
+            # A marker may be cut in two by the chunks' border.
+            begin = begin + found.start() if found else max(offset, begin + len(chunk) - 1)
+            chunk = file.at(begin, _CHUNK_BYTES)
+            if len(chunk) < 5:
+                return
+            found = _MARKER.search(chunk)
+        marker = found[0][1]
+        yield marker, chunk[found.end() + 2]
+        offset = begin + found.end()
+        if marker not in _STANDALONE:
+            offset += max(2, int.from_bytes(chunk[found.end() : found.end() + 2], "big"))
+    raise ApiError(Reason.IMAGE_REJECTED)
 
 
 def load(file: PictureFile, header: JpegHeader, wants: list[Want]) -> Raster:

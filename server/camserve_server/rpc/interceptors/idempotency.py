@@ -37,7 +37,7 @@ def idempotency(keys: Idempotency, sign_again: SigningAgain) -> Interceptor:
                 return _error_record(call, error)
 
         answer, call.replayed = await keys.run(
-            call.identity.tenant, call.policy.operation, key, await asyncio.to_thread(digest), execute
+            call.tenant, call.policy.operation, key, await asyncio.to_thread(digest), execute
         )
         return _answer(call, answer, sign_again)
 
@@ -89,5 +89,5 @@ def _answer(call: Call, record: bytes, sign_again: SigningAgain) -> Message:
     call.headers, call.http_code = head["headers"], head["http_code"]
     message = message_factory.GetMessageClass(call.method.output_type).FromString(body)
     if call.replayed:
-        sign_again(call.identity.tenant, message)
+        sign_again(call.tenant, message)
     return message

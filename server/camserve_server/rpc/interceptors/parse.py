@@ -8,6 +8,7 @@ from google.protobuf import message_factory
 from google.protobuf.message import DecodeError, Message
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.rpc.audit import about
 from camserve_server.rpc.call import Call, Proceed
 
 
@@ -21,8 +22,13 @@ async def parse(call: Call, proceed: Proceed) -> None:
 
 
 async def _messages(call: Call, received: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    first = True
     async for data in received:
-        yield _message(call, data)
+        message = _message(call, data)
+        if first:
+            call.about = about(message)
+            first = False
+        yield message
 
 
 def _message(call: Call, data: bytes) -> Message:

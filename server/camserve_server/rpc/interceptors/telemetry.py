@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
 
 import structlog
-from google.protobuf.message import Message
 
 from camserve_server.base.telemetry import CALL_SECONDS, CALLS, CALLS_RUNNING
+from camserve_server.rpc.audit import about
 from camserve_server.rpc.call import Call, Proceed
 
 _log = structlog.get_logger("call")
-
-# What a call can be about. Only our own ids pass: anything else in these fields is a caller's text.
-_ABOUT = ("job_id", "storage_id", "object_id", "webhook_id", "event_id")
-_ID = re.compile(r"[a-z]+_[0-9A-Za-z]{16,40}")
 
 
 async def telemetry(call: Call, proceed: Proceed) -> None:
@@ -35,16 +30,8 @@ async def telemetry(call: Call, proceed: Proceed) -> None:
             method=call.method.full_name,
             code=call.code,
             ms=round(seconds * 1000, 2),
-            tenant=call.caller.tenant if call.caller else None,
+            tenant=call.caller.tenant if call.caller else call.link_tenant,
             subject=call.caller.subject if call.caller else None,
             rest=call.rest,
-            **(_about(call.request) | _about(call.response)),
+            **(call.about | about(call.request) | about(call.response)),
         )
-
-
-def _about(message: object) -> dict[str, str]:
-    """Returns the ids of what a message is about."""
-    if not isinstance(message, Message):
-        return {}
-    named = {name: getattr(message, name) for name in _ABOUT if name in message.DESCRIPTOR.fields_by_name}
-    return {name: value for name, value in named.items() if _ID.fullmatch(value)}

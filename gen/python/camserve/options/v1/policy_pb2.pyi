@@ -48,7 +48,9 @@ class Policy(_message.Message):
 
     @_builtins.property
     def idempotency(self) -> Global___Idempotency:
-        """Says what a caller's idempotency key does. Absent: it has no effect."""
+        """Says what a caller's idempotency key does. Absent: it has no effect. A public method may have one only where it is
+        streamed to: what its keys belong to is the tenant of the link that it came by, which its first message proves.
+        """
 
     @_builtins.property
     def cost(self) -> Global___Cost:
