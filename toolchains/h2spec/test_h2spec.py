@@ -35,6 +35,8 @@ KNOWN = {
     ),
     ("7", "Sends a GOAWAY frame with unknown error code"),
     # Lost where the answer is there before the frame that is wrong; tests/hostile/test_frames.py sends it in one piece.
+    ("6.1", "Sends a DATA frame with invalid pad length"),
+    ("8.1", "Sends a second HEADERS frame without the END_STREAM flag"),
     ("8.1.2.1", "Sends a HEADERS frame that contains a pseudo-header field as trailers"),
     (
         "8.1.2.6",
@@ -80,4 +82,4 @@ def failures(printed: str) -> set[tuple[str, str]]:
 def test_the_edge_fails_only_what_envoy_is_known_to_fail(stack):
     unknown = run(stack) - KNOWN
     # On a busy machine an answer may overtake the frame that should have ended its stream; not twice.
-    assert not (unknown and unknown & run(stack))
+    assert not (unknown and unknown & (run(stack) - KNOWN))
