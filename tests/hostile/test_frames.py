@@ -35,6 +35,7 @@ from tests.hostile.frames import (
 
 WHOLE = END_HEADERS | END_STREAM
 MOST = 0x7FFFFFFF
+TRAILERS = [("x-a", "b")]
 
 
 def u32(number: int) -> bytes:
@@ -61,6 +62,17 @@ ILLEGAL: dict[str, bytes | Callable[[Fields], bytes]] = {
     "headers on an even stream": lambda fields: frame(HEADERS, WHOLE, 2, block(fields)),
     "headers after the end": lambda fields: headers(1, fields) * 2,
     "headers as trailers without an end": lambda fields: headers(1, fields, end=False) * 2,
+    "a pseudo header among trailers": lambda fields: (
+        headers(1, fields, end=False) + headers(1, [*TRAILERS, (":path", "/v1/models")])
+    ),
+    "more data than its length": lambda fields: (
+        headers(1, [*fields, ("content-length", "1")], end=False) + frame(DATA, END_STREAM, 1, b"xyz")
+    ),
+    "more pieces of data than its length": lambda fields: (
+        headers(1, [*fields, ("content-length", "1")], end=False)
+        + frame(DATA, 0, 1, b"x")
+        + frame(DATA, END_STREAM, 1, b"yz")
+    ),
     "continuation of nothing": lambda fields: frame(CONTINUATION, END_HEADERS, 1, block(fields)),
     "headers interrupted by a ping": lambda fields: frame(HEADERS, 1, 1, block(fields)) + frame(PING, 0, 0, bytes(8)),
     "headers interrupted by others": lambda fields: frame(HEADERS, 1, 1, block(fields)) + headers(3, fields),
