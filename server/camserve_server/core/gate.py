@@ -14,6 +14,7 @@ from camserve_server.base.errors import ApiError, Reason
 _MEMORY = 64
 _ENOUGH = 16.0
 _LATELY_S = 2.0
+_REMEMBERED = 10_000
 
 
 @dataclass(slots=True)
@@ -59,6 +60,8 @@ class Gate:
     def check(self, version: Hashable, tenant: str) -> None:
         """Raises ApiError(SERVICE_OVERLOADED) where `entered` would."""
         lane = self._lanes[version]
+        if len(lane.called) >= _REMEMBERED:
+            lane.called.clear()
         lane.called[tenant] = self._monotonic()
         if not self._has_room(version, lane, tenant):
             raise ApiError(Reason.SERVICE_OVERLOADED)
