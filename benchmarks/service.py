@@ -67,7 +67,8 @@ class Service:
     def __init__(self, folder: Path, models_dir: Path, settings: Mapping[str, str] | None = None) -> None:
         """Starts it and returns once it is healthy; raises ServiceError when it ends or takes too long."""
         ready = folder / "ready.json"
-        log = folder / "up.log"
+        self._folder = folder
+        self._log = log = folder / "up.log"
         folder.mkdir(parents=True)
         environment = environment_for(folder, models_dir) | dict(settings or {})
         started = time.monotonic()
@@ -134,8 +135,11 @@ class Service:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes."""
+        """Closes; an error leaves with the last lines of what the processes wrote."""
         self.close()
+        if error is not None:
+            for log in (self._log, *self._folder.rglob("server.log")):
+                error.add_note(f"{log.name}:\n{log.read_text(errors='replace')[-3000:]}")
 
 
 def environment_for(folder: Path, models_dir: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import httpx
 import psutil
 import pytest
+from benchmarks.processes import by_role
 from tests.conftest import Stack, start_replica
 from tests.images import encoded, star_png
 
@@ -126,11 +127,8 @@ def test_results_come_in_pages_that_end_early_when_they_are_large(api):
 
 
 def replica_of(stack: Stack) -> int:
-    """Returns the pid of the stack's server."""
-    for process in psutil.Process(stack.process.pid).children(recursive=True):
-        if "serve" in process.cmdline()[-1:]:
-            return process.pid
-    raise AssertionError("the stack has no server")
+    """Returns the pid of the stack's server, not of its guard."""
+    return by_role(stack.process.pid)["replica"][0]
 
 
 def valkey_of(stack: Stack) -> int:

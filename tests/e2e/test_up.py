@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 from tests.conftest import Stack, camserve_program, free_ports, stack_environment, stop_stack
+from tests.e2e.test_jobs import replica_of
 from tests.images import opened
 from tests.processes import wait_gone
 
@@ -134,6 +135,16 @@ def test_the_server_of_a_stack_does_not_wait_for_callers_to_go_elsewhere(stack):
         if process.cmdline()[-1] == "serve" and "guard.py" not in str(process.cmdline())
     ]
     assert server.environ()["CAMSERVE_LAME_DUCK_S"] == "0"
+
+
+def test_a_server_that_crashes_says_where_each_thread_was(make_stack):
+    running = make_stack()
+    os.kill(replica_of(running), signal.SIGSEGV)
+    log = running.data_dir / "logs" / "server.log"
+    until = time.monotonic() + 30
+    while "Fatal Python error: Segmentation fault" not in log.read_text() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert "Current thread 0x" in log.read_text()
 
 
 def test_a_stalled_upload_holds_the_stop_no_longer_than_the_drain_time(make_stack):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import signal
 
 import uvloop
@@ -17,6 +18,8 @@ from camserve_server.engine.footprint import limit_arenas
 def serve(settings: Settings, redis_url: str) -> None:
     """Serves until SIGINT or SIGTERM, then drains; raises OSError when a port is taken."""
     configure_logs(settings.log_level)
+    # A crash inside a library says where each thread was.
+    faulthandler.enable()
     raise_limit()
     limit_arenas()
     uvloop.run(_serve(settings, redis_url))

@@ -37,6 +37,9 @@ _METADATA_BYTES = 64 * 1024
 # As many as Envoy opens on one connection to a replica, and as many connections as the edge takes.
 _STREAMS_OF_A_CONNECTION = 256
 _CONNECTIONS = 4096
+# Calls that came and that the event loop has not seen yet. With the default, from the thousandth on gRPC ends them at
+# random as CANCELLED, whose they are being unknown to it; we refuse them by tenant, with an error that says so.
+_UNSEEN_CALLS = 16_384
 LIVE, READY = "live", "ready"
 
 
@@ -108,6 +111,8 @@ def _server(max_message_bytes: int) -> grpc.aio.Server:
             # Images are compressed already, and 100 kB would become 100 MB before anybody looks at a token.
             ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression),
             ("grpc.max_concurrent_streams", _STREAMS_OF_A_CONNECTION),
+            ("grpc.server.max_pending_requests", _UNSEEN_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", _UNSEEN_CALLS),
             ("grpc.max_allowed_incoming_connections", most_connections(_CONNECTIONS)),
             ("grpc.server_handshake_timeout_ms", 10_000),
             # A peer that is gone without a word, as when its machine loses power, is noticed within 80 s.
