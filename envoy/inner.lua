@@ -8,7 +8,8 @@ local KEPT = { ["x-http-status"] = "http_status", ["x-error-json"] = "error_json
   ["grpc-message"] = "grpc_message", ["retry-after"] = "retry-after", ["www-authenticate"] = "www-authenticate",
   ["allow"] = "allow", ["idempotency-replayed"] = "idempotency-replayed", ["tus-resumable"] = "tus-resumable",
   ["tus-version"] = "tus-version", ["x-ratelimit-limit"] = "x-ratelimit-limit",
-  ["x-ratelimit-remaining"] = "x-ratelimit-remaining", ["x-ratelimit-reset"] = "x-ratelimit-reset" }
+  ["x-ratelimit-remaining"] = "x-ratelimit-remaining", ["x-ratelimit-reset"] = "x-ratelimit-reset",
+  ["x-camserve-shed"] = "x-camserve-shed" }
 
 local function plain(key)
   local decoded = key:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)

@@ -1,6 +1,6 @@
 -- Between the token filter and the rate limit: marks calls for one image whose callers wait, for the limiter, which refuses them
--- when no replica has room. It says for how long, and until then the tenant's are answered here: asking about each of a flood
--- would take from the replicas what answers need.
+-- when no replica has room, as a replica does with those that the limiter was too late for. Both say for how long, and until then
+-- the tenant's are answered here: each of a flood would take from the replicas what answers need.
 
 local MOST_TENANTS = 1000
 local TOLD = { "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset" }
@@ -33,16 +33,19 @@ function envoy_on_request(handle)
 end
 
 function envoy_on_response(handle)
-  local headers = handle:headers()
-  local milliseconds = tonumber(headers:get("x-camserve-shed") or "")
-  local asked = milliseconds and handle:streamInfo():dynamicMetadata():get("camserve.shed")
+  local metadata = handle:streamInfo():dynamicMetadata()
+  local asked = metadata:get("camserve.shed")
   if not asked then return end
+  local headers, replica = handle:headers(), metadata:get("camserve.upstream") or {}
+  local function said(name) return headers:get(name) or replica[name] end
+  local milliseconds = tonumber(said("x-camserve-shed") or "")
+  if milliseconds == nil then return end
   local tenant = asked["tenant"]
   if held[tenant] == nil then
     if count >= MOST_TENANTS then held, count = {}, 0 end
     count = count + 1
   end
   local told = { [":status"] = "503" }
-  for _, name in ipairs(TOLD) do told[name] = headers:get(name) end
+  for _, name in ipairs(TOLD) do told[name] = said(name) end
   held[tenant] = { until_ms = handle:timestamp() + milliseconds, told = told }
 end

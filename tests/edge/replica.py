@@ -31,7 +31,7 @@ class Call:
     context: grpc.ServicerContext
     messages: list[bytes] = field(default_factory=list)
 
-    def fail(self, reason: Reason, *, late: bool = False) -> None:
+    def fail(self, reason: Reason, *, late: bool = False, **headers: str) -> None:
         """Ends the call as the server does; `late` sends headers first, so that the status comes in trailers."""
         entry = CATALOGUE[reason]
         if late:
@@ -41,6 +41,7 @@ class Call:
         trailers = [("x-http-status", str(entry.status)), ("x-error-json", body)]
         if entry.retry_after_s:
             trailers.append(("retry-after", str(entry.retry_after_s)))
+        trailers += [(name.replace("_", "-"), value) for name, value in headers.items()]
         self.context.set_trailing_metadata(tuple(trailers))
         self.context.abort(grpc.StatusCode[entry.grpc], entry.message)
 

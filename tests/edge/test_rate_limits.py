@@ -152,6 +152,22 @@ def test_a_tenant_for_which_there_is_no_room_is_answered_without_asking_for_a_wh
     assert len(asked) == 4
 
 
+def test_a_replica_without_room_for_a_tenant_is_left_alone_for_a_while_too(edge):
+    def full(call):
+        call.fail(Reason.SERVICE_OVERLOADED, x_camserve_shed="60000", x_ratelimit_remaining="7")
+        yield
+
+    edge.replica.answer = full
+    with edge.client(headers={"authorization": f"Bearer {edge.token(tenant='rush')}"}) as client:
+        answers = [client.post("/v1/infer", json={}) for _ in range(3)]
+    assert len(edge.replica.received) == 1
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.json()["error"]["code"] for answer in answers} == {"service.overloaded"}
+    assert {answer.headers["retry-after"] for answer in answers} == {"1"}
+    assert {answer.headers["x-ratelimit-remaining"] for answer in answers} == {"7"}
+    assert not any("x-camserve-shed" in answer.headers for answer in answers)
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "image/png"])
 def test_a_refusal_for_want_of_room_is_worded_as_one(caller, edge, content_type):
     edge.replica.limit = lambda _: pb.RateLimitResponse(

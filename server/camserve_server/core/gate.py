@@ -17,6 +17,14 @@ _LATELY_S = 2.0
 _REMEMBERED = 10_000
 
 
+class NoRoomError(ApiError):
+    """A call that was not let in; `hopeless` as `Gate.hopeless` says it of its tenant."""
+
+    def __init__(self, *, hopeless: bool) -> None:
+        super().__init__(Reason.SERVICE_OVERLOADED)
+        self.hopeless = hopeless
+
+
 @dataclass(slots=True)
 class _Lane:
     """Calls of one model version under way by tenant, when each tenant called last, and how fast calls were answered
@@ -58,13 +66,13 @@ class Gate:
         return min(self._most, max(self._least, round(lane.answers / lane.seconds * self._wait_s)))
 
     def check(self, version: Hashable, tenant: str) -> None:
-        """Raises ApiError(SERVICE_OVERLOADED) where `entered` would."""
+        """Raises NoRoomError where `entered` would."""
         lane = self._lanes[version]
         if len(lane.called) >= _REMEMBERED:
             lane.called.clear()
         lane.called[tenant] = self._monotonic()
         if not self._has_room(version, lane, tenant):
-            raise ApiError(Reason.SERVICE_OVERLOADED)
+            raise NoRoomError(hopeless=self.hopeless(tenant))
 
     def hopeless(self, tenant: str) -> bool:
         """Whether a call of the tenant is refused whatever version it is for, of those that it called lately."""
@@ -86,7 +94,7 @@ class Gate:
 
     @contextmanager
     def entered(self, version: Hashable, tenant: str) -> Iterator[None]:
-        """Holds a place for a call; raises ApiError(SERVICE_OVERLOADED) when there is none."""
+        """Holds a place for a call; raises NoRoomError when there is none."""
         self.check(version, tenant)
         lane = self._lanes[version]
         lane.running[tenant] += 1

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from camserve_server.core.limits import Standing
 
+# With a refusal for want of room: for so many ms the edge refuses the tenant's calls for one image by itself, a tenth
+# of what they may wait.
+HOLD_OFF = {"x-camserve-shed": "50"}
+
 
 def rate_headers(standing: Standing) -> dict[str, str]:
     """Returns the headers of an answer, plain integers: the bucket's size, what is left of it, and when it is full."""

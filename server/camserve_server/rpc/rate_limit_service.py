@@ -12,15 +12,12 @@ from camserve_server.core.counted import CountedNotes
 from camserve_server.core.gate import Gate
 from camserve_server.core.limits import Limits
 from camserve_server.core.tokens import TENANT
-from camserve_server.rpc.rate_headers import rate_headers
+from camserve_server.rpc.rate_headers import HOLD_OFF, rate_headers
 from envoy_ratelimit import rls_pb2 as pb
 from envoy_ratelimit import rls_pb2_grpc
 
-# As edge/limits.py has them.
+# As edge/limits.py has it.
 _ONE_IMAGE = "one_image"
-_SHED = "x-camserve-shed"
-# For so long the edge does not ask again about the tenant's calls for one image: a tenth of what they may wait.
-_SHED_MS = 50
 _REQUEST_ID = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -49,7 +46,7 @@ class RateLimitServicer(rls_pb2_grpc.RateLimitServiceServicer):
             # Here, before its body is sent on, a refusal costs a tenth.
             LIMITER_ANSWERS.labels("no room").inc()
             retry_after_s = CATALOGUE[Reason.SERVICE_OVERLOADED].retry_after_s
-            return _refusal(headers | {_SHED: str(_SHED_MS), "retry-after": str(retry_after_s)})
+            return _refusal(headers | HOLD_OFF | {"retry-after": str(retry_after_s)})
         LIMITER_ANSWERS.labels("passed").inc()
         note = self._notes.write(tenant, request_id)
         return pb.RateLimitResponse(

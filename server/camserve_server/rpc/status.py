@@ -11,8 +11,10 @@ from google.rpc import error_details_pb2, status_pb2
 
 from camserve.v1 import errors_pb2
 from camserve_server.base.errors import ApiError, Entry, Reason
+from camserve_server.core.gate import NoRoomError
 from camserve_server.rpc import tus
 from camserve_server.rpc.call import Call
+from camserve_server.rpc.rate_headers import HOLD_OFF
 
 DOMAIN = "camserve"
 # The edge carries a body as a trailer; gRPC clients refuse more than 16 KiB of metadata in all.
@@ -43,6 +45,8 @@ def trailing_metadata(error: ApiError, call: Call) -> tuple[tuple[str, str | byt
     headers = [*_headers(error).items(), *call.rate.items()]
     if call.rest and "tus-resumable" in call.metadata:
         headers += [("tus-resumable", tus.VERSION), ("tus-version", tus.VERSION)]
+    if call.rest and isinstance(error, NoRoomError) and error.hopeless:
+        headers += HOLD_OFF.items()
     if call.has_key:
         headers.append(("idempotency-replayed", str(call.replayed).lower()))
     if call.rest:
