@@ -127,10 +127,9 @@ async def test_a_model_that_fails_is_left_alone_and_serves_again_once_it_works(
     net(faulty).fault = fault
     await opened(engine, faulty)
     ran = len(net(faulty).batches)
-    for check in (engine.check_admission, engine.check_circuit):
-        with pytest.raises(ApiError) as refused:
-            check(faulty)
-        assert (refused.value.reason, refused.value.retry_after_s) == (Reason.CIRCUIT_OPEN, 1)
+    with pytest.raises(ApiError) as refused:
+        engine.check_circuit(faulty)
+    assert (refused.value.reason, refused.value.retry_after_s) == (Reason.CIRCUIT_OPEN, 1)
     assert (await error(engine, faulty)).reason is Reason.CIRCUIT_OPEN
     assert len(net(faulty).batches) == ran
     clock.advance(1)
@@ -141,14 +140,14 @@ async def test_a_model_that_fails_is_left_alone_and_serves_again_once_it_works(
     clock.advance(2)
     assert (await predict(engine, faulty, picture())).probs.sum() == pytest.approx(1)
     assert engine.works(faulty)
-    engine.check_admission(faulty)
+    engine.check_circuit(faulty)
 
 
 async def test_a_model_that_fails_touches_no_other(engine: Engine, faulty: ModelVersion) -> None:
     net(faulty).fault = raises(lambda: RuntimeError("broken"))
     await opened(engine, faulty)
     other = engine.resolve("tiny", "1")
-    engine.check_admission(other)
+    engine.check_circuit(other)
     assert (await predict(engine, other, picture())).batch_size == 1
     assert engine.works(other)
 

@@ -136,11 +136,6 @@ class Batcher:
             waiting = self._queues[queue]
             return [waiting.pop() for _ in range(len(waiting))]
 
-    def check_admission(self, queue: Hashable) -> None:
-        """Raises ApiError SERVICE_OVERLOADED when a unary entry would be refused now."""
-        with self._changed:
-            self._check_open(queue)
-
     def put(self, entry: Entry) -> None:
         """Queues the entry.
 

@@ -163,11 +163,6 @@ class Engine:
         """
         return self._catalog.resolve(name, version_or_alias)
 
-    def check_admission(self, model: ModelVersion) -> None:
-        """Raises what `check_circuit` raises, and SERVICE_OVERLOADED while the version's queue is full."""
-        self.check_circuit(model)
-        self._batcher.check_admission(model)
-
     def check_circuit(self, model: ModelVersion) -> None:
         """Raises ApiError CIRCUIT_OPEN while the version keeps failing and is left alone: ask before decoding."""
         self._breakers[model].check()
