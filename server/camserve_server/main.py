@@ -210,7 +210,7 @@ class Replica:
         cursors = Cursors(Sealer(state_keys, "cursor"))
         job_service = JobService(self._jobs, self._objects, links, cursors, clock)
         webhooks = Webhooks(self._redis, Sealer(state_keys, "webhook"), self._disk)
-        self._webhook_client = GuardedClient(Allowed.parse(settings.webhook_allow))
+        self._webhook_client = GuardedClient(Allowed.parse(settings.fetch_allow + settings.webhook_allow))
         webhook_service = WebhookService(
             webhooks, outbox, self._webhook_client, cursors, Sealer(state_keys, "webhook secret")
         )

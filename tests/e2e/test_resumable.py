@@ -234,6 +234,27 @@ def test_bytes_that_do_not_follow_are_refused(api):
     assert error_code(api.patch(url, content=b"x", headers=TUS)) == (415, "media.unsupported")
     assert patch(api, url, star_png()[50:], 50).status_code == 204
     assert error_code(patch(api, url, b"x", 50)) == (409, "upload.offset_conflict")
+    size = len(star_png())
+    assert error_code(patch(api, url, b"x", size)) == (400, "param.invalid")
+    again = patch(api, url, b"", size)
+    assert (again.status_code, again.headers["upload-offset"]) == (204, str(size))
+
+
+def test_whoever_comes_second_hears_of_a_conflict_and_not_that_there_is_no_upload(api):
+    data = star_png()
+    url = start(api, data).headers["location"]
+    faster = []
+
+    def slow():
+        yield data[:50]
+        # On a connection of its own: the client's is taken.
+        with httpx.Client(headers=api.headers, timeout=60) as other:
+            faster.append(patch(other, url, data, 0).status_code)
+        yield data[50:]
+
+    assert error_code(patch(api, url, slow(), 0)) == (409, "upload.offset_conflict")
+    assert faster == [204]
+    assert offset_of(api, url) == len(data)
 
 
 @pytest.mark.parametrize(

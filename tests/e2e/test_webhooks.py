@@ -377,7 +377,7 @@ def test_listen_verifies_with_a_secret_and_says_what_is_not_authentic(stack):
 
 def test_listen_registers_a_webhook_for_as_long_as_it_runs(make_stack):
     (port,) = free_ports(1)
-    running = make_stack(webhook_allow=f"127.0.0.1/32:{port}", torch_threads=1)
+    running = make_stack(fetch_allow=f"127.0.0.1/32:{port}", torch_threads=1)
     command = [camserve_program(), "webhooks", "listen", "--port", str(port), "--tenant", "tests"]
     with (
         subprocess.Popen(command, env=running.environment, stdout=subprocess.PIPE, text=True) as process,

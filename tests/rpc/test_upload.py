@@ -57,6 +57,21 @@ async def test_other_bytes_than_declared_are_refused(client, refusal, difference
     assert seen.reason == "param.invalid"
 
 
+async def test_more_bytes_than_declared_are_refused_before_the_rest_has_come(client, refusal):
+    sent = []
+
+    async def endless():
+        for message in messages(star_png(), size_bytes=100):
+            yield message
+        while len(sent) < 10_000:
+            sent.append(1)
+            yield pb.InferUploadRequest(body=httpbody_pb2.HttpBody(data=bytes(100_000)))
+
+    seen = await refused(client, refusal, endless())
+    assert seen.reason == "param.invalid"
+    assert len(sent) < 200
+
+
 async def test_a_declared_size_past_the_limit_is_refused_before_the_bytes(client, refusal):
     seen = await refused(client, refusal, messages(star_png(), size_bytes=100_000_001))
     assert (seen.code, seen.reason) == (grpc.StatusCode.OUT_OF_RANGE, "upload.too_large")

@@ -144,12 +144,10 @@ class Settings(BaseSettings):
     tenant_concurrency: int = Field(256, ge=0, le=100_000, description="Calls of it that may run at once.")
     tenant_max_batch: int = Field(256, ge=1, le=256, description="Inputs of one batch or job of it.")
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Private places, as `127.0.0.1/32:8080`, that image URLs may name, with http too."
+        (), description="Private places, as `127.0.0.1/32:8080`, that image URLs and webhooks may name, with http too."
     )
     fetch_timeout_s: float = Field(10.0, gt=0, le=600, description="Time that fetching an image from its URL may take.")
-    webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Private places, as `127.0.0.1/32:9000`, that webhooks may name, with http too."
-    )
+    webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field((), description="The same for webhooks only.")
     webhook_retry_s: float = Field(
         15.0, gt=0, le=600, description="Pause before an event is sent again; each later pause is four times as long."
     )

@@ -21,8 +21,18 @@ _PART_S = 10.0
 # One way to a thread and back for so much.
 _PIECE_BYTES = 1024 * 1024
 _PART_TYPE = "application/octet-stream"
+_TOO_MUCH = "The upload has more bytes than it declared."
 # The store did not say that it has not taken the part: then the part may be needed, and goes when it expires.
 _REFUSED = frozenset({Reason.UPLOAD_OFFSET_CONFLICT, Reason.UPLOAD_NOT_FOUND, Reason.PARAM_INVALID})
+
+
+class Complete:
+    """In the place of `Appending` where all has come: takes no bytes."""
+
+    async def append(self, data: bytes) -> None:
+        """Raises ApiError(PARAM_INVALID) for any."""
+        if data:
+            raise ApiError(Reason.PARAM_INVALID, _TOO_MUCH)
 
 
 class Appending:
@@ -67,7 +77,7 @@ class Appending:
         if self._failed:
             raise self._failed
         if self._come + len(data) > self._pending.declared.size_bytes:
-            raise ApiError(Reason.PARAM_INVALID, "The upload has more bytes than it declared.")
+            raise ApiError(Reason.PARAM_INVALID, _TOO_MUCH)
         if self._since is None:
             if not self._budget.try_take(_PIECE_BYTES):
                 raise ApiError(Reason.SERVICE_OVERLOADED)

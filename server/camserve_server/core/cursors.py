@@ -20,7 +20,7 @@ class Cursors:
 
     def make(self, listing: str, position: str) -> str:
         """Returns the cursor of a position."""
-        return base64.urlsafe_b64encode(self._sealer.seal(position.encode(), listing)).rstrip(b"=").decode()
+        return _encoded(self._sealer.seal(position.encode(), listing))
 
     def read(self, listing: str, cursor: str) -> str:
         """Returns the position; raises ApiError(CURSOR_INVALID) for an altered cursor or another listing's."""
@@ -28,6 +28,13 @@ class Cursors:
             raise ApiError(Reason.CURSOR_INVALID)
         try:
             sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            if _encoded(sealed) != cursor:
+                # Bits that say nothing were altered, or padding was added.
+                raise ApiError(Reason.CURSOR_INVALID)
             return self._sealer.open(sealed, listing).decode()
         except (ApiError, binascii.Error, ValueError):
             raise ApiError(Reason.CURSOR_INVALID) from None
+
+
+def _encoded(sealed: bytes) -> str:
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()

@@ -88,7 +88,7 @@ class JobWorker:
         self._warm = warm
         self._budget = budget
         self._id = new_id("worker")
-        self._pace = Pace(clock)
+        self._pace = Pace(clock, many=max(1, width // 2))
         self._running: set[_Running] = set()
         self._outcomes: asyncio.Queue[tuple[_Running, Outcome]] = asyncio.Queue()
         self._wake = asyncio.Event()
@@ -222,11 +222,13 @@ class JobWorker:
         tenant = running.claim.tenant
         if "url" in spec:
             running.away = True
+            self._pace.end(finished=False)
             self._wake.set()
             try:
                 return await self._urls.open(tenant, spec["url"])
             finally:
                 running.away = False
+                self._pace.begin()
         if image := self._warm.take(spec["object_id"]):
             return image
         return await load(self._objects, tenant, spec["object_id"], self._budget)

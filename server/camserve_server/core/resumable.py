@@ -14,7 +14,7 @@ from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import derived_id, new_id
 from camserve_server.base.tasks import completed, ended
-from camserve_server.core.appending import Appending
+from camserve_server.core.appending import Appending, Complete
 from camserve_server.core.uploads import UploadService, is_storage_id
 from camserve_server.engine.buffers import ByteBudget
 from camserve_server.stores.objects import DirectLinks, ObjectStore, discard
@@ -104,7 +104,7 @@ class ResumableUploads:
         return Progress(storage_id, record.size_bytes, record.size_bytes, record.expires_ms, record)
 
     @contextlib.asynccontextmanager
-    async def appending(self, tenant: str, storage_id: str, offset: int) -> AsyncIterator[Appending]:
+    async def appending(self, tenant: str, storage_id: str, offset: int) -> AsyncIterator[Appending | Complete]:
         """Gives what takes the bytes from `offset` on.
 
         Raises ApiError: UPLOAD_OFFSET_CONFLICT if others are next, SERVICE_OVERLOADED when too many of the tenant's
@@ -113,7 +113,10 @@ class ResumableUploads:
         pending = await self._find(tenant, storage_id)
         if pending is None:
             record = await self._uploads.get(tenant, storage_id)
-            raise ApiError(Reason.UPLOAD_OFFSET_CONFLICT, offset=record.size_bytes)
+            if offset != record.size_bytes:
+                raise ApiError(Reason.UPLOAD_OFFSET_CONFLICT, offset=record.size_bytes)
+            yield Complete()
+            return
         if pending.declared.staged:
             raise ApiError(Reason.UPLOAD_NOT_FOUND)
         if offset != pending.offset:
@@ -126,6 +129,12 @@ class ResumableUploads:
                 self._pending, self._objects, self._budget, self._clock, tenant, storage_id, pending
             ) as appending:
                 yield appending
+        except ApiError as error:
+            known = await self._uploads.find(tenant, storage_id) if error.reason is Reason.UPLOAD_NOT_FOUND else None
+            if known is None:
+                raise
+            # Another caller was faster, with all that was missing.
+            raise ApiError(Reason.UPLOAD_OFFSET_CONFLICT, offset=known.size_bytes) from None
         finally:
             self._coming[tenant] -= 1
             if not self._coming[tenant]:

@@ -158,7 +158,12 @@ def _forward(method: Method, settings: EdgeSettings) -> Node:
     """The time limits count from the end of the request to the end of the response, so an upload may be slow."""
     forward: Node = {"cluster": CLUSTER, "timeout": "0s", "idle_timeout": duration(settings.stream_idle_timeout_s)}
     if not method.server_streaming:
-        budget = settings.default_timeout_s if method.public or not _has_body(method) else settings.sync_timeout_s
+        budget = settings.default_timeout_s
+        if method.one_image:
+            budget = settings.sync_timeout_s
+        elif _has_body(method) and not method.public:
+            # Images may come with it; what waits for the store only must hear of it, however short the other budget.
+            budget = max(budget, settings.sync_timeout_s)
         forward["timeout"] = duration(budget + settings.timeout_grace_s)
     return forward
 

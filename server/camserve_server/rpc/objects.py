@@ -18,6 +18,7 @@ from camserve_server.rpc.receiving import Declared, Received, receive
 from camserve_server.rpc.uploads import created, room
 from camserve_server.stores.objects import hour_of_id
 
+_OTHER_BYTES = "The upload has other bytes than the link is for."
 _EXTENSIONS = {"image/png": "png", "application/x-npy": "npy"}
 
 
@@ -72,17 +73,23 @@ class ObjectServicer:
                 made.append(self._uploads.incoming(grant.tenant, presigned.media_type, has_md5=has_md5))
                 return made[0]
 
-            received = await receive(
-                call,
-                first,
-                requests,
-                begin,
-                size_bytes=presigned.size_bytes,
-                content_md5=presigned.md5,
-                limit_bytes=presigned.size_bytes,
-            )
+            try:
+                received = await receive(
+                    call,
+                    first,
+                    requests,
+                    begin,
+                    size_bytes=presigned.size_bytes,
+                    content_md5=presigned.md5,
+                    limit_bytes=presigned.size_bytes,
+                )
+            except ApiError as error:
+                if error.reason is Reason.UPLOAD_TOO_LARGE:
+                    # It is the link that allows no more, not the tenant.
+                    raise ApiError(Reason.PARAM_INVALID, _OTHER_BYTES) from None
+                raise
             if received.sink.size != presigned.size_bytes:
-                raise ApiError(Reason.PARAM_INVALID, "The upload has other bytes than the link is for.")
+                raise ApiError(Reason.PARAM_INVALID, _OTHER_BYTES)
             await received.sink.end()
             answer: uploads_pb2.Upload = await call.once(
                 lambda: hashlib.sha256(grant.storage_id.encode() + received.sink.sha256).digest(),
@@ -106,7 +113,5 @@ def _check_grant(declared: Declared, grant: Grant) -> None:
     presigned = grant.presigned
     if declared.media_type not in (presigned.media_type, "application/octet-stream", ""):
         raise ApiError(Reason.MEDIA_MISMATCH)
-    if declared.size_bytes is not None and declared.size_bytes != presigned.size_bytes:
-        raise ApiError(Reason.PARAM_INVALID, "The upload has other bytes than the link is for.")
     if presigned.md5 and declared.content_md5 and parse_md5(declared.content_md5) != parse_md5(presigned.md5):
         raise ApiError(Reason.IMAGE_MD5_MISMATCH)

@@ -75,18 +75,21 @@ async def receive(
 ) -> Received[S]:
     """Returns the image once it is whole; `begin` makes what takes its bytes, and may refuse what is declared.
 
-    `size_bytes` and `content_md5` are the first message's; over REST the headers count. Raises ApiError:
+    `size_bytes` and `content_md5` are the first message's; over REST the headers count, and a length besides
+    `size_bytes` must agree. More bytes than that are refused as soon as they come. Raises ApiError:
     UPLOAD_LENGTH_REQUIRED, UPLOAD_TOO_LARGE, IMAGE_SOURCE_REQUIRED, JSON_MALFORMED, PARAM_INVALID, and what `begin` and
     the sink raise.
     """
     media_type = first.body.content_type.partition(";")[0].strip().lower()
     if media_type == MULTIPART:
         return await _multipart(call, first, rest, begin, limit_bytes)
-    declared = Declared(
-        media_type,
-        (call.metadata.get("content-md5") if call.rest else None) or content_md5,
-        _length(call) if call.rest and size_bytes is None else size_bytes,
-    )
+    length = _length(call) if call.rest else None
+    if size_bytes is None:
+        size_bytes = length
+    elif length is not None and length != size_bytes:
+        raise _other_bytes(size_bytes, length)
+    md5 = (call.metadata.get("content-md5") if call.rest else None) or content_md5
+    declared = Declared(media_type, md5, size_bytes)
     return await _raw(first, rest, begin, declared, limit_bytes)
 
 
@@ -101,19 +104,19 @@ async def _raw(
 ) -> Received[S]:
     if declared.size_bytes is None and not declared.content_md5:
         raise ApiError(Reason.UPLOAD_LENGTH_REQUIRED)
-    if declared.size_bytes is not None:
-        check_size(declared.size_bytes, limit_bytes)
+    size_bytes = declared.size_bytes
+    if size_bytes is not None:
+        check_size(size_bytes, limit_bytes)
     sink = begin(declared)
-    await _append(sink, first.body.data, limit_bytes)
-    async for message in rest:
-        await _append(sink, message.body.data, limit_bytes)
-    if declared.size_bytes is not None and sink.size != declared.size_bytes:
-        raise ApiError(
-            Reason.PARAM_INVALID,
-            "The upload has other bytes than it declared.",
-            declared_bytes=declared.size_bytes,
-            received_bytes=sink.size,
-        )
+    message: Part | None = first
+    while message is not None:
+        data = message.body.data
+        if size_bytes is not None and sink.size + len(data) > size_bytes:
+            raise _other_bytes(size_bytes, sink.size + len(data))
+        await _append(sink, data, limit_bytes)
+        message = await anext(rest, None)
+    if size_bytes is not None and sink.size != size_bytes:
+        raise _other_bytes(size_bytes, sink.size)
     if sink.size == 0:
         raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
     return Received(sink, declared)
@@ -150,6 +153,15 @@ async def _multipart(
 async def _append(sink: Sink, data: bytes | bytearray, limit_bytes: int) -> None:
     check_size(sink.size + len(data), limit_bytes)
     await sink.append(data)
+
+
+def _other_bytes(declared_bytes: int, received_bytes: int) -> ApiError:
+    return ApiError(
+        Reason.PARAM_INVALID,
+        "The upload has other bytes than it declared.",
+        declared_bytes=declared_bytes,
+        received_bytes=received_bytes,
+    )
 
 
 def _length(call: Call) -> int | None:
