@@ -41,6 +41,7 @@ from camserve_server.core.limits import LimitAdmin, Limits, StoreWatch, TenantLi
 from camserve_server.core.links import Links
 from camserve_server.core.models import Models
 from camserve_server.core.oauth import TokenEndpoint
+from camserve_server.core.open_calls import OpenCalls
 from camserve_server.core.resumable import ResumableUploads
 from camserve_server.core.retention import Retention
 from camserve_server.core.signing import UrlSigner
@@ -248,6 +249,7 @@ class Replica:
             self._draining,
             limits,
             notes,
+            OpenCalls(settings.tenant_open_calls),
             self._idempotency,
             SigningAgain(links, presigning),
             self._admission,

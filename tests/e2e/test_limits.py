@@ -165,6 +165,11 @@ def test_images_of_a_day_are_charged_where_they_are_answered_and_nowhere_else(te
         seconds = int(refused.headers["retry-after"])
         midnight = datetime.datetime.fromisoformat(tenant.limits()["images_per_day"]["resets_at"])
         assert abs((midnight - datetime.datetime.now(datetime.UTC)).total_seconds() - seconds) < 30
+    # What would be refused tomorrow too is not put off.
+    tenant.limit("--max-batch", "4")
+    for path in ("/v1/jobs", "/v1/infer:batch"):
+        refused = tenant.rest.post(path, json=batch)
+        assert (refused.status_code, code(refused)) == (413, "batch.too_large")
     batch["inputs"].pop()
     assert tenant.rest.post("/v1/jobs", json=batch).status_code == 202
     assert tenant.limits()["images_per_day"]["used"] == 7
@@ -313,6 +318,8 @@ def test_with_the_store_paused_calls_are_answered_and_each_replica_counts(make_s
     os.kill(valkey.pid, signal.SIGSTOP)
     try:
         statuses = [tenant.infer().status_code for _ in range(12)]
+        told = stack.camserve("tenants", "set", "alone", "--rps", "3").stderr
+        assert "state store" in told
     finally:
         os.kill(valkey.pid, signal.SIGCONT)
     assert statuses[0] == 200

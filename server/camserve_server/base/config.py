@@ -142,6 +142,9 @@ class Settings(BaseSettings):
         10_000_000, ge=0, le=2_147_483_647, description="Images that it may send on one day (UTC)."
     )
     tenant_concurrency: int = Field(256, ge=0, le=100_000, description="Calls of it that may run at once.")
+    tenant_open_calls: int = Field(
+        1024, ge=1, le=1_000_000, description="Calls of it that may be open at one replica, watching and half-sent too."
+    )
     tenant_max_batch: int = Field(256, ge=1, le=256, description="Inputs of one batch or job of it.")
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Private places, as `127.0.0.1/32:8080`, that image URLs and webhooks may name, with http too."

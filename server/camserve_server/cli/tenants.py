@@ -73,7 +73,9 @@ def _ask(settings: Settings, call: Callable[..., A]) -> A:
             options = {"metadata": (("authorization", f"Bearer {token}"),), "timeout": 10}
             return call(admin_pb2_grpc.AdminServiceStub(channel), options)
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            # Only a server says under which id; without one it was never asked.
+            answered = "request-id" in str(error.trailing_metadata())
+            if error.code() is grpc.StatusCode.UNAVAILABLE and not answered:
                 raise ValueError(f"no server answers at {target}: start `camserve up` first") from None
             raise ValueError(error.details()) from None
 

@@ -205,7 +205,7 @@ class TokenVerifier:
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
         tenant, subject = claims.get(self._tenant_claim), claims["sub"]
-        granted = claims.get("scope", claims.get("scp", ""))
+        granted = claims.get("scope", claims.get("scp"))
         scopes = granted.split() if isinstance(granted, str) else granted
         if (
             not isinstance(tenant, str)

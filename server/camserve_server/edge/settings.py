@@ -65,7 +65,7 @@ class EdgeSettings:
     max_header_kb: int = 32  # the replicas take 64 KiB, and transcoding adds headers
     max_headers: int = 100
     max_connections: int = 4096
-    max_requests: int = 1024  # under way at all replicas together; the next one is refused at once
+    max_requests: int = 16_384  # open at all replicas together; far more than one tenant's, or strangers', may be
     max_heap_bytes: int = 1024 * MIB
     sync_timeout_s: float = 15.0
     sync_image_bytes: int = 20_000_000  # what is larger becomes a job, and is not refused for want of room

@@ -39,6 +39,10 @@ _READ = frozenset(
 )
 
 
+def _nothing(_: str) -> None:
+    pass
+
+
 async def _run(_: Callable[[], bytes], serve: Callable[[], Awaitable[Message]]) -> Message:
     return await serve()
 
@@ -51,7 +55,7 @@ class Call:
     keys that the server reads. `http_code` is the status over REST where it is not 200.
 
     `link_tenant` is the tenant whose signed link the call came by, once the servicer has verified it; only public
-    methods have links. `about` names what the first message of a client stream is about.
+    methods have links; `on_link` is told of it. `about` names what the first message of a client stream is about.
 
     `limits` are those of the caller's tenant; `rate` are the headers that say how its rate stands, where the edge does
     not say it.
@@ -68,6 +72,7 @@ class Call:
     request_id: str
     caller: Identity | None = None
     link_tenant: str | None = None
+    on_link: Callable[[str], None] = _nothing
     about: dict[str, str | list[str]] = field(default_factory=dict)
     limits: TenantLimits | None = None
     rate: dict[str, str] = field(default_factory=dict)
@@ -126,6 +131,11 @@ class Call:
     def tenant(self) -> str:
         """Whose call it is: the caller's, or on a public method of whoever signed the link."""
         return self.link_tenant or self.identity.tenant
+
+    def came_by_link_of(self, tenant: str) -> None:
+        """Notes whose link the call came by; raises ApiError(CONCURRENCY_EXCEEDED) where that has too many open."""
+        self.link_tenant = tenant
+        self.on_link(tenant)
 
     @property
     def tenant_limits(self) -> TenantLimits:

@@ -8,6 +8,7 @@ from camserve_server.core.admission import Admission
 from camserve_server.core.counted import CountedNotes
 from camserve_server.core.idempotency import Idempotency
 from camserve_server.core.limits import Limits
+from camserve_server.core.open_calls import OpenCalls
 from camserve_server.core.tokens import TokenVerifier
 from camserve_server.rpc.call import Call, Interceptor
 from camserve_server.rpc.interceptors.admission import admission
@@ -16,6 +17,7 @@ from camserve_server.rpc.interceptors.draining import Draining
 from camserve_server.rpc.interceptors.errors import errors
 from camserve_server.rpc.interceptors.headers import headers
 from camserve_server.rpc.interceptors.idempotency import idempotency
+from camserve_server.rpc.interceptors.open_calls import open_calls
 from camserve_server.rpc.interceptors.parse import parse
 from camserve_server.rpc.interceptors.patience import patience
 from camserve_server.rpc.interceptors.rate import rate
@@ -30,6 +32,7 @@ def build_chain(
     draining: Draining,
     limits: Limits,
     notes: CountedNotes,
+    counts: OpenCalls,
     keys: Idempotency,
     sign_again: SigningAgain,
     admissions: Admission,
@@ -45,8 +48,9 @@ def build_chain(
         draining,  # a stopping replica takes no new work, whoever asks
         auth(verifier),  # before any byte of the request is read
         rate(limits, notes),  # whatever a tenant sends counts, refused or not
+        open_calls(counts),  # before the first wait for a caller
         scopes,  # what the caller may not do is not looked at
-        patience(upload_idle_s),  # before the first wait for a message
+        patience(upload_idle_s),  # no message is waited for without end
         parse,  # nothing is read for strangers
         tus,  # its headers are fields to what follows
         validate,  # servicers see only requests that keep the rules

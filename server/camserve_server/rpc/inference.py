@@ -8,7 +8,7 @@ from functools import partial
 
 from camserve.v1 import inference_pb2 as pb
 from camserve_server.base.errors import ApiError
-from camserve_server.core.infer import InferService, check_inputs
+from camserve_server.core.infer import InferService
 from camserve_server.core.infer_options import BatchInput, ImageSource, InferOptions
 from camserve_server.core.job_intake import Receipt
 from camserve_server.core.sync_or_job import SyncOrJob, opened
@@ -118,7 +118,6 @@ class InferenceServicer:
         return infer_response(call, outcome)
 
     def _batch_inputs(self, call: Call, request: pb.InferBatchRequest) -> list[BatchInput]:
-        check_inputs([entry.id for entry in request.inputs], call.tenant_limits.max_batch_size)
         return [
             BatchInput(
                 entry.id,

@@ -13,7 +13,6 @@ from camserve.v1 import inference_pb2
 from camserve.v1 import jobs_pb2 as pb
 from camserve.v1.models_pb2 import Page
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.core.infer import check_inputs
 from camserve_server.core.infer_options import BatchInput
 from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, JobIntake, JobRequest
 from camserve_server.core.jobs import LATEST_MS, Item, JobFilter, JobService
@@ -45,7 +44,6 @@ class JobServicer:
 
     async def create_job(self, call: Call, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
         """Accepts a job."""
-        check_inputs([entry.id for entry in request.inputs], call.tenant_limits.max_batch_size)
         callback_url = request.callback_url or None
         if callback_url:
             self._webhooks.check_url(callback_url)

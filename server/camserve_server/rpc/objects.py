@@ -36,8 +36,8 @@ class ObjectServicer:
             raise ApiError(Reason.OBJECT_NOT_FOUND)
         # Objects carry no validator, so a condition on one is never met (RFC 9110 section 13.1.5).
         wanted = None if "if-range" in call.metadata else call.metadata.get("range")
-        call.link_tenant = self._links.tenant(request.object_id, request.token)
-        part = await self._links.open(call.link_tenant, request.object_id, wanted)
+        call.came_by_link_of(self._links.tenant(request.object_id, request.token))
+        part = await self._links.open(call.tenant, request.object_id, wanted)
         async with part.stored as stored:
             extension = _EXTENSIONS.get(stored.content_type, "bin")
             call.headers |= {
@@ -61,9 +61,9 @@ class ObjectServicer:
         first = await anext(requests, None)
         if first is None:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
-        call.link_tenant = self._uploads.link_tenant(first.object_id, first.token)
+        call.came_by_link_of(self._uploads.link_tenant(first.object_id, first.token))
         # The answer to a call with a key may be there already.
-        grant = await self._uploads.granted(call.link_tenant, first.object_id, again=call.has_key)
+        grant = await self._uploads.granted(call.tenant, first.object_id, again=call.has_key)
         presigned = grant.presigned
         async with room() as made:
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
 
 from camserve_server.core.admission import Admission
+from camserve_server.core.infer import check_inputs
 from camserve_server.rpc.call import Call, Interceptor, Proceed
 
 
@@ -22,7 +23,11 @@ def admission(admissions: Admission, refuse_early: Callable[[Call], None]) -> In
             await proceed()
             return
         refuse_early(call)
-        images = _images(call) if call.policy.costs_images else 0
+        inputs = _inputs(call)
+        if inputs is not None:
+            # Before the quota: waiting for another day would not help.
+            check_inputs([entry.id for entry in inputs], call.tenant_limits.max_batch_size)
+        images = (1 if inputs is None else len(inputs)) if call.policy.costs_images else 0
         streamed = call.method.client_streaming
         async with admissions.admitted(
             call.identity.tenant, call.tenant_limits, images=0 if streamed else images
@@ -43,5 +48,5 @@ def admission(admissions: Admission, refuse_early: Callable[[Call], None]) -> In
     return check
 
 
-def _images(call: Call) -> int:
-    return len(call.request.inputs) if "inputs" in call.method.input_type.fields_by_name else 1
+def _inputs(call: Call) -> Sequence[Any] | None:
+    return call.request.inputs if "inputs" in call.method.input_type.fields_by_name else None
