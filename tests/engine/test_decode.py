@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 from tests.engine.decoding import LIMITS, decoded, pixels
-from tests.engine.images import exif_block, insert_png_chunk, pillow, scene, stored, tiff
+from tests.engine.images import ORIENT, exif_block, insert_png_chunk, pillow, scene, stored, tiff
 
 from camserve_server.engine.formats import bmp, png, raster
 from camserve_server.engine.input_spec import InputSpec
@@ -19,7 +19,7 @@ BIG = dataclasses.replace(LIMITS, max_side_px=16384, max_pixels=1 << 26)
 
 
 def rotated(picture: np.ndarray[Any, Any], orientation: int, kind: str) -> bytes:
-    kept = stored(picture, orientation)
+    kept = stored(picture, orientation if orientation in ORIENT else 1)
     if kind == "PNG":
         return insert_png_chunk(pillow(kept, "PNG", compress_level=1), b"eXIf", exif_block(orientation))
     if kind == "TIFF":
@@ -40,6 +40,21 @@ def test_rotated_file_gives_exactly_the_pixels_of_an_upright_one(
     assert turned.view == upright.view
     np.testing.assert_array_equal(np.asarray(turned.pixels), np.asarray(upright.pixels))
     np.testing.assert_array_equal(np.asarray(turned.base), picture)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_orientation_that_there_is_not_leaves_the_picture_as_it_is(orientation: int, kind: str) -> None:
+    np.testing.assert_array_equal(
+        pixels(rotated(scene(), orientation, kind), 97, 61), pixels(rotated(scene(), 1, kind), 97, 61)
+    )
+
+
+@pytest.mark.parametrize("options", [{"bigtiff": True}, {"byteorder": ">"}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("kind", ["H", "I"])
+def test_tiff_of_any_layout_may_have_an_orientation_that_there_is_not(options: dict[str, Any], kind: str) -> None:
+    data = tiff(scene(), photometric="rgb", extratags=[(274, kind, 1, 0, True)], **options)
+    np.testing.assert_array_equal(pixels(data, 97, 61), scene())
 
 
 @pytest.fixture

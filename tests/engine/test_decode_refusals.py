@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.engine.images import bmp, grey, insert_png_chunk, pillow, png, png_ch
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.formats import jpeg
+from camserve_server.engine.formats import png as png_format
 from camserve_server.engine.formats.source import PictureFile
 
 FORMATS = ["JPEG", "PNG", "TIFF", "BMP"]
@@ -68,6 +71,127 @@ def test_large_png_with_damaged_data_cannot_be_decoded() -> None:
     data = bytearray(pillow(np.zeros((4100, 4100), np.uint8), "PNG"))
     data[len(data) // 2] ^= 0x55
     assert refusal(bytes(data), limits) == Reason.IMAGE_DECODING_FAILED
+
+
+SCANS = [
+    {"quality": 95, "subsampling": 0},
+    {"subsampling": 2},
+    {"restart_marker_blocks": 1},
+    {"progressive": True},
+    {"progressive": True, "restart_marker_rows": 1},
+]
+
+
+def cut_scan(data: bytes, share: float) -> bytes:
+    """Leave this share of a JPEG's last scan, and put the end marker behind it."""
+    start = data.rindex(b"\xff\xda") + 14
+    return data[: start + int((len(data) - 2 - start) * share)].rstrip(b"\xff") + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("options", SCANS, ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("tail", [b"", b"junk\xff\xd9"], ids=["", "tail"])
+def test_jpeg_that_ends_inside_a_scan_cannot_be_decoded(
+    options: dict[str, Any], mode: str, share: float, tail: bytes
+) -> None:
+    picture = Image.fromarray(np.dstack([scene(301, 203), grey(301, 203)]))
+    picture = Image.merge("CMYK", picture.split()) if mode == "CMYK" else picture.convert(mode)
+    data = pillow(picture, "JPEG", **options)
+    assert refusal(cut_scan(data, share) + tail) == Reason.IMAGE_DECODING_FAILED
+
+
+def test_jpeg_that_ends_inside_a_scan_cannot_be_decoded_in_small() -> None:
+    data = pillow(scene(1600, 1200), "JPEG", quality=100)
+    assert len(data) > 2 << 16
+    assert refusal(cut_scan(data, 0.5)) == Reason.IMAGE_DECODING_FAILED
+
+
+@pytest.mark.parametrize("scans", range(1, 10))
+def test_progressive_jpeg_without_its_last_scans_is_a_picture(scans: int) -> None:
+    data = pillow(scene(160, 160), "JPEG", progressive=True)
+    ends = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    assert pixels(data[: ends[scans]] + b"\xff\xd9", 160, 160).shape == (160, 160, 3)
+
+
+@pytest.mark.parametrize("options", SCANS, ids=str)
+@pytest.mark.parametrize("picture", [scene(301, 203), np.full((203, 301, 3), 128, np.uint8)], ids=["scene", "grey"])
+@pytest.mark.parametrize(
+    ("before_end", "behind"),
+    [
+        (b"extra\0bytes", b""),
+        (bytes(40), b""),
+        (b"\xff\xff", b""),
+        (b"\xff\xfe\0\4ab", b""),
+        (b"", b"junk"),
+        (b"", b"\xff\xd9"),
+        (b"", bytes(70_000)),
+        (b"", b"\xff\xd8\xff\xd9"),
+    ],
+)
+def test_what_stands_around_the_end_of_a_jpeg_does_not_matter(
+    options: dict[str, Any], picture: np.ndarray[Any, Any], before_end: bytes, behind: bytes
+) -> None:
+    data = pillow(picture, "JPEG", **options)
+    odd = data[:-2] + before_end + data[-2:] + behind
+    np.testing.assert_array_equal(pixels(odd, 301, 203), pixels(data, 301, 203))
+
+
+def png_rows(data: bytes, change: Callable[[bytes], bytes], interlaced: bool = False) -> bytes:
+    """Change what a PNG of one IDAT chunk has packed."""
+    at = data.index(b"IDAT")
+    length = int.from_bytes(data[at - 4 : at], "big")
+    packed = zlib.compress(change(zlib.decompress(data[at + 4 : at + 4 + length])))
+    header = data[16:28] + bytes([interlaced])
+    return data[:8] + png_chunk(b"IHDR", header) + data[33 : at - 4] + png_chunk(b"IDAT", packed) + data[-12:]
+
+
+PNGS = {
+    "RGB": pillow(scene(160, 160), "PNG"),
+    "L": pillow(grey(97, 61), "PNG"),
+    "LA": pillow(Image.fromarray(scene()).convert("LA"), "PNG"),
+    "P": pillow(Image.fromarray(scene()).quantize(32), "PNG"),
+    "1": pillow(Image.fromarray(scene()).convert("1"), "PNG"),
+    "RGBA": pillow(np.zeros((50, 40, 4), np.uint8), "PNG"),
+    "I;16": png(grey().astype(np.uint16) * 257, 16, 0),
+    "RGB;16": png(scene().astype(np.uint16) * 257, 16, 2),
+    "row": png(np.zeros((1, 7), np.uint8), 8, 0),
+    "pixel": png(np.zeros((1, 1), np.uint8), 8, 0),
+}
+
+
+@pytest.mark.parametrize("name", PNGS)
+@pytest.mark.parametrize("by", [png_format._PILLOW_PIXELS, 0], ids=["whole", "bands"])
+def test_png_whose_data_end_before_the_last_row_cannot_be_decoded(
+    name: str, by: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(png_format, "_PILLOW_PIXELS", by)
+    for change in (lambda rows: rows[: len(rows) // 2], lambda rows: rows[:-1]):
+        assert refusal(png_rows(PNGS[name], change)) == Reason.IMAGE_DECODING_FAILED
+
+
+@pytest.mark.parametrize("name", PNGS)
+def test_png_with_data_behind_the_last_row_is_a_picture(name: str) -> None:
+    assert pixels(png_rows(PNGS[name], lambda rows: rows + bytes(1000)), 32, 32).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "unpacked"),
+    [(1, 1, 2), (2, 1, 4), (5, 1, 9), (1, 2, 4), (3, 3, 15), (160, 160, 25_900)],
+)
+def test_interlaced_png_is_a_picture_with_all_its_data_only(width: int, height: int, unpacked: int) -> None:
+    data = png(np.zeros((height, width), np.uint8), 8, 0)
+    whole = png_rows(data, lambda _: bytes(unpacked), interlaced=True)
+    assert pixels(whole, width, height).shape == (height, width, 3)
+    short = png_rows(data, lambda _: bytes(unpacked - 1), interlaced=True)
+    assert refusal(short) == Reason.IMAGE_DECODING_FAILED
+
+
+@pytest.mark.parametrize("name", PNGS)
+def test_row_that_looks_like_the_noise_is_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)
+    data = png_rows(PNGS[name], lambda rows: bytes(len(rows)))
+    assert pixels(data, 32, 32).shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -196,9 +320,10 @@ def test_baseline_jpeg_of_one_scan_has_no_price() -> None:
 
 
 def with_scans(data: bytes, scans: int) -> bytes:
-    """Repeat the last scan of a progressive JPEG."""
-    last = data.rindex(b"\xff\xda")
-    return data[:-2] + data[last:-2] * scans + data[-2:]
+    """Repeat the first scan of a progressive JPEG, which changes nothing, as a refinement would."""
+    first = data.index(b"\xff\xda")
+    second = data.index(b"\xff\xc4", first)
+    return data[:second] + data[first:second] * scans + data[second:]
 
 
 def test_too_many_jpeg_scans_are_refused() -> None:

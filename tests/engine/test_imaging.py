@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.engine.decoding import pixels
-from tests.engine.images import pillow, scene, shared
+from tests.engine.images import pillow, scene, shared, tiff
 from tests.engine.pools import REQUEST, SETTINGS, reason, running, until
 from tests.processes import wait_gone
 
@@ -72,6 +72,13 @@ async def test_picture_is_decoded(pool: ImagingPool) -> None:
         assert picture.base is not None
         assert bytes(picture.base.view()) == scene(120, 80).tobytes()
         assert picture.decode_ms > 0
+
+
+async def test_tiff_is_corrected_in_a_worker_that_may_not_write_to_it(pool: ImagingPool) -> None:
+    data = tiff(scene(120, 80), photometric="rgb", extratags=[(274, "H", 1, 0, True)])
+    with shared(data) as image, await pool.decode(image, REQUEST) as picture:
+        np.testing.assert_array_equal(picture.pixels, pixels(data, 32, 24))
+        assert image.view()[:] == data
 
 
 async def test_pixels_survive_the_close_of_their_picture(pool: ImagingPool) -> None:

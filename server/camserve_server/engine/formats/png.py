@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +25,11 @@ _PILLOW_PIXELS: Final = 16_000_000
 _MAX_CHUNKS: Final = 1_000_000
 _MAX_EXIF_BYTES: Final = 1 << 20
 _SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_BLOCK_BYTES: Final = 1 << 16
+# Of each pass: the first column and row, and the steps to the next ones.
+_PASSES: Final = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
 
 
 def _skipped(stream: PngImagePlugin.PngStream, _: int, length: int) -> bytes:
@@ -113,9 +121,56 @@ def _open(file: PictureFile, header: PngHeader) -> PngImagePlugin.PngImageFile:
 def _load_with_pillow(file: PictureFile, header: PngHeader) -> Raster:
     image = _open(file, header)
     icc = image.info.get("icc_profile")
+    # Pillow takes the end of the compressed data for the end of the picture, and leaves the other rows as they were.
+    # So noise goes into the row that is decoded last; where it stays, or would be in a row of several passes, we count.
+    last = header.height - 1 - (header.height % 2 if header.interlaced else 0)
+    size = (header.width, 1)
+    noise = Image.frombytes(image.mode, size, os.urandom(len(Image.new(image.mode, size).tobytes())))
+    canvas = Image.new(image.mode, image.size, None)
+    canvas.paste(noise, (0, last))
+    image.im = canvas.im
     image.load()
+    stays = last < 0 or image.crop((0, last, header.width, last + 1)).tobytes() == noise.tobytes()
+    if stays and not _has_all_rows(file, header):
+        raise ApiError(Reason.IMAGE_DECODING_FAILED)
     flat = exif.upright(_flatten(image, header), header.orientation)
     return Raster(to_srgb(flat, icc), *flat.size, 1)
+
+
+def _has_all_rows(file: PictureFile, header: PngHeader) -> bool:
+    """Unpack the data once more, to count it."""
+    missing = _unpacked_bytes(header)
+    unpacking = zlib.decompressobj()
+    for block in _data(file):
+        packed = block
+        while packed and missing > 0:
+            missing -= len(unpacking.decompress(packed, _BLOCK_BYTES))
+            packed = unpacking.unconsumed_tail
+    return missing <= 0
+
+
+def _unpacked_bytes(header: PngHeader) -> int:
+    total = 0
+    for x, y, across, down in _PASSES if header.interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(header.width - x) // across), -(-(header.height - y) // down)
+        if columns > 0:
+            total += max(0, rows) * (1 + -(-columns * header.depth * _SAMPLES[header.colour_type] // 8))
+    return total
+
+
+def _data(file: PictureFile) -> Iterator[bytes]:
+    """Yield what the IDAT chunks hold, of which nothing but IDAT chunks lies between."""
+    offset, seen_data = 33, False
+    while True:
+        head = file.exactly(offset, 8)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind == b"IDAT":
+            seen_data = True
+            for place in range(offset + 8, offset + 8 + length, _BLOCK_BYTES):
+                yield file.at(place, min(_BLOCK_BYTES, offset + 8 + length - place))
+        elif seen_data or kind == b"IEND":
+            return
+        offset += 12 + length
 
 
 def _flatten(image: Image.Image, header: PngHeader) -> Image.Image:

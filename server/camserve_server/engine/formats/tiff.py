@@ -91,11 +91,21 @@ def load(file: PictureFile, header: TiffHeader, wants: list[Want]) -> Raster:
     width, height = header.width, header.height
     upright = (height, width) if exif.swaps_sides(header.orientation) else (width, height)
     shrinker = BandShrinker(width, height, shrink_factor(*upright, wants), header.orientation)
-    data = mmap.mmap(file.fd, file.size, prot=mmap.PROT_READ)
+    data = _mapped(file, header.page)
     levels = _levels(data, header)
     for rows in _samples(data, header, shrinker):
         shrinker.add(_picture(rows, header, levels))
     return shrinker.raster(header.page.data(tiff_tags.ICC_PROFILE, _MAX_PROFILE_BYTES))
+
+
+def _mapped(file: PictureFile, page: Directory) -> mmap.mmap:
+    """Map the file, with 1 in place of an orientation that there is not, which libtiff refuses."""
+    if 1 <= page.integer(tiff_tags.ORIENTATION, 1) <= 8:
+        return mmap.mmap(file.fd, file.size, prot=mmap.PROT_READ)
+    data = mmap.mmap(file.fd, file.size, access=mmap.ACCESS_COPY)
+    place, value = page.packed(tiff_tags.ORIENTATION, 1)
+    data[place : place + len(value)] = value
+    return data
 
 
 def _samples(data: mmap.mmap, header: TiffHeader, shrinker: BandShrinker) -> Iterator[np.ndarray[Any, Any]]:

@@ -90,6 +90,11 @@ class Directory:
         values = self.integers(tag, 1)
         return values[0] if values else default
 
+    def packed(self, tag: int, value: int) -> tuple[int, bytes]:
+        """Return where the first value of a tag of integers is, and the bytes that would make it `value`."""
+        kind, _, offset = self.entries[tag]
+        return offset, struct.pack(self.layout.order + _INTEGERS[kind], value)
+
     def data(self, tag: int, at_most: int) -> bytes | None:
         """Return the tag's bytes, or None when it is absent or larger than `at_most`."""
         kind, count, offset = self.entries.get(tag, (0, 0, 0))
