@@ -409,6 +409,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         max_batch=settings.max_batch,
         batch_delay_ms=settings.batch_delay_ms,
         queue_limit=settings.queue_limit,
+        pass_deadline_s=settings.pass_deadline_s,
         weights_dir=settings.data_dir / "weights",
     )
 

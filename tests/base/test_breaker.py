@@ -197,6 +197,26 @@ def test_states_are_in_the_metrics(breaker: Breaker, clock: FakeClock) -> None:
     assert states == [0, 2, 1, 0]
 
 
+def test_while_it_is_held_nobody_tries_and_then_the_next_call_does(breaker: Breaker, clock: FakeClock) -> None:
+    before = breaker.enter()
+    breaker.hold()
+    assert (breaker.state, state_shown()) == (CircuitState.OPEN, 2)
+    hints = []
+    for after_s in (0, 3, 2, 1000):
+        clock.advance(after_s)
+        hints.append(refused(breaker))
+    # As long as it has hung, from the first pause to the longest.
+    assert hints == [2, 3, 5, 7]
+    assert not before.succeeded()
+    assert not breaker.join().succeeded()
+    breaker.release()
+    assert breaker.state is CircuitState.OPEN
+    trial = breaker.enter()
+    assert refused(breaker) == 1
+    trial.succeeded()
+    assert (breaker.state, state_shown()) == (CircuitState.CLOSED, 0)
+
+
 def test_places_have_breakers_of_their_own_and_only_so_many_are_kept(clock: FakeClock) -> None:
     places = Breakers("places", monotonic=clock.monotonic, failures=1, pause_s=2, most=2)
     for place in "ab":

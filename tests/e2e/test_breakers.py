@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -32,7 +33,7 @@ def running(fault, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TINY_FAULT", str(fault))
         patched.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        stack = start_stack(data_dir)
+        stack = start_stack(data_dir, pass_deadline_s=5)
     yield stack
     stop_stack(stack)
 
@@ -100,6 +101,29 @@ def test_a_model_that_fails_is_left_alone_and_comes_back(running, api, fault):
     fault.unlink()
     for answer in later:
         assert finished(api, answer.json()["job_id"])["status"] == "succeeded"
+    assert infer(api, "faulty").status_code == 200
+    assert circuit(running, 'name="faulty/1"') == 0
+    until_parts(api, "serving", engine=True)
+
+
+def test_a_model_that_hangs_holds_up_no_other_and_comes_back(running, api, fault):
+    assert infer(api, "faulty").status_code == 200
+    fault.write_text("hang")
+    with ThreadPoolExecutor() as threads:
+        caught = threads.submit(infer, api, "faulty")
+        assert [infer(api, "shapes").status_code for _ in range(5)] == [200] * 5
+        assert not caught.done()
+    assert caught.result().json()["error"]["code"] == "timeout.exceeded"
+    refused = infer(api, "faulty")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "circuit.open")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert circuit(running, 'name="faulty/1"') == 2
+    until_parts(api, "degraded", engine=False, imaging=True)
+    assert infer(api, "shapes").status_code == 200
+    assert {probed(running.grpc_target, name) for name in ("", "ready", "live")} == {"SERVING"}
+    job = create(api, [entry("a"), entry("b")], model="faulty").json()["job_id"]
+    fault.unlink()
+    assert finished(api, job)["status"] == "succeeded"
     assert infer(api, "faulty").status_code == 200
     assert circuit(running, 'name="faulty/1"') == 0
     until_parts(api, "serving", engine=True)

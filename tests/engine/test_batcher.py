@@ -12,6 +12,8 @@ import pytest
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
 
+TURN_S = 2.0
+
 
 class HandClock:
     def __init__(self) -> None:
@@ -24,7 +26,9 @@ class HandClock:
 def batcher(
     *, max_batch: int = 4, delay_s: float = 0.0, queue_limit: int = 100, clock: Callable[[], float] | None = None
 ) -> Batcher:
-    made = Batcher(max_batch=max_batch, delay_s=delay_s, queue_limit=queue_limit, monotonic=clock or HandClock())
+    made = Batcher(
+        max_batch=max_batch, delay_s=delay_s, queue_limit=queue_limit, turn_s=TURN_S, monotonic=clock or HandClock()
+    )
     made.open_queue("m")
     return made
 
@@ -50,8 +54,8 @@ def put(made: Batcher, *entries: Entry) -> None:
         made.put(one)
 
 
-def take(made: Batcher) -> Batch:
-    work = made.take()
+def take(made: Batcher, queue: str = "m") -> Batch:
+    work = made.take(queue)
     assert isinstance(work, Batch)
     return work
 
@@ -68,9 +72,10 @@ async def test_whatever_waits_makes_the_batch_up_to_its_largest_size() -> None:
 
 async def test_a_model_may_take_smaller_batches_than_others() -> None:
     made = batcher(max_batch=4)
-    made.open_queue("one", 1)
+    made.open_queue("one")
+    made.limit("one", 1)
     put(made, entry(queue="one"), entry(queue="one"))
-    assert [len(take(made).entries), len(take(made).entries)] == [1, 1]
+    assert [len(take(made, "one").entries), len(take(made, "one").entries)] == [1, 1]
 
 
 async def test_tenants_are_served_in_turn_whoever_came_first() -> None:
@@ -97,8 +102,92 @@ async def test_unary_goes_ahead_of_stream_and_does_not_starve_it() -> None:
 async def test_models_take_turns_under_a_flood_on_one() -> None:
     made = batcher(max_batch=2)
     made.open_queue("other")
-    put(made, *(entry() for _ in range(10)), entry(queue="other"))
-    assert [take(made).queue for _ in range(4)] == ["m", "other", "m", "m"]
+    put(made, *(entry() for _ in range(6)), entry(queue="other"))
+    taken = [take(made).queue]
+
+    def run(queue: str) -> None:
+        while (work := made.take(queue)) is not None:
+            assert isinstance(work, Batch)
+            taken.append(work.queue)
+            if len(taken) == 4:
+                made.close()
+
+    threads = [threading.Thread(target=run, args=(queue,)) for queue in ("m", "other")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert taken == ["m", "other", "m", "m"]
+
+
+async def test_a_batch_has_the_device_to_itself_for_its_turn_and_no_longer() -> None:
+    clock = HandClock()
+    made = batcher(clock=clock)
+    for queue in ("other", "third"):
+        made.open_queue(queue)
+    put(made, entry(), entry(queue="other"))
+    take(made)
+    assert made.due_in_s("other") == TURN_S
+    clock.now += TURN_S / 2
+    assert made.due_in_s("other") == TURN_S / 2
+    clock.now += TURN_S / 2
+    assert take(made, "other").queue == "other"
+    # Its turn counts too, and the batch that has had its own does not.
+    put(made, entry(queue="third"))
+    clock.now += 0.5
+    assert made.due_in_s("third") == TURN_S - 0.5
+    clock.now += TURN_S
+    assert made.due_in_s("third") == 0
+
+
+async def test_a_batch_that_ends_makes_room_at_once() -> None:
+    made = batcher()
+    made.open_queue("other")
+    put(made, entry(), entry(queue="other"))
+    take(made)
+    taken: list[object] = []
+    thread = threading.Thread(target=lambda: taken.append(made.take("other")))
+    thread.start()
+    # The thread that had the device comes for its next batch.
+    ends = threading.Thread(target=lambda: made.take("m"))
+    ends.start()
+    await asyncio.to_thread(thread.join)
+    assert isinstance(taken[0], Batch)
+    made.close()
+    await asyncio.to_thread(ends.join)
+
+
+async def test_a_queue_whose_thread_does_something_else_keeps_nobody_from_the_device() -> None:
+    made = batcher()
+    made.open_queue("other")
+    made.call("m", print)
+    put(made, entry(), entry(queue="other"))
+    assert made.due_in_s("other") is None
+    assert made.take("m") is print
+    assert take(made, "other").queue == "other"
+
+
+async def test_whoever_is_next_and_leaves_makes_room() -> None:
+    made = batcher()
+    made.open_queue("other")
+    leaves = entry()
+    put(made, leaves, entry(queue="other"))
+    taken: list[object] = []
+    thread = threading.Thread(target=lambda: taken.append(made.take("other")))
+    thread.start()
+    made.discard(leaves)
+    await asyncio.to_thread(thread.join)
+    assert isinstance(taken[0], Batch)
+
+
+async def test_a_queue_that_is_closed_ends_its_thread() -> None:
+    made = batcher()
+    thread = threading.Thread(target=lambda: made.take("m"))
+    thread.start()
+    made.close_queue("m")
+    await asyncio.to_thread(thread.join)
+    assert made.take("m") is None
+    assert made.depth("m") == 0
 
 
 async def test_a_full_queue_refuses_unary_at_once_and_lets_streams_in() -> None:
@@ -147,27 +236,27 @@ async def test_a_batch_waits_for_company_until_its_delay_or_until_full() -> None
     clock = HandClock()
     made = batcher(max_batch=2, delay_s=5.0, clock=clock)
     made.put(entry())
-    assert made.due_in_s() == 5.0
+    assert made.due_in_s("m") == 5.0
     clock.now += 3.0
-    assert made.due_in_s() == 2.0
+    assert made.due_in_s("m") == 2.0
     made.put(entry())
-    assert made.due_in_s() == 0.0
+    assert made.due_in_s("m") == 0.0
     assert len(take(made).entries) == 2
-    assert made.due_in_s() is None
+    assert made.due_in_s("m") is None
 
 
 async def test_errands_run_before_batches() -> None:
     made = batcher()
     made.put(entry())
-    made.call(print)
-    assert made.take() is print
-    assert isinstance(made.take(), Batch)
+    made.call("m", print)
+    assert made.take("m") is print
+    assert isinstance(made.take("m"), Batch)
 
 
 async def test_taking_waits_until_something_comes() -> None:
     made = batcher()
     taken: list[object] = []
-    thread = threading.Thread(target=lambda: taken.append(made.take()))
+    thread = threading.Thread(target=lambda: taken.append(made.take("m")))
     thread.start()
     one = entry()
     made.put(one)
@@ -181,7 +270,7 @@ async def test_closing_returns_who_waits_and_refuses_who_comes() -> None:
     waiting = [entry(), entry(lane="stream")]
     put(made, *waiting)
     assert made.close() == waiting
-    assert made.take() is None
+    assert made.take("m") is None
     for lane in ("unary", "stream"):
         with pytest.raises(ApiError) as refused:
             made.put(entry(lane=lane))

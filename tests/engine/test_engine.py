@@ -50,25 +50,28 @@ async def predict(
     return await engine.predict(model, pixels, explain, **options)
 
 
-class HeldDevice:
-    """Keeps the device thread busy until it is let go, so that a queue can be looked at."""
+class HeldEngine:
+    """Keeps every version's thread busy until it is let go, so that a queue can be looked at."""
 
     def __init__(self, engine: Engine) -> None:
-        self.taken, self.free = threading.Event(), threading.Event()
+        self.free = threading.Event()
         self._engine = engine
 
-    def _hold(self) -> None:
-        self.taken.set()
-        self.free.wait()
+    async def __aenter__(self) -> HeldEngine:
+        keys = [model.key for model in self._engine.models()]
+        taken = threading.Barrier(len(keys) + 1)
 
-    async def __aenter__(self) -> HeldDevice:
-        self.holding = asyncio.create_task(self._engine.on_device(self._hold))
-        await asyncio.to_thread(self.taken.wait)
+        def hold() -> None:
+            taken.wait()
+            self.free.wait()
+
+        self.holding = [asyncio.create_task(self._engine.between_batches(key, hold)) for key in keys]
+        await asyncio.to_thread(taken.wait)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.free.set()
-        await self.holding
+        await asyncio.gather(*self.holding)
 
 
 async def settle() -> None:
@@ -114,7 +117,7 @@ async def test_probabilities_are_calibrated(tmp_path: Path) -> None:
 async def test_pictures_waiting_together_run_together_and_equal_one_by_one(engine: Engine) -> None:
     model = engine.resolve("tiny", "stable")
     wishes = [None, Explain("auto", "gradcam", None), Explain("stem", "hirescam", 1), None]
-    async with HeldDevice(engine):
+    async with HeldEngine(engine):
         calls = [asyncio.create_task(predict(engine, model, picture(seed), wish)) for seed, wish in enumerate(wishes)]
         await settle()
         assert engine.stats().queue_depth["tiny", "1"] == 4
@@ -138,7 +141,7 @@ async def test_the_same_picture_gets_the_same_answer_every_time(engine: Engine) 
 
 async def test_the_callers_memory_is_its_own_again_once_queued(engine: Engine) -> None:
     model, pixels = engine.resolve("tiny", "stable"), picture()
-    async with HeldDevice(engine):
+    async with HeldEngine(engine):
         call = asyncio.create_task(predict(engine, model, pixels))
         await settle()
         pixels[:] = 0
@@ -166,7 +169,7 @@ async def test_an_impossible_wish_is_refused(engine: Engine, explain: Explain, r
 async def test_only_the_picture_that_breaks_the_model_fails(engine: Engine) -> None:
     model = engine.resolve("poisoned", "stable")
     white = np.full((SIDE, SIDE, 3), 255, np.uint8)
-    async with HeldDevice(engine):
+    async with HeldEngine(engine):
         calls = [asyncio.create_task(predict(engine, model, one)) for one in (picture(1), white, picture(2))]
         await settle()
     good, poison, also_good = await asyncio.gather(*calls, return_exceptions=True)
@@ -183,7 +186,7 @@ async def test_a_wait_is_estimated_from_the_batches_before(engine: Engine) -> No
     await predict(engine, model, picture())
     assert engine.wait_s(model) == 0
     waits = []
-    async with HeldDevice(engine):
+    async with HeldEngine(engine):
         calls = []
         for seed in range(3):
             calls.append(asyncio.create_task(predict(engine, model, picture(seed))))
@@ -198,7 +201,7 @@ async def test_full_queue_refuses_unary_at_once_and_lets_streams_wait(tmp_path: 
     write_model(tmp_path)
     async with running(tmp_path, max_batch=2, queue_limit=2) as engine:
         model = engine.resolve("tiny", "stable")
-        async with HeldDevice(engine):
+        async with HeldEngine(engine):
             calls = [asyncio.create_task(predict(engine, model, picture())) for _ in range(2)]
             streams = [
                 asyncio.create_task(predict(engine, model, picture(), lane="stream", tenant=tenant))
@@ -215,7 +218,7 @@ async def test_full_queue_refuses_unary_at_once_and_lets_streams_wait(tmp_path: 
 
 async def test_a_caller_who_leaves_takes_its_entry_along(engine: Engine) -> None:
     model = engine.resolve("tiny", "stable")
-    async with HeldDevice(engine):
+    async with HeldEngine(engine):
         stays, leaves = [asyncio.create_task(predict(engine, model, picture())) for _ in range(2)]
         await settle()
         leaves.cancel()
@@ -229,7 +232,7 @@ async def test_a_caller_who_leaves_takes_its_entry_along(engine: Engine) -> None
 @pytest.mark.parametrize("lane", ["unary", "stream"])
 async def test_a_deadline_that_passes_in_the_queue_is_a_timeout(engine: Engine, lane: str) -> None:
     model = engine.resolve("tiny", "stable")
-    async with HeldDevice(engine):
+    async with HeldEngine(engine):
         with pytest.raises(ApiError) as late:
             await predict(engine, model, picture(), lane=lane, deadline_monotonic=time.monotonic() + 0.01)
         assert late.value.reason is Reason.TIMEOUT_EXCEEDED
@@ -246,7 +249,7 @@ async def test_closing_refuses_those_who_wait_and_those_who_come(tmp_path: Path)
     engine = Engine(EngineSettings((tmp_path,), device="cpu", torch_threads=1))
     await engine.start()
     model = engine.resolve("tiny", "stable")
-    async with HeldDevice(engine) as held:
+    async with HeldEngine(engine) as held:
         waits = asyncio.create_task(predict(engine, model, picture()))
         await settle()
         closing = asyncio.create_task(engine.close())
@@ -289,6 +292,33 @@ def test_a_device_that_is_not_there_stops_the_start() -> None:
             Engine(EngineSettings((), device=name))
 
 
-async def test_models_run_on_the_device_thread_with_its_thread_count(engine: Engine) -> None:
-    name, threads = await engine.on_device(lambda: (threading.current_thread().name, torch.get_num_threads()))
-    assert (name, threads) == ("device", 1)
+async def test_a_version_runs_on_a_thread_of_its_own_with_the_thread_count(engine: Engine) -> None:
+    for model in engine.models():
+        ran_in: list[tuple[str, int]] = []
+        assert model.module is not None
+        model.module.register_forward_pre_hook(
+            lambda *_, ran_in=ran_in: ran_in.append((threading.current_thread().name, torch.get_num_threads()))
+        )
+        await predict(engine, model, picture())
+        assert ran_in == [("/".join(model.key), 1)]
+
+
+async def test_versions_that_claim_the_same_alias_all_serve(tmp_path: Path) -> None:
+    for version in "12":
+        write_model(tmp_path, version=version)
+    async with running(tmp_path) as engine:
+        assert engine.resolve("tiny", "stable").version == "2"
+        for model in engine.models():
+            engine.check_circuit(model)
+            assert engine.works(model)
+            assert (await predict(engine, model, picture(), lane="stream")).batch_size == 1
+
+
+async def test_a_version_that_cannot_serve_keeps_no_thread(tmp_path: Path) -> None:
+    write_model(tmp_path, "broken", top="=")
+    write_model(tmp_path)
+    before = set(threading.enumerate())
+    async with running(tmp_path):
+        made = set(threading.enumerate()) - before
+        assert {thread.name for thread in made} & {"broken/1", "tiny/1"} == {"tiny/1"}
+    assert "tiny/1" not in {thread.name for thread in made if thread.is_alive()}

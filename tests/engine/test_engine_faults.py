@@ -13,7 +13,7 @@ import structlog
 import torch
 from numpy.typing import NDArray
 from tests.clock import FakeClock
-from tests.engine.test_engine import HeldDevice, picture, predict, settle
+from tests.engine.test_engine import HeldEngine, picture, predict, settle
 from tests.engine.tiny import SIDE, FaultyNet, write_model
 from torch import Tensor
 
@@ -114,7 +114,7 @@ async def opened(engine: Engine, model: ModelVersion) -> None:
 
 async def together(engine: Engine, model: ModelVersion, *pictures: NDArray[np.uint8]) -> list[object]:
     """Returns what pictures that run in one batch got."""
-    async with HeldDevice(engine):
+    async with HeldEngine(engine):
         calls = [asyncio.create_task(predict(engine, model, one)) for one in pictures]
         await settle()
     return await asyncio.gather(*calls, return_exceptions=True)
@@ -170,7 +170,7 @@ async def test_a_caller_who_leaves_hands_the_try_on(engine: Engine, faulty: Mode
     await opened(engine, faulty)
     clock.advance(1)
     net(faulty).fault = None
-    async with HeldDevice(engine):
+    async with HeldEngine(engine):
         leaving = asyncio.create_task(predict(engine, faulty, picture()))
         await settle()
         assert (await error(engine, faulty)).reason is Reason.CIRCUIT_OPEN
@@ -196,7 +196,7 @@ async def test_those_who_wait_for_a_model_that_is_left_alone_are_refused_at_once
 
     net(faulty).fault = fault
     del net(faulty).batches[:]
-    async with HeldDevice(engine):
+    async with HeldEngine(engine):
         calls = [asyncio.create_task(predict(engine, faulty, picture())) for _ in range(40)]
         await settle()
     for waiting in calls[32:]:

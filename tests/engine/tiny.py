@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,7 +135,7 @@ class FaultyNet(TinyNet):
 class SwitchedNet(TinyNet):
     """Fails while the file is there that the environment names, so that a test may break it in another process.
 
-    The file may say how: `memory` or `nan`.
+    The file may say how: `memory`, `nan`, or `hang` for as long as it is there.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,6 +144,10 @@ class SwitchedNet(TinyNet):
         if not fault.exists():
             return scores
         how = fault.read_text()
+        if how == "hang":
+            while fault.exists():
+                time.sleep(0.05)
+            return scores
         if how == "nan":
             return scores * torch.nan
         raise torch.OutOfMemoryError("CUDA out of memory") if how == "memory" else RuntimeError("broken")

@@ -93,6 +93,7 @@ class Breaker:
         self._failed = 0
         self._pause_s = pause_s
         self._until = 0.0
+        self._held_since: float | None = None
         self._on_change()
 
     @property
@@ -127,6 +128,16 @@ class Breaker:
         """Returns a turn of work that is under way and never refused; its end counts only if it could enter."""
         return self.enter() if self.lets_through else Turn(self, -1)
 
+    def hold(self) -> None:
+        """Opens at once and lets nobody try until `release`: the part hangs."""
+        self._held_since = self._monotonic()
+        self._change(CircuitState.OPEN, 0)
+
+    def release(self) -> None:
+        """Ends `hold`: the next call tries."""
+        self._held_since = None
+        self._change(CircuitState.OPEN, 0)
+
     @contextlib.contextmanager
     def guard(self, blame: Blame, *, under_way: bool = False) -> Iterator[None]:
         """Surrounds a call: it enters, or joins where the work is under way, and ends the turn as the call ended."""
@@ -152,7 +163,11 @@ class Breaker:
         turn.succeeded()
 
     def _wait_s(self) -> float:
-        return self._until - self._monotonic()
+        now = self._monotonic()
+        if self._held_since is None:
+            return self._until - now
+        # What has hung for long may do so for as long again.
+        return min(max(self._first_pause_s, now - self._held_since), self._longest_s)
 
     def _note_success(self) -> None:
         self._failed = 0

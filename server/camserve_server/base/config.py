@@ -107,13 +107,21 @@ class Settings(BaseSettings):
     jwt_jwks_cache_s: int = Field(60, ge=1, le=3600, description="How long keys from there count before a new fetch.")
 
     device: str = Field("auto", description="Where models run: `auto`, `cpu`, `cuda` or `cuda:N`.")
-    torch_threads: Annotated[int, Field(ge=1, le=512)] | None = Field(None, description="CPU threads of the engine.")
+    torch_threads: Annotated[int, Field(ge=1, le=512)] | None = Field(
+        None, description="CPU threads with which each model version runs; default: as many as there are cores."
+    )
     max_batch: int = Field(8, ge=1, le=1024, description="Images of one forward pass.")
     batch_delay_ms: float = Field(0.0, ge=0, le=1000, description="Wait for more images while the device is idle.")
     queue_wait_s: float = Field(
         0.5, gt=0, le=600, description="Wait that calls of one model version may build up; more of them are refused."
     )
     queue_limit: int = Field(256, ge=1, le=100_000, description="Calls of one model version under way, however fast.")
+    pass_deadline_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Time after which a forward pass counts as hanging: longer than any sane one.",
+    )
 
     imaging_workers: int = Field(2, ge=1, le=256, description="Processes that decode and draw.")
     imaging_memory_mb: int = Field(2048, ge=256, description="Memory that one of them may take, in MiB.")

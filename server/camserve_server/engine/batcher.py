@@ -1,4 +1,4 @@
-"""Queues of predictions waiting for the device, and the rule which of them run next."""
+"""Queues of predictions waiting for the device, and the rule which of them run next, and when."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Entry:
     turn: Turn | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Entries of one queue to run together, and those found past their deadline."""
 
@@ -81,8 +81,12 @@ class FairLane:
 
 
 class _Queue:
-    def __init__(self, max_batch: int) -> None:
+    def __init__(self, max_batch: int, lock: threading.RLock) -> None:
         self.max_batch = max_batch
+        self.changed = threading.Condition(lock)
+        self.errands: deque[Errand] = deque()
+        self.busy = False
+        self.began: float | None = None
         self.lanes: dict[Lane, FairLane] = {"unary": FairLane(), "stream": FairLane()}
         self._streak = 0
 
@@ -102,94 +106,130 @@ class _Queue:
 
 
 class Batcher:
-    """Collects entries on the event loop and hands them to the device thread as batches.
+    """Collects entries on the event loop and hands them to the threads of their queues as batches.
 
-    Queues (one per model version) take turns, so a flood on one does not hold up another. A batch
-    is due when it is full or its oldest entry has waited `delay_s`; with 0 whatever waits when
-    the device is free makes the batch. The unary lane is bounded by `queue_limit` entries, the
-    stream lane by its callers. Every method is safe from any thread.
+    Each queue (one per model version) has a thread. Queues take turns at the device, so a flood
+    on one does not hold up another; a batch has the device to itself for `turn_s`, and after that
+    others run beside it. A batch is due when it is full or its oldest entry has waited `delay_s`;
+    with 0 whatever waits when the device is free makes the batch. The unary lane is bounded by
+    `queue_limit` entries, the stream lane by its callers. Every method is safe from any thread.
     """
 
-    def __init__(self, *, max_batch: int, delay_s: float, queue_limit: int, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        max_batch: int,
+        delay_s: float,
+        queue_limit: int,
+        turn_s: float,
+        monotonic: Callable[[], float],
+    ) -> None:
         self._max_batch = max_batch
         self._delay_s = delay_s
         self._queue_limit = queue_limit
+        self._turn_s = turn_s
         self._monotonic = monotonic
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
         self._queues: OrderedDict[Hashable, _Queue] = OrderedDict()
-        self._errands: deque[Errand] = deque()
         self._closed = False
 
-    def open_queue(self, queue: Hashable, max_batch: int | None = None) -> None:
-        """Makes a queue, with a smaller largest batch where the model cannot take more."""
-        with self._changed:
-            self._queues[queue] = _Queue(min(max_batch or self._max_batch, self._max_batch))
+    def open_queue(self, queue: Hashable) -> None:
+        """Makes a queue, whose thread is to come for its work soon."""
+        with self._lock:
+            self._queues[queue] = _Queue(self._max_batch, self._lock)
+
+    def close_queue(self, queue: Hashable) -> None:
+        """Forgets a queue that has no entries, and ends its thread's `take`."""
+        with self._lock:
+            self._queues.pop(queue).changed.notify()
 
     def limit(self, queue: Hashable, max_batch: int) -> None:
         """Changes the largest batch of a queue, from its next one on."""
-        with self._changed:
-            self._queues[queue].max_batch = max_batch
+        with self._lock:
+            self._queues[queue].max_batch = min(max_batch, self._max_batch)
 
     def drain(self, queue: Hashable) -> list[Entry]:
         """Takes out and returns what waits in one queue."""
-        with self._changed:
+        with self._lock:
             waiting = self._queues[queue]
-            return [waiting.pop() for _ in range(len(waiting))]
+            drained = [waiting.pop() for _ in range(len(waiting))]
+            self._wake()
+            return drained
 
     def put(self, entry: Entry) -> None:
         """Queues the entry.
 
         Raises ApiError SERVICE_OVERLOADED when the unary lane is full, SERVICE_DRAINING when closed.
         """
-        with self._changed:
+        with self._lock:
             if entry.lane == "unary":
                 self._check_open(entry.queue)
             elif self._closed:
                 raise ApiError(Reason.SERVICE_DRAINING)
-            self._queues[entry.queue].lanes[entry.lane].push(entry)
-            self._changed.notify()
+            queue = self._queues[entry.queue]
+            queue.lanes[entry.lane].push(entry)
+            queue.changed.notify()
 
     def discard(self, entry: Entry) -> None:
         """Forgets an entry whose caller has left, if it still waits."""
-        with self._changed:
+        with self._lock:
             self._queues[entry.queue].lanes[entry.lane].discard(entry)
+            self._wake()
 
-    def call(self, errand: Errand) -> None:
-        """Queues something else for the device thread, ahead of every batch."""
-        with self._changed:
-            self._errands.append(errand)
-            self._changed.notify()
+    def call(self, queue: Hashable, errand: Errand) -> None:
+        """Gives the queue's thread something else to do, ahead of its batches and whoever has the device."""
+        with self._lock:
+            self._queues[queue].errands.append(errand)
+            self._queues[queue].changed.notify()
 
     def depth(self, queue: Hashable) -> int:
         """Returns how many entries wait in the queue."""
-        with self._changed:
+        with self._lock:
             return len(self._queues[queue]) if queue in self._queues else 0
 
-    def due_in_s(self) -> float | None:
-        """Returns how long until a batch is due: 0 for now, None when nothing waits."""
-        with self._changed:
-            now = self._monotonic()
-            waits = [self._queue_wait_s(queue, now) for queue in self._queues.values() if len(queue)]
-            return min(waits, default=None)
+    def due_in_s(self, queue: Hashable) -> float | None:
+        """Returns how long until the queue's next batch may run: 0 for now, None when others must move first."""
+        with self._lock:
+            now, asked = self._monotonic(), self._queues[queue]
+            if not len(asked):
+                return None
+            wait_s = self._fills_in_s(asked, now) or self._device_in_s(asked, now)
+            return wait_s if wait_s > 0 or self._next(now) == queue else None
 
     def close(self) -> list[Entry]:
-        """Ends `take` and returns the entries that still waited."""
-        with self._changed:
+        """Ends every `take` and returns the entries that still waited."""
+        with self._lock:
             self._closed = True
-            self._changed.notify()
+            for queue in self._queues.values():
+                queue.changed.notify()
             return [queue.pop() for queue in self._queues.values() for _ in range(len(queue))]
 
-    def take(self) -> Batch | Errand | None:
-        """Waits for work: the next errand or due batch; None once closed. For the device thread."""
-        with self._changed:
-            while not self._closed:
-                if self._errands:
-                    return self._errands.popleft()
-                wait_s = self.due_in_s()
+    def take(self, queue: Hashable) -> Batch | Errand | None:
+        """Waits for the queue's next errand, or batch with its turn at the device; None once closed.
+
+        For the queue's thread. It ends the turn that the last call gave.
+        """
+        with self._lock:
+            if queue in self._queues:
+                taker = self._queues[queue]
+                taker.busy, taker.began = False, None
+                self._wake()
+            while queue in self._queues and not self._closed:
+                if taker.errands:
+                    taker.busy = True
+                    self._wake()
+                    return taker.errands.popleft()
+                wait_s = self.due_in_s(queue)
                 if wait_s == 0:
-                    return self._next_batch()
-                self._changed.wait(wait_s)
+                    return self._next_batch(queue)
+                taker.changed.wait(wait_s)
             return None
+
+    def _wake(self) -> None:
+        """Lets those who may be next look again; those with nothing to run need not."""
+        for queue in self._queues.values():
+            if len(queue):
+                queue.changed.notify()
 
     def _check_open(self, queue: Hashable) -> None:
         if self._closed:
@@ -197,16 +237,29 @@ class Batcher:
         if len(self._queues[queue].lanes["unary"]) >= self._queue_limit:
             raise ApiError(Reason.SERVICE_OVERLOADED)
 
-    def _queue_wait_s(self, queue: _Queue, now: float) -> float:
+    def _fills_in_s(self, queue: _Queue, now: float) -> float:
         if len(queue) >= queue.max_batch or not self._delay_s:
             return 0.0
         return max(0.0, queue.oldest_monotonic() + self._delay_s - now)
 
-    def _next_batch(self) -> Batch:
-        now = self._monotonic()
-        name = next(name for name, queue in self._queues.items() if len(queue) and not self._queue_wait_s(queue, now))
+    def _device_in_s(self, queue: _Queue, now: float) -> float:
+        """Returns when every other batch has had the device for its turn."""
+        turns = [other.began for other in self._queues.values() if other is not queue and other.began is not None]
+        return max((began + self._turn_s - now for began in turns if began + self._turn_s > now), default=0.0)
+
+    def _next(self, now: float) -> Hashable | None:
+        """Returns the queue whose turn is longest ago, of those that have a batch and a thread to run it."""
+        due = (
+            name
+            for name, queue in self._queues.items()
+            if len(queue) and not queue.busy and not self._fills_in_s(queue, now)
+        )
+        return next(due, None)
+
+    def _next_batch(self, name: Hashable) -> Batch:
+        now, queue = self._monotonic(), self._queues[name]
         self._queues.move_to_end(name)
-        queue = self._queues[name]
+        queue.busy, queue.began = True, now
         batch = Batch(name, [], [])
         while len(queue) and len(batch.entries) < queue.max_batch:
             entry = queue.pop()
@@ -214,4 +267,5 @@ class Batcher:
                 continue
             late = entry.deadline_monotonic is not None and now >= entry.deadline_monotonic
             (batch.expired if late else batch.entries).append(entry)
+        self._wake()
         return batch

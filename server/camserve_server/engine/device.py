@@ -1,4 +1,4 @@
-"""The device that models run on, and how the thread that owns it prepares it."""
+"""The device that models run on, and how a thread that uses it prepares it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ def choose_device(name: str) -> torch.device:
 
 
 def prepare_thread(device: torch.device, threads: int) -> None:
-    """Makes the calling thread the device's owner: `threads` CPU threads, repeatable results on a GPU.
+    """Prepares the calling thread: a pool of `threads` CPU threads, a GPU stream of its own, repeatable results.
 
-    The thread count belongs to the calling thread's pool. On a GPU, float32 stays float32 (no
-    TF32) and cuDNN picks the same algorithm every time, so that answers do not vary.
+    On a GPU, float32 stays float32 (no TF32) and cuDNN picks the same algorithm every time, so that answers do not
+    vary. On the stream that threads share by default each would wait for the kernels of all.
     """
     torch.set_num_threads(threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
@@ -47,6 +48,6 @@ def empty_cache(device: torch.device) -> None:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was given; the CPU always has."""
+    """Waits until the device has done what this thread gave it; the CPU always has."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()

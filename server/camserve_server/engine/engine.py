@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,22 +11,33 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from camserve_server.base.breaker import Breaker, CircuitState, Turn
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.engine.batch_limit import BatchLimit
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
 from camserve_server.engine.catalog import Catalog, find_folders
 from camserve_server.engine.device import choose_device, prepare_thread
 from camserve_server.engine.footprint import release_library_pages
-from camserve_server.engine.inference import Explain, Outcome
+from camserve_server.engine.inference import Explain
 from camserve_server.engine.model import ModelVersion, load_version
-from camserve_server.engine.rescue import run_batch
+from camserve_server.engine.prediction import ModelFailedError, Prediction, settle
+from camserve_server.engine.runner import Ended, Runner
 from camserve_server.engine.slots import FairSlots
 
 __all__ = ["Engine", "EngineSettings", "EngineStats", "Explain", "ModelFailedError", "Prediction"]
 
+_log = structlog.get_logger("engine")
+
+# How long a batch has the device to itself. A CPU pass takes about as long, so most batches still have all cores; a
+# GPU pass is shorter, and what runs beside it there takes turns with it by kernels.
+_TURN_S = 0.1
+# How often batches under way are looked at, in their deadline and in seconds.
+_LOOKS = 10
+_LONGEST_LOOK_S = 1.0
+# A batch that runs at the end may finish, which a hanging one does not.
+_LAST_BATCH_S = 3.0
 # What the newest batch counts in the mean of the last ones.
 _PACE_WEIGHT = 0.1
 # Batches that failed in a row, each confirmed with a picture of ours: few, since nothing else is to blame.
@@ -38,6 +46,7 @@ _FAILURES = 3
 _PATIENCE_S = 10.0
 
 T = TypeVar("T")
+Key = tuple[str, str]
 BatchHook = Callable[[ModelVersion, int, float, float], None]
 
 
@@ -45,10 +54,11 @@ BatchHook = Callable[[ModelVersion, int, float, float], None]
 class EngineSettings:
     """What the engine needs to know.
 
-    `device`: auto, cpu, cuda or cuda:N. `torch_threads`: CPU threads of the device thread, None
-    for all cores. `batch_delay_ms`: how long a batch waits to fill while the device is free; 0
-    takes what is there. `queue_limit`: waiting unary entries per version, and stream entries under
-    way. `weights_dir`: where downloaded weights lie, None for torch's hub cache.
+    `device`: auto, cpu, cuda or cuda:N. `torch_threads`: CPU threads with which each version runs,
+    None for all cores. `batch_delay_ms`: how long a batch waits to fill while the device is free;
+    0 takes what is there. `queue_limit`: waiting unary entries per version, and stream entries
+    under way. `pass_deadline_s`: when a forward pass counts as hanging. `weights_dir`: where
+    downloaded weights lie, None for torch's hub cache.
     """
 
     models_dirs: tuple[Path, ...]
@@ -57,28 +67,8 @@ class EngineSettings:
     max_batch: int = 16
     batch_delay_ms: float = 0.0
     queue_limit: int = 256
+    pass_deadline_s: float = 30.0
     weights_dir: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One picture's answer.
-
-    `probs` is (C,) float32, the calibrated softmax; `cam` (h, w) float32 >= 0, the raw map of the
-    model's input, with the `layer`, `method` and `target` (class index) it was made for; all four
-    are None where no heatmap was asked for. `batch_size` counts the pictures that ran together;
-    the times are theirs, and `queue_ms` this one's wait.
-    """
-
-    probs: NDArray[np.float32]
-    cam: NDArray[np.float32] | None
-    layer: str | None
-    method: str | None
-    target: int | None
-    queue_ms: float
-    inference_ms: float
-    cam_ms: float
-    batch_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +80,8 @@ class EngineStats:
     pictures: int
 
 
-class ModelFailedError(ApiError):
-    """INTERNAL, because the model fails on every picture: the one that was sent is not to blame."""
-
-    def __init__(self) -> None:
-        super().__init__(Reason.INTERNAL)
-
-
-Result = Prediction | ApiError
-
-
 class Engine:
-    """Loads the models and owns the one thread in which they run.
+    """Loads the models, each version in a thread of its own, and has them take turns at the device.
 
     Its methods belong to the event loop that called `start`. `on_batch(model, size, inference_ms,
     cam_ms)`, if set, is called there after each batch. Each version has a breaker of its own.
@@ -118,39 +98,44 @@ class Engine:
             max_batch=settings.max_batch,
             delay_s=settings.batch_delay_ms / 1000,
             queue_limit=settings.queue_limit,
+            turn_s=_TURN_S,
             monotonic=monotonic,
         )
-        self._slots: dict[ModelVersion, FairSlots] = {}
-        self._breakers: dict[ModelVersion, Breaker] = {}
-        self._limits: dict[ModelVersion, BatchLimit] = {}
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slots: dict[Key, FairSlots] = {}
+        self._breakers: dict[Key, Breaker] = {}
+        self._runners: dict[Key, Runner] = {}
+        self._hanging: dict[Key, Batch] = {}
+        self._watching: asyncio.Task[None] | None = None
         self._batches = 0
         self._pictures = 0
-        self._seconds_per_picture: dict[ModelVersion, float] = {}
+        self._seconds_per_picture: dict[Key, float] = {}
 
     async def start(self) -> None:
         """Returns when every version found is ready or unavailable; the loop stays free meanwhile."""
-        self._loop = asyncio.get_running_loop()
         folders = await asyncio.to_thread(find_folders, self._settings.models_dirs)
         self._catalog = Catalog(folders)
-        self._thread = threading.Thread(target=self._own_device, name="device", daemon=True)
-        self._thread.start()
-        threads = self._settings.torch_threads or _cores()
-        await self.on_device(lambda: prepare_thread(self._device, threads))
         for folder in folders:
             await self._load(folder)
         if self._device.type == "cpu":
             await asyncio.to_thread(release_library_pages)
+        self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
-        """Lets the batch that runs finish and refuses those that wait with SERVICE_DRAINING."""
-        for entry in self._batcher.close():
-            _settle(entry, ApiError(Reason.SERVICE_DRAINING))
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
-            # The last batch's results were posted before the thread ended.
-            await asyncio.sleep(0)
+        """Lets batches that run finish, unless they hang, and refuses what waits with SERVICE_DRAINING."""
+        if self._watching is not None:
+            self._watching.cancel()
+        left = self._batcher.close()
+        ends_at = time.monotonic() + _LAST_BATCH_S
+        for entry in left:
+            settle(entry, ApiError(Reason.SERVICE_DRAINING))
+        for runner in self._runners.values():
+            await asyncio.to_thread(runner.join, max(0.0, ends_at - time.monotonic()))
+        # The last batches' results were posted before their threads ended.
+        await asyncio.sleep(0)
+        for runner in self._runners.values():
+            if under_way := runner.under_way():
+                for entry in under_way[0].entries:
+                    settle(entry, ApiError(Reason.SERVICE_DRAINING))
 
     def models(self) -> list[ModelVersion]:
         """Returns every version, whatever its state, by name, then version."""
@@ -165,23 +150,23 @@ class Engine:
 
     def check_circuit(self, model: ModelVersion) -> None:
         """Raises ApiError CIRCUIT_OPEN while the version keeps failing and is left alone: ask before decoding."""
-        self._breakers[model].check()
+        self._breakers[model.key].check()
 
     def works(self, model: ModelVersion) -> bool:
         """Returns whether the version is ready and does not keep failing."""
-        return model.state == "ready" and self._breakers[model].state is CircuitState.CLOSED
+        return model.state == "ready" and self._breakers[model.key].state is CircuitState.CLOSED
 
     def waiting(self, model: ModelVersion) -> int:
         """Returns how many pictures wait for the device; may be asked from any thread."""
-        return self._batcher.depth(model)
+        return self._batcher.depth(model.key)
 
     def wait_s(self, model: ModelVersion) -> float:
         """Estimates how long a picture that came now would wait for the device."""
-        return self._batcher.depth(model) * self._seconds_per_picture.get(model, 0.0)
+        return self._batcher.depth(model.key) * self._seconds_per_picture.get(model.key, 0.0)
 
     def stats(self) -> EngineStats:
         """Returns the counters for metrics."""
-        depths = {model.key: self._batcher.depth(model) for model in self.models()}
+        depths = {model.key: self._batcher.depth(model.key) for model in self.models()}
         return EngineStats(depths, self._batches, self._pictures)
 
     async def predict(
@@ -208,7 +193,7 @@ class Engine:
         # A heatmap of another layer than the default costs a forward of its own.
         own_forward = explain is not None and explain.layer != model.default_layer
         entry = Entry(
-            queue=model,
+            queue=model.key,
             pixels=pixels,
             explain=explain,
             tenant=tenant,
@@ -221,21 +206,20 @@ class Engine:
         try:
             async with asyncio.timeout(self._left_s(deadline_monotonic)):
                 if lane == "unary":
-                    return await self._queued(entry)
-                slots = self._slots[model]
+                    return await self._queued(model, entry)
+                slots = self._slots[model.key]
                 await slots.acquire(tenant)
                 try:
-                    return await self._queued(entry)
+                    return await self._queued(model, entry)
                 finally:
                     slots.release()
         except TimeoutError:
             raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
 
-    async def _queued(self, entry: Entry) -> Prediction:
-        assert isinstance(entry.queue, ModelVersion)
-        entry.turn = self._breakers[entry.queue].enter()
+    async def _queued(self, model: ModelVersion, entry: Entry) -> Prediction:
+        entry.turn = self._breakers[model.key].enter()
         try:
-            # The device thread may read the pixels after the caller has left and freed its memory.
+            # The version's thread may read the pixels after the caller has left and freed its memory.
             entry.pixels = entry.pixels.copy()
             self._batcher.put(entry)
             prediction: Prediction = await entry.future
@@ -249,97 +233,79 @@ class Engine:
     def _left_s(self, deadline_monotonic: float | None) -> float | None:
         return None if deadline_monotonic is None else max(0.0, deadline_monotonic - self._monotonic())
 
+    async def between_batches(self, key: Key, function: Callable[[], T]) -> T:
+        """Runs the function on the thread of the version with that key, when it has no batch."""
+        return await self._runners[key].call(function)
+
     async def _load(self, folder: Path) -> None:
-        settings = self._settings
-        model = await self.on_device(
-            lambda: load_version(folder, self._device, max_batch=settings.max_batch, weights_dir=settings.weights_dir)
-        )
+        key = (folder.parent.name, folder.name)
+        runner = Runner(key, self._batcher, on_end=self._finish, monotonic=self._monotonic)
+        self._runners[key] = runner
+        model = await self.between_batches(key, lambda: self._load_here(folder))
         if model.state == "ready":
-            self._batcher.open_queue(model, model.max_batch)
-            self._slots[model] = FairSlots(settings.queue_limit)
-            self._breakers[model] = Breaker(
+            self._slots[key] = FairSlots(self._settings.queue_limit)
+            self._breakers[key] = Breaker(
                 "engine",
-                "/".join(model.key),
+                "/".join(key),
                 monotonic=self._monotonic,
                 failures=_FAILURES,
                 patience_s=_PATIENCE_S,
             )
-            self._limits[model] = BatchLimit(model.max_batch or settings.max_batch, self._monotonic)
+            runner.serve(model, model.max_batch or self._settings.max_batch)
+        else:
+            runner.stop()
         self._catalog.set(model)
 
-    async def on_device(self, function: Callable[[], T]) -> T:
-        """Runs the function on the device's thread, between batches."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
+    def _load_here(self, folder: Path) -> ModelVersion:
+        settings = self._settings
+        prepare_thread(self._device, settings.torch_threads or _cores())
+        return load_version(folder, self._device, max_batch=settings.max_batch, weights_dir=settings.weights_dir)
 
-        def errand() -> None:
-            outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
-            try:
-                outcome.set_result(function())
-            except Exception as error:
-                outcome.set_exception(error)
-            self._post(lambda: _copy(outcome, done))
+    async def _watch(self) -> None:
+        """Gives up on forward passes that take too long."""
+        deadline_s = self._settings.pass_deadline_s
+        while True:
+            await asyncio.sleep(min(deadline_s / _LOOKS, _LONGEST_LOOK_S))
+            for key in self._breakers:
+                under_way = self._runners[key].under_way()
+                if under_way is None or key in self._hanging:
+                    continue
+                batch, began = under_way
+                if self._monotonic() - began >= deadline_s:
+                    self._give_up(key, batch)
 
-        self._batcher.call(errand)
-        return await done
+    def _give_up(self, key: Key, batch: Batch) -> None:
+        name, version = key
+        _log.error("a forward pass hangs", model=name, version=version, pictures=len(batch.entries))
+        self._hanging[key] = batch
+        breaker = self._breakers[key]
+        breaker.hold()
+        # One of these may be to blame, so it counts as an attempt of a job's image.
+        for entry in batch.entries + batch.expired:
+            settle(entry, ApiError(Reason.TIMEOUT_EXCEEDED))
+        for entry in self._batcher.drain(key):
+            settle(entry, breaker.refusal())
 
-    def _own_device(self) -> None:
-        while (work := self._batcher.take()) is not None:
-            if isinstance(work, Batch):
-                self._run_batch(work)
-            else:
-                work()
-
-    def _run_batch(self, batch: Batch) -> None:
-        """Runs a batch and posts all its results at once."""
-        assert isinstance(batch.queue, ModelVersion)
-        model = batch.queue
-        results: list[tuple[Entry, Result]] = [(entry, ApiError(Reason.TIMEOUT_EXCEEDED)) for entry in batch.expired]
-        works = True
-        if batch.entries:
-            started = self._monotonic()
-            ran = run_batch(
-                model, [entry.pixels for entry in batch.entries], [entry.explain for entry in batch.entries]
-            )
-            works = ran.works
-            results += [
-                (entry, _result(entry, outcome, started, len(batch.entries)) if works else ModelFailedError())
-                for entry, outcome in zip(batch.entries, ran.outcomes, strict=True)
-            ]
-            self._note_pace(model, (self._monotonic() - started) / len(batch.entries))
-            self._note_memory(model, ran.too_large)
-        self._post(lambda: self._finish(model, batch.entries, works, results))
-
-    def _note_pace(self, model: ModelVersion, seconds: float) -> None:
-        known = self._seconds_per_picture.get(model, seconds)
-        self._seconds_per_picture[model] = known + _PACE_WEIGHT * (seconds - known)
-
-    def _note_memory(self, model: ModelVersion, too_large: int | None) -> None:
-        limit = self._limits[model]
-        if too_large is not None:
-            limit.fell_short(too_large)
-        self._batcher.limit(model, limit.pictures)
-
-    def _post(self, callback: Callable[[], object]) -> None:
-        assert self._loop is not None
-        # A loop that has been closed has nobody left to answer.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(callback)
-
-    def _finish(
-        self, model: ModelVersion, entries: list[Entry], works: bool, results: list[tuple[Entry, Result]]
-    ) -> None:
+    def _finish(self, model: ModelVersion, ended: Ended) -> None:
+        entries = ended.batch.entries
+        if self._hanging.get(model.key) is ended.batch:
+            # Whoever was in it has been answered, and how a model works that hung shows the next batch.
+            del self._hanging[model.key]
+            self._breakers[model.key].release()
+            _log.warning("a forward pass returned", model=model.name, version=model.version, seconds=ended.seconds)
+            return
         if entries:
-            self._note_health(model, entries, works)
-        for entry, result in results:
-            _settle(entry, result)
+            self._note_pace(model, ended.seconds / len(entries))
+            self._note_health(model, entries, ended.works)
+        for entry, result in ended.results:
+            settle(entry, result)
         size = len(entries)
         if not size:
             return
         self._batches += 1
         self._pictures += size
         if self.on_batch is not None:
-            predictions = [result for _, result in results if isinstance(result, Prediction)]
+            predictions = [result for _, result in ended.results if isinstance(result, Prediction)]
             # Pictures of one forward carry the same times; one with a heatmap knows them all.
             cam_ms_by_forward: dict[float, float] = {}
             for prediction in predictions:
@@ -347,56 +313,23 @@ class Engine:
                 cam_ms_by_forward[prediction.inference_ms] = max(known, prediction.cam_ms)
             self.on_batch(model, size, sum(cam_ms_by_forward), sum(cam_ms_by_forward.values()))
 
+    def _note_pace(self, model: ModelVersion, seconds: float) -> None:
+        known = self._seconds_per_picture.get(model.key, seconds)
+        self._seconds_per_picture[model.key] = known + _PACE_WEIGHT * (seconds - known)
+
     def _note_health(self, model: ModelVersion, entries: list[Entry], works: bool) -> None:
         """Counts the batch once, and refuses what waits for a model that is left alone from now on."""
-        breaker = self._breakers[model]
+        breaker = self._breakers[model.key]
         note = Turn.succeeded if works else Turn.failed
         counted = any(note(entry.turn) for entry in entries if entry.turn is not None)
         if not counted:
             # All its callers have left, which a model that is slow to fail brings about.
             note(breaker.join())
         if breaker.state is CircuitState.OPEN:
-            for entry in self._batcher.drain(model):
-                _settle(entry, breaker.refusal())
+            for entry in self._batcher.drain(model.key):
+                settle(entry, breaker.refusal())
 
 
 def _cores() -> int:
     """Returns how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _result(entry: Entry, outcome: Outcome | None, started: float, batch_size: int) -> Result:
-    if outcome is None:
-        return ApiError(Reason.INTERNAL)
-    if outcome.disconnected:
-        return ApiError(Reason.PARAM_LAYER_NOT_FOUND, "The layer does not lead to the model's scores.")
-    return Prediction(
-        probs=outcome.probs.numpy(),
-        cam=None if outcome.cam is None else outcome.cam.numpy(),
-        layer=None if entry.explain is None else entry.explain.layer,
-        method=None if entry.explain is None else entry.explain.method,
-        target=outcome.target,
-        queue_ms=(started - entry.enqueued_monotonic) * 1000,
-        inference_ms=outcome.inference_ms,
-        cam_ms=outcome.cam_ms,
-        batch_size=batch_size,
-    )
-
-
-def _copy(source: concurrent.futures.Future[T], target: asyncio.Future[T]) -> None:
-    if target.done():
-        return
-    error = source.exception()
-    if error is None:
-        target.set_result(source.result())
-    else:
-        target.set_exception(error)
-
-
-def _settle(entry: Entry, result: Result) -> None:
-    if entry.future.done():
-        return
-    if isinstance(result, ApiError):
-        entry.future.set_exception(result)
-    else:
-        entry.future.set_result(result)

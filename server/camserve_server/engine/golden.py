@@ -48,7 +48,7 @@ class GoldenFile(_Table):
 def check_golden(folder: Path, file: str, model: ModelVersion) -> tuple[GoldenState, str | None]:
     """Runs the golden inputs one by one; returns the state and, when failed, the first reason.
 
-    On the device's thread only.
+    On the thread that loads the version only.
     """
     try:
         golden = GoldenFile.model_validate_json((folder / file).read_bytes())

@@ -69,12 +69,14 @@ def infer(
     *,
     temperature: float,
     synchronize: Callable[[], None],
+    note_pass: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Runs normalised `inputs` (N, 3, H, W) through a frozen module in eval mode.
 
     Each distinct layer costs one forward; pictures without a heatmap ride along with the largest
-    group. Layers must be resolved names. `synchronize` waits for the device, for the timings.
-    Call it from the device's thread only: hooks live on the shared module while it runs.
+    group. Layers must be resolved names. `synchronize` waits for the device, for the timings;
+    `note_pass` is called before each forward. Call it from one thread per module: hooks live on
+    the module while it runs.
     """
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for row, explain in enumerate(explains):
@@ -85,11 +87,13 @@ def infer(
     for layer, rows in sorted(groups.items(), key=lambda group: -len(group[1])):
         rows = sorted(rows + plain)
         plain = []
+        note_pass()
         chosen = inputs if len(rows) == len(explains) else inputs[rows]
         batch = [explains[row] for row in rows]
         results = _infer_explained(module, chosen, batch, layer, temperature, synchronize)
         outcomes.update(zip(rows, results, strict=True))
     if plain:
+        note_pass()
         results = _infer_plain(module, inputs, temperature, synchronize)
         outcomes.update(zip(plain, results, strict=True))
     return [outcomes[row] for row in range(len(explains))]

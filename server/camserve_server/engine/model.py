@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -40,7 +40,7 @@ _UNKNOWN_INPUT = InputSpec(0, 0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelVersion:
-    """One version, as listings show it and as the device thread runs it.
+    """One version, as listings show it and as its thread runs it.
 
     `state` "loading" and "unavailable" have no module; `reason` says in plain words why a version
     is unavailable. `input` is 0 x 0 as long as it is not known. `layers` can be named for a
@@ -94,10 +94,15 @@ class ModelVersion:
             raise ApiError(Reason.PARAM_LAYER_NOT_FOUND)
         return explain
 
-    def run(self, pictures: Sequence[NDArray[np.uint8]], explains: Sequence[Explain | None]) -> list[Outcome]:
-        """Predicts N pictures (H, W, 3) uint8 of the input's size; on the device's thread only.
+    def run(
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        explains: Sequence[Explain | None],
+        note_pass: Callable[[], None] = lambda: None,
+    ) -> list[Outcome]:
+        """Predicts N pictures (H, W, 3) uint8 of the input's size; on the thread that loaded it only.
 
-        `explains` are resolved, one per picture.
+        `explains` are resolved, one per picture; `note_pass` is called before each forward pass.
         """
         assert self.module is not None
         assert self.preprocess is not None
@@ -107,6 +112,7 @@ class ModelVersion:
             explains,
             temperature=self.temperature,
             synchronize=lambda: devices.synchronize(self.device),
+            note_pass=note_pass,
         )
 
 
@@ -114,7 +120,7 @@ def load_version(folder: Path, device: torch.device, *, max_batch: int, weights_
     """Brings `<name>/<version>` to the device, warmed up with the explain path.
 
     Whatever stands in the way makes a version of state "unavailable" with the reason; nothing is
-    raised. On the device's thread only.
+    raised. The calling thread must be prepared, see `prepare_thread`.
     """
     name, version = folder.parent.name, folder.name
     try:

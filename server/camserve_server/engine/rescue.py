@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,17 +34,23 @@ class Ran:
     too_large: int | None
 
 
-def run_batch(model: ModelVersion, pictures: Sequence[NDArray[np.uint8]], explains: Sequence[Explain | None]) -> Ran:
-    """Runs a batch on the device's thread as `ModelVersion.run` does, and raises nothing."""
-    run = _Run(model)
+def run_batch(
+    model: ModelVersion,
+    pictures: Sequence[NDArray[np.uint8]],
+    explains: Sequence[Explain | None],
+    note_pass: Callable[[], None] = lambda: None,
+) -> Ran:
+    """Runs a batch as `ModelVersion.run` does, on the same thread, and raises nothing."""
+    run = _Run(model, note_pass)
     outcomes = run.outcomes(pictures, explains)
     return Ran(outcomes, any(outcome is not None for outcome in outcomes) or run.works(), run.too_large)
 
 
 class _Run:
-    def __init__(self, model: ModelVersion) -> None:
+    def __init__(self, model: ModelVersion, note_pass: Callable[[], None]) -> None:
         self.too_large: int | None = None
         self._model = model
+        self._note_pass = note_pass
         self._works: bool | None = None
 
     def outcomes(
@@ -79,7 +85,7 @@ class _Run:
     ) -> list[Outcome] | Literal["failed", "memory"]:
         # Whoever tries again does so after the except clause: the traceback holds on to what the failed try took.
         try:
-            return self._model.run(pictures, explains)
+            return self._model.run(pictures, explains, self._note_pass)
         except (torch.OutOfMemoryError, MemoryError):
             _log.warning("the device has not memory enough", **self._named(pictures))
             self.too_large = min(self.too_large or len(pictures), len(pictures))

@@ -1,0 +1,148 @@
+"""The thread of one model version, in which it is loaded and runs."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.batch_limit import BatchLimit
+from camserve_server.engine.batcher import Batch, Batcher, Entry
+from camserve_server.engine.model import ModelVersion
+from camserve_server.engine.prediction import ModelFailedError, Result, result_of
+from camserve_server.engine.rescue import run_batch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A batch that has run, with a result for every entry; `works` says whether the model is sound."""
+
+    batch: Batch
+    results: list[tuple[Entry, Result]]
+    works: bool
+    seconds: float
+
+
+class Runner:
+    """Runs what the batcher has for one version, one thing at a time, in a thread that ends with the queue.
+
+    `on_end` is called on the event loop. A version has a thread of its own so that one whose forward pass does not
+    return holds up nobody else's.
+    """
+
+    def __init__(
+        self,
+        key: tuple[str, str],
+        batcher: Batcher,
+        *,
+        on_end: Callable[[ModelVersion, Ended], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """Opens the queue and starts the thread; on the event loop."""
+        self._key = key
+        self._batcher = batcher
+        self._on_end = on_end
+        self._monotonic = monotonic
+        self._loop = asyncio.get_running_loop()
+        self._model: ModelVersion | None = None
+        self._limit: BatchLimit | None = None
+        self._under_way: tuple[Batch, float] | None = None
+        batcher.open_queue(key)
+        self._thread = threading.Thread(target=self._live, name="/".join(key), daemon=True)
+        self._thread.start()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Runs the function on the thread, between batches and whoever has the device."""
+        done: asyncio.Future[T] = self._loop.create_future()
+
+        def errand() -> None:
+            outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+            try:
+                outcome.set_result(function())
+            except Exception as error:
+                outcome.set_exception(error)
+            self._post(lambda: _copy(outcome, done))
+
+        self._batcher.call(self._key, errand)
+        return await done
+
+    def serve(self, model: ModelVersion, max_batch: int) -> None:
+        """Says which version the thread has loaded, before anything is put into its queue."""
+        self._model = model
+        self._limit = BatchLimit(max_batch, self._monotonic)
+        self._batcher.limit(self._key, max_batch)
+
+    def stop(self) -> None:
+        """Ends the thread of a version that cannot serve."""
+        self._batcher.close_queue(self._key)
+
+    def join(self, timeout_s: float) -> None:
+        """Waits for the thread to end."""
+        self._thread.join(timeout_s)
+
+    def under_way(self) -> tuple[Batch, float] | None:
+        """Returns the batch that runs now and since when its present forward pass does.
+
+        `on_end` will be called for it after that.
+        """
+        return self._under_way
+
+    def _live(self) -> None:
+        while (work := self._batcher.take(self._key)) is not None:
+            if isinstance(work, Batch):
+                self._run(work)
+            else:
+                work()
+
+    def _run(self, batch: Batch) -> None:
+        """Runs a batch and posts all its results at once."""
+        assert self._model is not None
+        model = self._model
+        results: list[tuple[Entry, Result]] = [(entry, ApiError(Reason.TIMEOUT_EXCEEDED)) for entry in batch.expired]
+        works, started = True, self._monotonic()
+        if batch.entries:
+
+            def note_pass() -> None:
+                self._under_way = (batch, self._monotonic())
+
+            note_pass()
+            ran = run_batch(
+                model, [entry.pixels for entry in batch.entries], [entry.explain for entry in batch.entries], note_pass
+            )
+            self._under_way = None
+            works = ran.works
+            results += [
+                (entry, result_of(entry, outcome, started, len(batch.entries)) if works else ModelFailedError())
+                for entry, outcome in zip(batch.entries, ran.outcomes, strict=True)
+            ]
+            self._note_memory(ran.too_large)
+        ended = Ended(batch, results, works, self._monotonic() - started)
+        self._post(lambda: self._on_end(model, ended))
+
+    def _note_memory(self, too_large: int | None) -> None:
+        assert self._limit is not None
+        if too_large is not None:
+            self._limit.fell_short(too_large)
+        self._batcher.limit(self._key, self._limit.pictures)
+
+    def _post(self, callback: Callable[[], object]) -> None:
+        # A loop that has been closed has nobody left to answer.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback)
+
+
+def _copy(source: concurrent.futures.Future[T], target: asyncio.Future[T]) -> None:
+    if target.done():
+        return
+    error = source.exception()
+    if error is None:
+        target.set_result(source.result())
+    else:
+        target.set_exception(error)
