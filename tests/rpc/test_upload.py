@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 
@@ -58,18 +59,12 @@ async def test_other_bytes_than_declared_are_refused(client, refusal, difference
 
 
 async def test_more_bytes_than_declared_are_refused_before_the_rest_has_come(client, refusal):
-    sent = []
+    async def unended():
+        yield next(messages(star_png(), size_bytes=100))
+        await asyncio.Event().wait()
 
-    async def endless():
-        for message in messages(star_png(), size_bytes=100):
-            yield message
-        while len(sent) < 10_000:
-            sent.append(1)
-            yield pb.InferUploadRequest(body=httpbody_pb2.HttpBody(data=bytes(100_000)))
-
-    seen = await refused(client, refusal, endless())
+    seen = await refused(client, refusal, unended())
     assert seen.reason == "param.invalid"
-    assert len(sent) < 200
 
 
 async def test_a_declared_size_past_the_limit_is_refused_before_the_bytes(client, refusal):
