@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.base.tasks import completed, ended
+from camserve_server.base.tasks import ended
 from camserve_server.core.limits import StoreWatch, TenantLimits
 from camserve_server.stores.usage import Usage
 
@@ -35,6 +35,7 @@ class Admission:
         self._lease_s = lease_s
         self._running: set[Stay] = set()
         self._renewing: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def admitted(self, tenant: str, limits: TenantLimits, *, images: int) -> AsyncIterator[Stay]:
@@ -59,7 +60,7 @@ class Admission:
         finally:
             self._running.discard(stay)
             if here:
-                await completed(self._leave(stay, refund))
+                self._let_go(stay, refund)
 
     async def charge(self, stay: Stay, images: int) -> None:
         """Charges a running call the images that it costs, once; raises ApiError as `admitted` does."""
@@ -82,13 +83,21 @@ class Admission:
         raise ApiError(Reason.QUOTA_EXCEEDED, retry_after_s=retry_after_s, limit=limits.images_per_day)
 
     async def close(self) -> None:
-        """Ends the renewal of leases."""
+        """Ends the renewal of leases, once those of calls that have ended are let go."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
         if self._renewing:
             await ended([self._renewing])
 
     @property
     def _lease_ms(self) -> int:
         return round(self._lease_s * 1000)
+
+    def _let_go(self, stay: Stay, refund: bool) -> None:
+        # The answer need not wait for it: what its caller asks next comes to the store behind it.
+        task = asyncio.create_task(self._leave(stay, refund))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     async def _leave(self, stay: Stay, refund: bool) -> None:
         await self._watch.ask(lambda: self._usage.leave(stay.tenant, stay.call, refund=refund))
