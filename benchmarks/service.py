@@ -26,6 +26,8 @@ RESNET = "resnet50"
 _HEALTHY_WITHIN_S = 120.0
 _STOPPED_WITHIN_S = 40.0
 _PORTS = ("EDGE", "GRPC", "INTERNAL", "METRICS")
+# `urlopen` keeps the proxies of its first use in the process.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 _RESNET_TOML = """name = "resnet50"
 version = "1"
@@ -114,7 +116,7 @@ class Service:
 
     def metric(self, name: str) -> float:
         """Returns a metric of the replica, summed over its labels."""
-        with urllib.request.urlopen(self._metrics_url, timeout=10) as response:
+        with _DIRECT.open(self._metrics_url, timeout=10) as response:
             lines = response.read().decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 

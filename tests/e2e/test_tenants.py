@@ -208,6 +208,8 @@ async def test_an_id_of_another_tenant_costs_the_look_ups_of_an_unknown_id(stack
     token = stack.token(tenant=OWN)
     async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
         for foreign, never in pairs(full_name, theirs, mine):
+            # Whoever runs a script first also sends it.
+            await native(channel, METHODS[full_name], token, never | extra(full_name, mine))
             asked = []
             for ids in (foreign, never):
                 async with commands(stack) as seen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,8 @@ def test_weights_neither_cached_nor_reachable_are_a_reason(tmp_path: Path, monke
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    # The opener of the whole process keeps the proxies that it was made with.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     path = write_torchvision_model(tmp_path, "squeezenet1_1")
     model = load(path.parent, tmp_path / "downloads")
     assert model.state == "unavailable"
