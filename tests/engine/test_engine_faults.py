@@ -294,3 +294,36 @@ def test_a_batch_limit_falls_on_the_second_shortage_within_a_minute_and_never_be
     # Whether it recurs is watched for a minute after the limit was lifted.
     limit.fell_short(8)
     assert limit.pictures == 4
+
+
+@pytest.mark.parametrize(
+    ("ms", "pictures"),
+    [
+        pytest.param(3, 16, id="quick: all that may"),
+        pytest.param(25, 8, id="slow: what takes 0.2 s"),
+        pytest.param(60, 4, id="slower: four"),
+        pytest.param(2_000, 4, id="the slowest: four"),
+    ],
+)
+def test_a_batch_that_would_take_long_is_smaller(clock: FakeClock, ms: int, pictures: int) -> None:
+    limit = BatchLimit(16, clock.monotonic)
+    assert limit.pictures == 16
+    limit.took(16, 16 * ms / 1000)
+    assert limit.pictures == pictures
+
+
+def test_one_slow_batch_does_not_decide_for_long(clock: FakeClock) -> None:
+    limit = BatchLimit(16, clock.monotonic)
+    limit.took(1, 1.0)
+    assert limit.pictures == 4
+    for _ in range(60):
+        limit.took(4, 0.012)
+    assert limit.pictures == 16
+
+
+def test_a_slow_model_short_of_memory_runs_fewer_than_four(clock: FakeClock) -> None:
+    limit = BatchLimit(8, clock.monotonic)
+    limit.took(4, 8.0)
+    for _ in range(2):
+        limit.fell_short(4)
+    assert limit.pictures == 2

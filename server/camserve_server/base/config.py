@@ -110,7 +110,12 @@ class Settings(BaseSettings):
     torch_threads: Annotated[int, Field(ge=1, le=512)] | None = Field(
         None, description="CPU threads with which each model version runs; default: as many as there are cores."
     )
-    max_batch: int = Field(8, ge=1, le=1024, description="Images of one forward pass.")
+    max_batch: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="Most images of one forward pass: where they take over 0.2 s it is fewer, not below 4.",
+    )
     batch_delay_ms: float = Field(0.0, ge=0, le=1000, description="Wait for more images while the device is idle.")
     queue_wait_s: float = Field(
         0.5, gt=0, le=600, description="Wait that calls of one model version may build up; more of them are refused."

@@ -122,13 +122,15 @@ class Runner:
                 (entry, result_of(entry, outcome, started, len(batch.entries)) if works else ModelFailedError())
                 for entry, outcome in zip(batch.entries, ran.outcomes, strict=True)
             ]
-            self._note_memory(ran.too_large)
+            self._adapt(len(batch.entries), self._monotonic() - started, ran.too_large)
         ended = Ended(batch, results, works, self._monotonic() - started)
         self._post(lambda: self._on_end(model, ended))
 
-    def _note_memory(self, too_large: int | None) -> None:
+    def _adapt(self, pictures: int, seconds: float, too_large: int | None) -> None:
         assert self._limit is not None
-        if too_large is not None:
+        if too_large is None:
+            self._limit.took(pictures, seconds)
+        else:
             self._limit.fell_short(too_large)
         self._batcher.limit(self._key, self._limit.pictures)
 
