@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def rest_target(port: int, token: str, job: Job, *, upload: bool) -> Target:
             response = connection.getresponse()
             data = response.read()
             if response.status != 200:
-                raise ValueError(f"{response.status} {data[:200].decode(errors='replace')}")
+                raise ValueError(f"{response.status} {_code(data)}")
             return data
 
         return call
@@ -99,6 +100,14 @@ def _said(error: Exception) -> str:
     if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
         return f"{error.code().name}: {error.details()}"
     return f"{type(error).__name__}: {error}"
+
+
+def _code(body: bytes) -> str:
+    """Returns the error code of an answer, or how it begins where it is none of the service's."""
+    try:
+        return str(json.loads(body)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode(errors="replace")
 
 
 def _serve(order: dict[str, Any]) -> Any:
