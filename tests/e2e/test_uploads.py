@@ -170,6 +170,17 @@ def test_a_batch_and_a_job_use_an_upload(api):
     assert finished(api, accepted.json()["job_id"])["status"] == "succeeded"
 
 
+def test_a_batch_of_images_that_do_not_fit_together_waits_for_its_own(make_stack):
+    small = make_stack(upload_memory_mb=128, max_image_bytes=100_000_000)
+    image = encoded(3600, 3600, "BMP")
+    with httpx.Client(base_url=small.edge_url, headers=small.headers(), timeout=60) as api:
+        storage_id = upload(api, image, "image/bmp").json()["storage_id"]
+        inputs = [{"id": str(number), "image": {"storage_id": storage_id}} for number in range(12)]
+        batch = api.post("/v1/infer:batch", json={"model": "shapes", "inputs": inputs})
+    last = json.loads(batch.text.splitlines()[-1])
+    assert (last["event"], last["summary"]["succeeded"]) == ("done", 12), batch.text
+
+
 def test_a_link_takes_its_image_once(api):
     answer = presign(api, content_md5=md5_of(star_png()))
     assert answer.status_code == 201, answer.text

@@ -53,6 +53,19 @@ def test_budget_refuses_what_passes_its_limit() -> None:
     assert budget.taken_bytes == 0
 
 
+def test_what_was_reserved_is_not_taken_again() -> None:
+    budget = ByteBudget(10)
+    with SharedBuffer.create(budget=budget) as buffer:
+        buffer.reserve(8)
+        buffer.append(b"12345")
+        assert budget.taken_bytes == 8
+        buffer.append(b"67890")
+        assert budget.taken_bytes == 10
+        with pytest.raises(ApiError):
+            buffer.reserve(11)
+    assert budget.taken_bytes == 0
+
+
 def test_forgotten_buffer_gives_everything_back() -> None:
     budget = ByteBudget(10)
     buffer = SharedBuffer.create(budget=budget)

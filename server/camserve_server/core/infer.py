@@ -12,6 +12,7 @@ import numpy as np
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.telemetry import STAGE_SECONDS
 from camserve_server.core.antivirus import Antivirus
+from camserve_server.core.batch_memory import BatchMemory
 from camserve_server.core.gate import Gate
 from camserve_server.core.infer_options import BatchInput, HeatmapOptions, InferOptions
 from camserve_server.core.infer_result import BatchOutcome, ClassScore, Heatmap, InferResult, Timings
@@ -121,12 +122,12 @@ class InferService:
 
     async def infer_batch(self, tenant: str, inputs: list[BatchInput]) -> AsyncGenerator[BatchOutcome]:
         """Yields every input's outcome as it completes; closing the iterator cancels the rest."""
-        pending = iter(inputs)
+        pending, memory = iter(inputs), BatchMemory()
         running: set[asyncio.Task[BatchOutcome]] = set()
         try:
             while True:
                 while len(running) < self._batch_width and (entry := next(pending, None)):
-                    running.add(asyncio.create_task(self._outcome(tenant, entry)))
+                    running.add(asyncio.create_task(self._outcome(tenant, entry, memory)))
                 if not running:
                     return
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -147,9 +148,9 @@ class InferService:
         """
         return await self._within(None, tenant, image, options, "stream", keep_until=keep_until)
 
-    async def _outcome(self, tenant: str, entry: BatchInput) -> BatchOutcome:
+    async def _outcome(self, tenant: str, entry: BatchInput, memory: BatchMemory) -> BatchOutcome:
         try:
-            with await entry.image.open() as image:
+            async with memory.opened(entry.image) as image:
                 result = await self._within(None, tenant, image, entry.options, "stream")
             return BatchOutcome(entry.id, result=result)
         except ApiError as error:

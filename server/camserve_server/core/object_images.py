@@ -23,6 +23,8 @@ async def load(objects: ObjectStore, tenant: str, object_id: str, budget: ByteBu
                 raise ApiError(
                     Reason.UPLOAD_TOO_LARGE, limit_mb=budget.limit_bytes / 1e6, actual_mb=stored.size_bytes / 1e6
                 )
+            # Before any byte: images that are half here would keep each other from becoming whole.
+            buffer.reserve(stored.size_bytes)
             async for chunk in stored.read(0, stored.size_bytes):
                 await asyncio.to_thread(buffer.append, chunk)
     except BaseException:

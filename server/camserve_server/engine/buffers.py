@@ -128,12 +128,16 @@ class SharedBuffer:
         """The descriptor, owned by this buffer; -1 once closed."""
         return self._holding.fd
 
+    def reserve(self, n_bytes: int) -> None:
+        """Take the budget for so many bytes in all before they come; raises SERVICE_OVERLOADED when it has no room."""
+        self._holding.take(max(0, n_bytes - self._holding.taken_bytes))
+
     def append(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes at the end; raises SERVICE_OVERLOADED when the budget has no room for them."""
         if self._map is not None:
             raise ValueError("a buffer that was viewed cannot grow")
         rest = memoryview(data).cast("B")
-        self._holding.take(len(rest))
+        self.reserve(self._size + len(rest))
         while rest:
             written = os.pwrite(self.fd, rest, self._size)
             self._size += written
