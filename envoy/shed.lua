@@ -14,7 +14,7 @@ local function waiting_tenant(handle)
   if route == nil then return nil end
   local headers = handle:headers()
   if (headers:get("prefer") or ""):lower():find("respond-async", 1, true) then return nil end
-  if (tonumber(headers:get("x-camserve-content-length")) or 0) > route["most_bytes"] then return nil end
+  if (tonumber(headers:get("x-camserve-content-length") or "") or 0) > route["most_bytes"] then return nil end
   local verified = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.jwt_authn")
   local claims = verified and verified[route["claims"]]
   return claims and claims[route["tenant_claim"]]

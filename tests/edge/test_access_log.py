@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.edge.conftest import ORIGIN, Edge
+from tests.edge.wire import exchange
 
 Find = Callable[[str], dict[str, Any]]
 
@@ -28,6 +29,19 @@ def test_no_line_holds_a_query_or_a_header(edge: Edge, stranger: httpx.Client, a
         access_log(stranger.get(path, headers=headers).headers["request-id"])
     assert "SECRET" not in edge.settings.access_log.read_text()
     assert "SECRET" not in edge.settings.envoy_log.read_text()
+
+
+def test_envoy_says_nothing_of_a_body_too_large_or_without_a_length(edge: Edge, caller: httpx.Client) -> None:
+    head = f"Host: x\r\nAuthorization: Bearer {edge.token()}\r\nContent-Type: image/png\r\n"
+    target = "/v1/objects/obj_0123456789abcdefghij?token=SECRET"
+    for path in (target, "/v1/infer?model=SECRET"):
+        verb = "PUT" if path == target else "POST"
+        request = f"{verb} {path} HTTP/1.1\r\n{head}Content-Length: 5000000000\r\n\r\n"
+        assert exchange(edge.port, request.encode()).status == 413
+    assert caller.post("/v1/infer", content=iter([b"x"]), headers={"content-type": "image/png"}).status_code == 200
+    written = edge.settings.envoy_log.read_text()
+    assert "SECRET" not in written
+    assert "[lua]" not in written
 
 
 @pytest.mark.parametrize(

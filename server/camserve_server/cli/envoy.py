@@ -179,8 +179,9 @@ def arguments(settings: EdgeSettings, config: Path) -> list[str]:
         "--config-path": str(config),
         "--concurrency": str(workers),
         "--log-level": "warning",
-        # The first fetch of keys always fails, since the listener that serves them comes later; it is repeated.
-        "--component-log-level": "jwt:error",
+        # The first fetch of keys always fails, since the listener that serves them comes later; it is repeated. What
+        # `http` says of a request names its whole target, with the token of a link.
+        "--component-log-level": "jwt:error,http:critical",
         "--file-flush-interval-msec": "1000",
         "--drain-time-s": str(_DRAIN_LISTENER_S),
         "--drain-strategy": "immediate",
