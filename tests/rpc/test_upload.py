@@ -19,14 +19,18 @@ def messages(data, *, chunk=1000, content_type="image/png", **first):
         yield pb.InferUploadRequest(body=httpbody_pb2.HttpBody(data=data[start : start + chunk]))
 
 
-async def upload(client, stream):
-    return await client.inference.InferUpload(stream, metadata=client.metadata)
+async def upload(client, stream, *metadata):
+    return await client.inference.InferUpload(stream, metadata=(*client.metadata, *metadata))
 
 
-async def refused(client, refusal, stream):
+async def refused(client, refusal, stream, *metadata):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await upload(client, stream)
+        await upload(client, stream, *metadata)
     return refusal(caught.value)
+
+
+def md5_of(data):
+    return base64.b64encode(hashlib.md5(data).digest()).decode()
 
 
 async def test_a_streamed_image_is_classified(client):
@@ -36,9 +40,17 @@ async def test_a_streamed_image_is_classified(client):
 
 
 async def test_an_md5_stands_in_for_the_length(client):
-    digest = base64.b64encode(hashlib.md5(star_png()).digest()).decode()
-    answer = await upload(client, messages(star_png(), content_md5=digest))
+    answer = await upload(client, messages(star_png(), content_md5=md5_of(star_png())))
     assert answer.classes[0].id == "star"
+
+
+async def test_an_md5_may_come_as_metadata(client, refusal):
+    answer = await upload(client, messages(star_png()), ("content-md5", md5_of(star_png())))
+    assert answer.classes[0].id == "star"
+    whole = {"size_bytes": len(star_png())}
+    for value, reason in ((md5_of(b"other"), "image.md5_mismatch"), ("x", "image.base64_invalid")):
+        seen = await refused(client, refusal, messages(star_png(), **whole), ("content-md5", value))
+        assert (seen.code, seen.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
 
 
 async def test_without_length_and_md5_an_upload_is_refused(client, refusal):

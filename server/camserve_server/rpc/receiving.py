@@ -75,10 +75,10 @@ async def receive(
 ) -> Received[S]:
     """Returns the image once it is whole; `begin` makes what takes its bytes, and may refuse what is declared.
 
-    `size_bytes` and `content_md5` are the first message's; over REST the headers count, and a length besides
-    `size_bytes` must agree. More bytes than that are refused as soon as they come. Raises ApiError:
-    UPLOAD_LENGTH_REQUIRED, UPLOAD_TOO_LARGE, IMAGE_SOURCE_REQUIRED, JSON_MALFORMED, PARAM_INVALID, and what `begin` and
-    the sink raise.
+    `size_bytes` and `content_md5` are the first message's; an MD5 in a header or in metadata comes before that one, and
+    over REST a length besides `size_bytes` must agree. More bytes than that are refused as soon as they come. Raises
+    ApiError: UPLOAD_LENGTH_REQUIRED, UPLOAD_TOO_LARGE, IMAGE_SOURCE_REQUIRED, JSON_MALFORMED, PARAM_INVALID, and what
+    `begin` and the sink raise.
     """
     media_type = first.body.content_type.partition(";")[0].strip().lower()
     if media_type == MULTIPART:
@@ -88,7 +88,7 @@ async def receive(
         size_bytes = length
     elif length is not None and length != size_bytes:
         raise _other_bytes(size_bytes, length)
-    md5 = (call.metadata.get("content-md5") if call.rest else None) or content_md5
+    md5 = call.metadata.get("content-md5") or content_md5
     declared = Declared(media_type, md5, size_bytes)
     return await _raw(first, rest, begin, declared, limit_bytes)
 
