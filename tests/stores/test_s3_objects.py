@@ -6,6 +6,8 @@ import base64
 import dataclasses
 import hashlib
 import os
+import re
+import traceback
 from uuid import uuid4
 
 import httpx
@@ -131,6 +133,24 @@ async def test_parts_of_drafts_go_after_a_day(server, settings, store, monkeypat
     # Its address is signed, and causes are logged.
     assert "403" in repr(failed.value.__cause__)
     assert "http" not in repr(failed.value.__cause__)
+
+
+async def test_what_is_logged_of_a_failure_holds_no_address_and_no_body(settings):
+    wrong = dataclasses.replace(settings, credentials=Credentials(CREDENTIALS.key_id, "wrong"))
+    away = dataclasses.replace(settings, endpoint="http://127.0.0.1:9")
+    for faulty, word in ((wrong, "403"), (away, "error sending request")):
+        store = S3Objects(faulty, budget=ByteBudget(64 << 20), clock=CLOCK)
+        for asked in (
+            store.put("a", b"x", content_type="image/png", expires_at=later()),
+            store.open("a", new_object_id(later())),
+            store.check(),
+        ):
+            with pytest.raises(ApiError) as failed:
+                await asked
+            cause = failed.value.__cause__
+            logged = "".join(traceback.format_exception(cause)) + repr(cause)
+            assert word in logged
+            assert not re.search(r"/|obj_|<|p-|127\.0\.0\.1", logged), logged
 
 
 async def test_another_tenant_and_an_unknown_id_find_nothing(store):

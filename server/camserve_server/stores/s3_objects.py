@@ -7,6 +7,7 @@ drops past hours whole. The bucket encrypts, as the settings ask it to; what is 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,6 +37,10 @@ _RETRIES = 4
 # Is the name of the member of an object's user metadata, in unix seconds.
 _EXPIRES = "camserve-expires"
 _EXPIRES_HEADER = f"x-amz-meta-{_EXPIRES}"
+# In what the library raises: addresses hold ids of objects and signatures, bodies of answers what was signed.
+_ADDRESS = re.compile(r"\S*/\S*")
+_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+_MOST_TOLD = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +344,14 @@ def _failing(missing: Reason = Reason.UPSTREAM_FAILED) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ApiError(missing) from error
+        raise ApiError(missing) from _told(error)
     except (BaseError, OSError) as error:
-        raise ApiError(Reason.UPSTREAM_FAILED) from error
+        raise ApiError(Reason.UPSTREAM_FAILED) from _told(error)
+
+
+def _told(error: Exception) -> OSError:
+    """Returns the error as it may be logged: without addresses, and of the answer's body the code alone."""
+    text = str(error)
+    words = _ADDRESS.sub("…", text.partition("\n")[0].partition("<")[0])
+    code = _CODE.search(text)
+    return OSError(f"{type(error).__name__}: {words[:_MOST_TOLD].strip()}{f' {code[1]}' if code else ''}")
