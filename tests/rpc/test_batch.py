@@ -63,10 +63,19 @@ async def test_a_batch_that_cannot_begin_is_refused_whole(client, refusal, input
     assert refusal(caught.value).reason == reason
 
 
+MAP_OVER_PICTURE = pb.GradCAMOptions(enabled=True, format="npy", overlay=True)
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
         (entry("b", grad_cam=pb.GradCAMOptions(enabled=True, layer="nowhere")), "inputs[1].grad_cam.layer"),
+        (
+            entry("b", grad_cam=pb.GradCAMOptions(enabled=True, format="npy", overlay=True)),
+            "inputs[1].grad_cam.overlay",
+        ),
+        (entry("b", resize=pb.Resize(longest_side=15)), "inputs[1].resize.longest_side"),
+        (pb.BatchInput(id="b"), "inputs[1]"),
         (entry(""), "inputs[1].id"),
     ],
 )

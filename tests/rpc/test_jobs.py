@@ -255,6 +255,7 @@ async def test_metadata_with_a_number_that_json_does_not_know_is_refused(client,
 async def test_a_url_of_any_length_is_judged_as_one(client, refusal):
     url = "https://example.com/" + "a" * 2029
     for inputs, changes, code in (
+        ([entry("a")], {"callback_url": ""}, "webhook.url_not_allowed"),
         ([entry("a")], {"callback_url": url}, "webhook.url_not_allowed"),
         ([inference_pb2.BatchInput(id="a", image=inference_pb2.ImageInput(url=url))], {}, "image.url_not_allowed"),
     ):

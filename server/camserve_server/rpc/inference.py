@@ -9,11 +9,12 @@ from functools import partial
 from camserve.v1 import inference_pb2 as pb
 from camserve_server.base.errors import ApiError
 from camserve_server.core.infer import InferService
-from camserve_server.core.infer_options import BatchInput, ImageSource, InferOptions
+from camserve_server.core.infer_options import ImageSource, InferOptions
 from camserve_server.core.job_intake import Receipt
 from camserve_server.core.sync_or_job import SyncOrJob, opened
 from camserve_server.engine.buffers import ByteBudget
 from camserve_server.rpc.answers import batch_item, infer_receipt, infer_response
+from camserve_server.rpc.batch_inputs import batch_inputs
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.fingerprint import fingerprint
 from camserve_server.rpc.heartbeats import with_heartbeats
@@ -81,7 +82,7 @@ class InferenceServicer:
 
     async def infer_batch(self, call: Call, request: pb.InferBatchRequest) -> AsyncIterator[pb.BatchEvent]:
         """Yields an event per image as it completes, heartbeats in between, and `done` or `error` at the end."""
-        inputs = self._batch_inputs(call, request)
+        inputs = batch_inputs(call, self._images, request)
         self._service.validate_each(inputs)
         self._service.check(call.identity.tenant, inputs[0].options)
         succeeded = failed = 0
@@ -116,23 +117,6 @@ class InferenceServicer:
         if isinstance(outcome, Receipt):
             return infer_receipt(call, outcome, self._prefix)
         return infer_response(call, outcome)
-
-    def _batch_inputs(self, call: Call, request: pb.InferBatchRequest) -> list[BatchInput]:
-        return [
-            BatchInput(
-                entry.id,
-                self._images.source(call, entry.image),
-                infer_options(
-                    entry,
-                    model=request.model,
-                    model_version=request.model_version,
-                    response=request.response,
-                    media_type=entry.image.media_type,
-                    content_md5=entry.image.content_md5,
-                ),
-            )
-            for entry in request.inputs
-        ]
 
 
 def _admit(_: InferOptions) -> None:

@@ -13,15 +13,14 @@ from camserve.v1 import inference_pb2
 from camserve.v1 import jobs_pb2 as pb
 from camserve.v1.models_pb2 import Page
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.core.infer_options import BatchInput
 from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, JobIntake, JobRequest
 from camserve_server.core.jobs import LATEST_MS, Item, JobFilter, JobService
 from camserve_server.core.webhooks import WebhookService
 from camserve_server.rpc.answers import accepted, batch_result, timestamp
+from camserve_server.rpc.batch_inputs import batch_inputs
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import Images
-from camserve_server.rpc.options import infer_options
 from camserve_server.rpc.status import error_object
 from camserve_server.stores.jobs import JobRecord
 
@@ -44,13 +43,13 @@ class JobServicer:
 
     async def create_job(self, call: Call, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
         """Accepts a job."""
-        callback_url = request.callback_url or None
-        if callback_url:
+        callback_url = request.callback_url if request.HasField("callback_url") else None
+        if callback_url is not None:
             self._webhooks.check_url(callback_url)
         receipt = await self._intake.create(
             call.identity.tenant,
             JobRequest(
-                [self._input(call, request, entry) for entry in request.inputs],
+                batch_inputs(call, self._images, request),
                 metadata=_metadata(request.metadata) if request.HasField("metadata") else None,
                 ttl_hours=request.ttl_hours if request.HasField("ttl_hours") else DEFAULT_TTL_HOURS,
                 callback_url=callback_url,
@@ -120,20 +119,6 @@ class JobServicer:
     async def cancel_job(self, call: Call, request: pb.CancelJobRequest) -> pb.Job:
         """Cancels a job."""
         return self._job(call, await self._jobs.cancel(call.identity.tenant, request.job_id))
-
-    def _input(self, call: Call, request: pb.CreateJobRequest, entry: inference_pb2.BatchInput) -> BatchInput:
-        return BatchInput(
-            entry.id,
-            self._images.source(call, entry.image),
-            infer_options(
-                entry,
-                model=request.model,
-                model_version=request.model_version,
-                response=request.response,
-                media_type=entry.image.media_type,
-                content_md5=entry.image.content_md5,
-            ),
-        )
 
     async def _whole_job(self, call: Call, job: JobRecord) -> pb.Job:
         """Returns a job with what is known from its items: the only result, or why it failed."""

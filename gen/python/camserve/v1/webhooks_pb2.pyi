@@ -30,8 +30,8 @@ class CreateWebhookRequest(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """Is where events go: https, on its own port, at a public address, 1 to 2048 characters. Any other:
-    `webhook.url_not_allowed`.
+    """Is where events go: https, on its own port, at a public address, at most 2048 characters. Any other:
+    `webhook.url_not_allowed`; none: `param.invalid`.
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
