@@ -105,6 +105,22 @@ async def nowhere(tmp_path):
     await client.aclose()
 
 
+async def test_how_a_tenant_stood_is_known_for_a_second_unless_it_asked_too_much(make, clock):
+    limits, admin, _ = make()
+    await admin.set_tenant("acme", None, {"requests_per_second": 1, "burst": 2})
+    own = await limits.of("acme")
+    assert limits.recent("acme") is None
+    standing = await limits.take("acme", own)
+    assert standing.remaining == 1
+    assert (limits.recent("acme"), limits.recent("other")) == (standing, None)
+    clock.advance(1)
+    assert limits.recent("acme") is None
+    for _ in range(3):
+        standing = await limits.take("acme", own)
+    assert standing.retry_after_s is not None
+    assert limits.recent("acme") is None
+
+
 async def test_without_the_store_a_replica_counts_by_itself(make, nowhere):
     limits, _, admission = make(nowhere)
     known = await limits.of("acme")

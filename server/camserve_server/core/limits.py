@@ -93,6 +93,7 @@ class Limits:
         self._known: dict[str, tuple[float, TenantLimits]] = {}
         self._fetches: dict[str, asyncio.Task[TenantLimits]] = {}
         self._local = LocalRate(clock)
+        self._stood: dict[str, tuple[float, Standing]] = {}
 
     async def of(self, tenant: str) -> TenantLimits:
         """Returns a tenant's limits as they were at most a second ago."""
@@ -112,7 +113,17 @@ class Limits:
         )
         if bucket is None:
             bucket = self._local.take(tenant, limits.requests_per_second, limits.burst)
-        return _standing(limits, bucket)
+        standing = _standing(limits, bucket)
+        if len(self._stood) >= _REMEMBERED:
+            self._stood.clear()
+        self._stood[tenant] = (self._clock.monotonic(), standing)
+        return standing
+
+    def recent(self, tenant: str) -> Standing | None:
+        """Returns how a tenant stood within the last second, None unless its latest request might pass."""
+        at, standing = self._stood.get(tenant, (-math.inf, None))
+        fresh = self._clock.monotonic() - at < _FRESH_S
+        return standing if standing and fresh and standing.retry_after_s is None else None
 
     async def report(self, tenant: str) -> tuple[TenantLimits, int, Used]:
         """Returns a tenant's limits, how many requests it may send now, and what it uses.
