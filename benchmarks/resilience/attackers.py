@@ -50,7 +50,11 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 async def _slow(order: Order, number: int) -> None:
-    """Headers at a byte a second, and bodies where the number is odd."""
+    """Headers at a byte a second, and bodies where the number is odd.
+
+    All come within a second, each in its own phase: a thousand requests in one moment are no slow connections.
+    """
+    await asyncio.sleep(number / order.connections)
     _, writer = await asyncio.open_connection("127.0.0.1", order.port)
     if order.edge and number % 2:
         head = f"POST /v1/uploads HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {order.token(number)}\r\n"
