@@ -24,6 +24,7 @@ class _Row:
     load: float
     offered_per_s: float
     goodput_per_s: float
+    callers_cores: float
     p50_ms: float
     p99_ms: float
     refused: int
@@ -41,11 +42,12 @@ def measure(place: Place, plan: Plan) -> Findings:
     print(
         table(
             "Overload: open-loop load as multiples of what 16 callers get, resnet50 with a heatmap, by Envoy",
-            ("load", "offered /s", "answered /s", "p50 ms", "p99 ms", "refused", "p50 ms", "p99 ms", "replica MB"),
+            ("load", "offered /s", "answered /s", "callers' cores", "p50 ms", "p99 ms", "refused", "p50 ms", "p99 ms", "replica MB"),
             [
                 (
                     f"{row.load:g}x",
-                    *(number(value) for value in (row.offered_per_s, row.goodput_per_s, row.p50_ms, row.p99_ms)),
+                    *(number(value) for value in (row.offered_per_s, row.goodput_per_s, row.callers_cores)),
+                    *(number(value) for value in (row.p50_ms, row.p99_ms)),
                     str(row.refused),
                     *(number(value) for value in (row.refused_p50_ms, row.refused_p99_ms, row.replica_mb)),
                 )
@@ -102,13 +104,16 @@ async def _closed(service: Service, request: bytes, seconds: float) -> Outcome:
 
 async def _open(plan: Plan, service: Service, request: bytes, load: float, per_s: float) -> _Row:
     callers = Callers(service.edge_port, request, seed=plan.seed)
+    used_s, started = time.process_time(), time.monotonic()
     outcome = await callers.run(per_s, plan.seconds(20, 6))
+    callers_cores = (time.process_time() - used_s) / (time.monotonic() - started)
     callers.close()
     refused = len(outcome.refused)
     return _Row(
         load=load,
         offered_per_s=outcome.offered / outcome.seconds,
         goodput_per_s=outcome.goodput,
+        callers_cores=callers_cores,
         p50_ms=1000 * quantile(outcome.answered, 0.5),
         p99_ms=1000 * quantile(outcome.answered, 0.99),
         refused=refused,
