@@ -83,6 +83,26 @@ async def test_what_fails_may_be_sent_again_at_once(replica, error, same_nonce):
     assert (nonces[0] == nonces[1]) == same_nonce
 
 
+async def test_a_refusal_is_told_when_its_key_is_free(replica, monkeypatch):
+    release = IdempotencyKeys.release
+
+    async def later(self, hold, *, forget):
+        await asyncio.sleep(0.05)
+        await release(self, hold, forget=forget)
+
+    monkeypatch.setattr(IdempotencyKeys, "release", later)
+
+    async def refuse(_):
+        raise ApiError(Reason.PARAM_INVALID)
+
+    async def succeed(_):
+        return b"answer"
+
+    with pytest.raises(ApiError):
+        await run(replica, refuse)
+    assert await run(replica, succeed, b"corrected") == (b"answer", False)
+
+
 async def test_who_lost_the_key_meanwhile_does_not_answer(replica, redis):
     async def execute(_):
         (name,) = await redis.keys("*idempotency*")

@@ -17,6 +17,7 @@ from camserve_server.stores.objects import ObjectStore, read_whole
 _IN_STORE_BYTES = 32 * 1024
 _OBJECT_SLACK_S = 3600.0
 _RELEASE_PAUSE_S = 1.0
+_FREE_WITHIN_S = 0.5
 # More calls than that which failed with the store do not wait for it: their keys are free when the lease ends.
 _MOST_RELEASES = 256
 _HERE, _OBJECT = b"\x00", b"\x01"
@@ -68,7 +69,10 @@ class Idempotency:
         except BaseException as error:
             # A first attempt that is refused left nothing behind. Anything else may have done its work all the same.
             refused = isinstance(error, ApiError) and error.entry.status < 500
-            self._release(hold, forget=refused and begun.first)
+            released = self._release(hold, forget=refused and begun.first)
+            if refused:
+                # Who corrects the request at once finds its key free; where the store is slow, soon after.
+                await asyncio.wait([released], timeout=_FREE_WITHIN_S)
             raise
         if not kept:
             # This process stood still for longer than the lease, and another one has gone on with the request.
@@ -99,11 +103,12 @@ class Idempotency:
             with contextlib.suppress(ApiError):  # the store is away: the next time it may be back
                 await self._keys.renew(hold, lease_ms=self._lease_ms)
 
-    def _release(self, hold: Hold, *, forget: bool) -> None:
+    def _release(self, hold: Hold, *, forget: bool) -> asyncio.Task[None]:
         # In a task of its own, because the call may be one that is being canceled.
         task = asyncio.create_task(self._free(hold, forget=forget))
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
+        return task
 
     async def _free(self, hold: Hold, *, forget: bool) -> None:
         """Tries as long as the lease may last: the store may be back before."""
