@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import ANY
 
 import pytest
 from tests.clock import FakeClock
 
+from camserve_server.base.clock import SystemClock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.admission import Admission
 from camserve_server.core.limits import LimitAdmin, Limits, StoreWatch, TenantLimits
 from camserve_server.stores.durability import Disk
 from camserve_server.stores.limits import LimitRecords
 from camserve_server.stores.redis import connect
-from camserve_server.stores.usage import Usage
+from camserve_server.stores.usage import Usage, Used
 
 DEFAULTS = TenantLimits(50, 100, 1000, 4, 256, 10_000)
 
@@ -182,6 +184,31 @@ async def test_a_call_that_fails_costs_no_image_and_one_that_is_left_does(make):
         await call(4, asyncio.CancelledError())
     _, _, used = await limits.report("acme")
     assert (used.images, used.running) == (5, 0)
+    await admission.close()
+
+
+async def test_a_call_that_ends_while_the_store_does_not_answer_gives_its_place_back_later(redis, monkeypatch):
+    usage, watch = Usage(redis), StoreWatch(SystemClock())
+    admission = Admission(usage, watch)
+    away = True
+    leave = usage.leave
+
+    async def unheard(tenant, call, *, refund):
+        if away:
+            raise ApiError(Reason.STORE_UNAVAILABLE)
+        await leave(tenant, call, refund=refund)
+
+    monkeypatch.setattr(usage, "leave", unheard)
+    with pytest.raises(ApiError):
+        async with admission.admitted("acme", DEFAULTS, images=3):
+            raise ApiError(Reason.IMAGE_DECODING_FAILED)
+    await asyncio.sleep(0.1)
+    assert await usage.read("acme") == Used(3, 1, ANY)
+    away = False
+    async with asyncio.timeout(5):
+        while (await usage.read("acme")).running:
+            await asyncio.sleep(0.01)
+    assert (await usage.read("acme")).images == 0
     await admission.close()
 
 

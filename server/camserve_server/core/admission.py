@@ -16,6 +16,12 @@ from camserve_server.base.tasks import ended
 from camserve_server.core.limits import StoreWatch, TenantLimits
 from camserve_server.stores.usage import Usage
 
+# How soon the store is told again of calls that ended while it did not answer, and of how many at most.
+_AGAIN_S = 0.5
+_MOST_LATE = 10_000
+# At the end of the process the rest is left to the leases.
+_LAST_S = 1.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stay:
@@ -36,6 +42,8 @@ class Admission:
         self._running: set[Stay] = set()
         self._renewing: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
+        self._late: dict[Stay, bool] = {}
+        self._telling: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def admitted(self, tenant: str, limits: TenantLimits, *, images: int) -> AsyncIterator[Stay]:
@@ -85,9 +93,8 @@ class Admission:
     async def close(self) -> None:
         """Ends the renewal of leases, once those of calls that have ended are let go."""
         if self._leaving:
-            await asyncio.wait(self._leaving)
-        if self._renewing:
-            await ended([self._renewing])
+            await asyncio.wait(self._leaving, timeout=_LAST_S)
+        await ended([*self._leaving, *filter(None, (self._telling, self._renewing))])
 
     @property
     def _lease_ms(self) -> int:
@@ -100,7 +107,28 @@ class Admission:
         task.add_done_callback(self._leaving.discard)
 
     async def _leave(self, stay: Stay, refund: bool) -> None:
-        await self._watch.ask(lambda: self._usage.leave(stay.tenant, stay.call, refund=refund))
+        if not await self._left(stay, refund) and len(self._late) < _MOST_LATE:
+            self._late[stay] = refund
+            self._telling = self._telling or asyncio.create_task(self._tell())
+
+    async def _left(self, stay: Stay, refund: bool) -> bool:
+        """Returns whether the store knows that the call has ended; it may be told twice."""
+
+        async def leave() -> bool:
+            await self._usage.leave(stay.tenant, stay.call, refund=refund)
+            return True
+
+        return await self._watch.ask(leave) or False
+
+    async def _tell(self) -> None:
+        """Tells the store of calls that ended while it did not answer: their leases would hold places meanwhile."""
+        while self._late:
+            await asyncio.sleep(_AGAIN_S)
+            for stay, refund in list(self._late.items()):
+                if not await self._left(stay, refund):
+                    break
+                del self._late[stay]
+        self._telling = None
 
     async def _renew(self) -> None:
         while True:
