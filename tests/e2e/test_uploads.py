@@ -170,6 +170,17 @@ def test_a_batch_and_a_job_use_an_upload(api):
     assert finished(api, accepted.json()["job_id"])["status"] == "succeeded"
 
 
+def test_a_job_stores_an_upload_once_however_many_inputs_name_it(api, stack):
+    storage_id = upload(api).json()["storage_id"]
+    before = stored(stack)
+    inputs = [{"id": str(number), "image": {"storage_id": storage_id}} for number in range(20)]
+    accepted = api.post("/v1/jobs", json={"model": "shapes", "inputs": inputs})
+    assert api.delete(f"/v1/uploads/{storage_id}").status_code == 204
+    job = finished(api, accepted.json()["job_id"])
+    assert (job["status"], job["result_summary"]["succeeded"]) == ("succeeded", 20)
+    assert len(stored(stack) - before) == 1
+
+
 def test_a_batch_of_images_that_do_not_fit_together_waits_for_its_own(make_stack):
     small = make_stack(upload_memory_mb=128, max_image_bytes=100_000_000)
     image = encoded(3600, 3600, "BMP")

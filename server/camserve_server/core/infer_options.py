@@ -41,10 +41,11 @@ class InferOptions:
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Where an image comes from: `open` brings its bytes to shared memory; `url` is there when they come from one."""
+    """Where an image comes from: `open` brings its bytes to shared memory; `url` or `storage_id` say from where."""
 
     open: Callable[[], Awaitable[SharedBuffer]]
     url: str | None = None
+    storage_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
@@ -13,7 +15,7 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import derived_id, new_id
 from camserve_server.base.tasks import ended
 from camserve_server.core.infer import InferService, check_inputs
-from camserve_server.core.infer_options import BatchInput
+from camserve_server.core.infer_options import BatchInput, ImageSource
 from camserve_server.core.stored_results import encode_options
 from camserve_server.core.warm_inputs import WarmInputs
 from camserve_server.stores.job_queue import JobQueue, Pressure
@@ -127,13 +129,12 @@ class JobIntake:
     ) -> list[NewItem]:
         gate = asyncio.Semaphore(_STORED_AT_ONCE)
         expires_at = self._clock.now() + keep_s
+        uses = Counter(entry.image.storage_id for entry in inputs if entry.image.storage_id is not None)
+        shared: dict[str, asyncio.Task[str]] = {}
 
-        async def store(entry: BatchInput) -> NewItem:
-            options = encode_options(replace(entry.options, model_version=version))
-            if entry.image.url is not None:
-                return NewItem(entry.id, orjson.dumps({"url": entry.image.url, "options": options}))
+        async def put(source: ImageSource) -> str:
             async with gate:
-                with await entry.image.open() as image:
+                with await source.open() as image:
                     object_id = await self._objects.put(
                         tenant,
                         image.view(),
@@ -142,7 +143,20 @@ class JobIntake:
                     )
                     self._warm.keep(object_id, image)
             object_ids.append(object_id)
-            return NewItem(entry.id, orjson.dumps({"object_id": object_id, "options": options}))
+            return object_id
+
+        async def store(entry: BatchInput) -> NewItem:
+            spec: dict[str, Any] = {"options": encode_options(replace(entry.options, model_version=version))}
+            upload = entry.image.storage_id
+            if entry.image.url is not None:
+                spec["url"] = entry.image.url
+            elif upload is None or uses[upload] == 1:
+                spec["object_id"] = await put(entry.image)
+            else:
+                # Stored once for all inputs that name it, and kept as long as the job.
+                shared[upload] = shared.get(upload) or asyncio.create_task(put(entry.image))
+                spec |= {"object_id": await shared[upload], "shared": True}
+            return NewItem(entry.id, orjson.dumps(spec))
 
         tasks = [asyncio.create_task(store(entry)) for entry in inputs]
         try:
@@ -150,7 +164,7 @@ class JobIntake:
             await self._objects.sync(tenant, object_ids)
             return items
         finally:
-            await ended(tasks)
+            await ended([*tasks, *shared.values()])
 
 
 def _wait_ms(pressure: Pressure) -> int:

@@ -281,7 +281,7 @@ class JobWorker:
                 spec = orjson.loads(running.claim.spec)
                 # Where that fails the input goes when it expires.
                 with contextlib.suppress(ApiError):
-                    if "object_id" in spec:
+                    if "object_id" in spec and "shared" not in spec:
                         await self._objects.delete(tenant, spec["object_id"])
 
     def _forget(self, running: _Running, *, finished: bool = False) -> None:

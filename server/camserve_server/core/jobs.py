@@ -174,8 +174,10 @@ class JobService:
         before, specs = done
         if before in FINAL and before != "canceled":
             raise ApiError(Reason.JOB_ALREADY_COMPLETED, status=before)
-        inputs = (orjson.loads(spec).get("object_id") for spec in specs)
-        await discard(self._objects, tenant, [object_id for object_id in inputs if object_id])
+        inputs = [orjson.loads(spec) for spec in specs]
+        # What several have an item that runs may still need: it goes when it expires.
+        own = [spec["object_id"] for spec in inputs if "object_id" in spec and "shared" not in spec]
+        await discard(self._objects, tenant, own)
         return await self.get(tenant, job_id)
 
     async def _on_time(self, tenant: str, job: JobRecord) -> JobRecord | None:

@@ -35,7 +35,7 @@ class Images:
             self._urls.check(image.url)
             return ImageSource(partial(self._urls.open, tenant, image.url), image.url)
         if kind == "storage_id":
-            return ImageSource(partial(self._uploads.open, tenant, image.storage_id))
+            return ImageSource(partial(self._uploads.open, tenant, image.storage_id), storage_id=image.storage_id)
         if kind is None:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
         return ImageSource(partial(asyncio.to_thread, self._copy, image, call.tenant_limits.max_image_bytes))
