@@ -37,6 +37,7 @@ from camserve_server.core.janitor import Janitor
 from camserve_server.core.job_intake import JobIntake
 from camserve_server.core.job_worker import JobWorker
 from camserve_server.core.jobs import JobService
+from camserve_server.core.labels import LabelLists
 from camserve_server.core.limits import LimitAdmin, Limits, StoreWatch, TenantLimits
 from camserve_server.core.links import Links
 from camserve_server.core.models import Models
@@ -268,7 +269,9 @@ class Replica:
                     prefix=settings.link_prefix,
                 ),
                 "webhooks": WebhookServicer(webhook_service, prefix=settings.link_prefix),
-                "models": ModelServicer(Models(self._engine)),
+                "models": ModelServicer(
+                    Models(self._engine), LabelLists(self._engine, engine_settings(settings).models_dirs)
+                ),
                 "objects": ObjectServicer(links, uploads, prefix=settings.link_prefix),
                 "uploads": UploadServicer(uploads, self._resumable, presigning, prefix=settings.link_prefix),
                 "health": HealthServicer(self._parts),

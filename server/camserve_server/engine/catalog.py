@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 import structlog
@@ -29,6 +30,12 @@ def find_folders(models_dirs: Iterable[Path]) -> list[Path]:
             if re.match(NAME_PATTERN, folder.parent.name) and re.match(NAME_PATTERN, folder.name):
                 found.setdefault((folder.parent.name, folder.name), folder)
     return [found[key] for key in sorted(found, key=lambda key: (key[0], _version_order(key[1])))]
+
+
+def earlier_versions(models_dirs: Iterable[Path], folder: Path) -> list[Path]:
+    """Returns the folders of the same model whose versions come before `folder`'s, in order."""
+    before = takewhile(lambda other: other != folder, find_folders(models_dirs))
+    return [other for other in before if other.parent.name == folder.parent.name]
 
 
 class Catalog:

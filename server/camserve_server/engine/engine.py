@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from camserve_server.base.breaker import Breaker, CircuitState, Turn
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
-from camserve_server.engine.catalog import Catalog, find_folders
+from camserve_server.engine.catalog import Catalog, earlier_versions, find_folders
 from camserve_server.engine.device import choose_device, prepare_thread
 from camserve_server.engine.footprint import release_library_pages
 from camserve_server.engine.inference import Explain
@@ -259,7 +259,13 @@ class Engine:
     def _load_here(self, folder: Path) -> ModelVersion:
         settings = self._settings
         prepare_thread(self._device, settings.torch_threads or _cores())
-        return load_version(folder, self._device, max_batch=settings.max_batch, weights_dir=settings.weights_dir)
+        return load_version(
+            folder,
+            self._device,
+            max_batch=settings.max_batch,
+            weights_dir=settings.weights_dir,
+            earlier=earlier_versions(settings.models_dirs, folder),
+        )
 
     async def _watch(self) -> None:
         """Gives up on forward passes that take too long."""

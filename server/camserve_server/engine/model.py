@@ -20,7 +20,7 @@ from camserve_server.engine.cam import METHODS
 from camserve_server.engine.golden import GoldenState, check_golden
 from camserve_server.engine.inference import Explain, Outcome, infer
 from camserve_server.engine.input_spec import InputSpec
-from camserve_server.engine.labels import Label, read_labels
+from camserve_server.engine.labels import Label, check_published, read_labels
 from camserve_server.engine.layers import find_layers
 from camserve_server.engine.manifest import (
     FILE_NAME,
@@ -116,15 +116,21 @@ class ModelVersion:
         )
 
 
-def load_version(folder: Path, device: torch.device, *, max_batch: int, weights_dir: Path | None) -> ModelVersion:
+def load_version(
+    folder: Path, device: torch.device, *, max_batch: int, weights_dir: Path | None, earlier: Sequence[Path] = ()
+) -> ModelVersion:
     """Brings `<name>/<version>` to the device, warmed up with the explain path.
+
+    `earlier` are the folders of the model's versions before it, with whose labels its own must agree.
 
     Whatever stands in the way makes a version of state "unavailable" with the reason; nothing is
     raised. The calling thread must be prepared, see `prepare_thread`.
     """
     name, version = folder.parent.name, folder.name
     try:
-        return _load(folder, read_manifest(folder), device, max_batch, weights_dir)
+        manifest = read_manifest(folder)
+        check_published(manifest.labels_version, read_labels(folder, manifest.labels), earlier)
+        return _load(folder, manifest, device, max_batch, weights_dir)
     except UnloadableError as error:
         reason = str(error)
     except Exception as error:
