@@ -267,6 +267,37 @@ def models_add(
     typer.echo(_or_fail(add_torchvision, settings, name, version))
 
 
+@models_app.command("calibrate")
+def models_calibrate(
+    name: Annotated[str, typer.Argument(help="Model.")],
+    version: Annotated[str, typer.Argument(help="Version.")],
+    pictures: Annotated[
+        Path, typer.Argument(help="Folder with a subfolder for each class id, or CSV file with columns image, class.")
+    ],
+    new_version: Annotated[str | None, typer.Option("--as", help="Version to write with the new calibration.")] = None,
+    calibration_version: Annotated[
+        str | None, typer.Option(help="Name of the new calibration; default: the next number.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Fit a version's temperature to labelled pictures, and show how far probabilities come true before and after."""
+    from camserve_server.cli.calibrate import calibrate
+
+    settings = _settings(data_dir=data_dir)
+    _or_fail(
+        lambda: calibrate(
+            settings,
+            name,
+            version,
+            pictures,
+            new_version,
+            calibration_version,
+            say=typer.echo,
+            warn=lambda line: typer.echo(f"camserve: {line}", err=True),
+        )
+    )
+
+
 @webhooks_app.command("listen")
 def webhooks_listen(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 9000,
