@@ -9,13 +9,14 @@ import pytest
 from tests.engine.tiny import write_model
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.engine.catalog import Catalog, find_folders
+from camserve_server.engine.catalog import Catalog
 from camserve_server.engine.engine import Engine, EngineSettings
+from camserve_server.engine.folders import find_folders
 from camserve_server.engine.model import ModelVersion
 
 
 def catalog(*models: ModelVersion) -> Catalog:
-    made = Catalog([])
+    made = Catalog()
     for model in models:
         made.set(model)
     return made
@@ -67,6 +68,15 @@ def test_the_later_of_two_versions_has_a_disputed_alias() -> None:
     ):
         assert [model.aliases for model in made.models()] == [("x",), ("stable",)]
         assert made.resolve("m", "stable").version == "10"
+
+
+def test_a_version_that_can_serve_goes_before_one_that_cannot_and_has_the_alias_until_the_other_can() -> None:
+    made = catalog(ready("1", "stable"), replace(ready("2", "stable"), state="loading"))
+    assert made.resolve("m", "stable").version == "1"
+    made.set(ready("2", "stable"))
+    assert made.resolve("m", "stable").version == "2"
+    made.remove(("m", "2"))
+    assert made.resolve("m", "stable").version == "1"
 
 
 def test_an_alias_belongs_to_one_model_only() -> None:

@@ -90,6 +90,10 @@ class Gate:
     def __init__(self) -> None:
         self.reached, self.free = threading.Event(), threading.Event()
 
+    def shut(self) -> None:
+        self.reached.clear()
+        self.free.clear()
+
 
 HELD = Gate()
 

@@ -260,7 +260,7 @@ def models_add(
     version: Annotated[str, typer.Option(help="Version under which it is served.")] = "1",
     data_dir: DataDir = None,
 ) -> None:
-    """Add a torchvision classifier with its default weights, fetching them. The next start serves it."""
+    """Add a torchvision classifier with its default weights, fetching them. Running servers load it."""
     from camserve_server.cli.models import add_torchvision
 
     settings = _settings(data_dir=data_dir)

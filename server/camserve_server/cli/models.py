@@ -40,7 +40,7 @@ def add_torchvision(settings: Settings, name: str, version: str) -> str:
         load_weights(find_weights(name, "DEFAULT"), settings.data_dir / "weights")
     except UnloadableError as error:
         raise ValueError(f"{path} is written, but {error}: the version is unavailable until they can") from None
-    return f"{name} {version} is in {path.parent}; restart the server to serve it"
+    return f"{name} {version} is in {path.parent}; running servers load it"
 
 
 def _line(name: str, version: models_pb2.ModelVersion) -> str:

@@ -67,7 +67,7 @@ class InferService:
     def _check_room(self, tenant: str, version: ModelVersion) -> None:
         self._engine.check_circuit(version)
         if self.in_time(tenant, version, self._timeout_s):
-            self._gate.check(version, tenant)
+            self._gate.check(version.key, tenant)
 
     def in_time(self, tenant: str, version: ModelVersion, budget_s: float) -> bool:
         """Returns whether an image that came now would have its turn within the budget, as far as can be told."""
@@ -170,7 +170,7 @@ class InferService:
             async with asyncio.timeout(budget_s):
                 if lane == "stream":
                     return await self._predict(tenant, image, options, lane, budget_s, keep_until, defer_above_px)
-                with self._gate.entered(self.check(tenant, options), tenant):
+                with self._gate.entered(self.check(tenant, options).key, tenant):
                     return await self._predict(tenant, image, options, lane, budget_s, keep_until, defer_above_px)
         except TimeoutError:
             raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
@@ -185,9 +185,23 @@ class InferService:
         keep_until: float | None,
         defer_above_px: int | None,
     ) -> InferResult:
-        started = time.monotonic()
         version = self._engine.resolve(options.model, options.model_version)
         self._engine.check_circuit(version)
+        with self._engine.kept(version):
+            return await self._predict_with(version, tenant, image, options, lane, budget_s, keep_until, defer_above_px)
+
+    async def _predict_with(
+        self,
+        version: ModelVersion,
+        tenant: str,
+        image: SharedBuffer,
+        options: InferOptions,
+        lane: Lane,
+        budget_s: float | None,
+        keep_until: float | None,
+        defer_above_px: int | None,
+    ) -> InferResult:
+        started = time.monotonic()
         wanted, background = options.heatmap, keep_until is not None
         target = _target_index(version, wanted.target) if wanted else None
         await self._antivirus.check(image)

@@ -33,7 +33,7 @@ from camserve_server.engine.manifest import (
 from camserve_server.engine.preprocess import Preprocess
 from camserve_server.engine.weights import load_module, weights_digest
 
-State = Literal["loading", "ready", "unavailable"]
+State = Literal["loading", "ready", "unavailable", "retired"]
 _AUTO = "auto"
 _UNKNOWN_INPUT = InputSpec(0, 0)
 
@@ -42,11 +42,12 @@ _UNKNOWN_INPUT = InputSpec(0, 0)
 class ModelVersion:
     """One version, as listings show it and as its thread runs it.
 
-    `state` "loading" and "unavailable" have no module; `reason` says in plain words why a version
+    Only `state` "ready" has a module; `reason` says in plain words why a version
     is unavailable. `input` is 0 x 0 as long as it is not known. `layers` can be named for a
     heatmap, `default_layer` is what "auto" means, None where the module cannot be explained (a
     TorchScript program does not let its layers be watched). `content_hash` is the SHA-256 over manifest, labels and
-    weights. `max_batch` is set where the module takes no larger batch.
+    weights. `max_batch` is set where the module takes no larger batch. `memory_bytes` is what its parameters and
+    buffers take once loaded, and `load_number` tells a version from the same one loaded again.
     """
 
     name: str
@@ -67,6 +68,8 @@ class ModelVersion:
     golden: GoldenState = "none"
     golden_reason: str | None = None
     max_batch: int | None = None
+    memory_bytes: int = 0
+    load_number: int = 0
     module: nn.Module | None = field(default=None, repr=False)
     preprocess: Preprocess | None = field(default=None, repr=False)
     device: torch.device = field(default=torch.device("cpu"), repr=False)
@@ -75,6 +78,11 @@ class ModelVersion:
     def key(self) -> tuple[str, str]:
         """Name and version."""
         return (self.name, self.version)
+
+    @property
+    def queue(self) -> tuple[str, str, int]:
+        """Names the queue of this loading of the version."""
+        return (self.name, self.version, self.load_number)
 
     def resolve(self, explain: Explain) -> Explain:
         """Returns `explain` with the layer's own name for "auto".
@@ -173,6 +181,7 @@ def _load(
         default_layer=default,
         content_hash=_content_hash(folder, manifest, weights_dir),
         max_batch=largest if largest < max_batch else None,
+        memory_bytes=_memory_bytes(module),
         module=module,
         preprocess=preprocess,
         device=device,
@@ -185,6 +194,10 @@ def _load(
         return ready
     golden, golden_reason = check_golden(folder, manifest.golden.file, ready)
     return replace(ready, golden=golden, golden_reason=golden_reason)
+
+
+def _memory_bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _input_of(manifest: Manifest) -> Input:
