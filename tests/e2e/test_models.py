@@ -14,6 +14,7 @@ import grpc
 import httpx
 import pytest
 from tests.conftest import Stack, start_replica, start_stack, stop_stack
+from tests.e2e.test_jobs import create, entry, finished, picture
 from tests.e2e.test_rest import image
 from tests.engine.tiny import write_model
 
@@ -27,8 +28,15 @@ WITHIN_S = 20.0
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory):
+def fault(tmp_path_factory):
+    """A file that breaks SwitchedNet as long as it is there."""
+    return tmp_path_factory.mktemp("fault") / "broken"
+
+
+@pytest.fixture(scope="module")
+def running(fault, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TINY_FAULT", str(fault))
         patched.setenv(
             "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         )
@@ -118,3 +126,34 @@ def test_a_version_is_loaded_and_retired_by_every_replica_for_good(running, api,
     assert code(infer(api, "everywhere", "2")) == "model.version_not_found"
     with replica(running) as told:
         assert told("everywhere") == {"1": "ready", "2": "retired"}
+
+
+def test_a_replica_without_a_model_leaves_its_jobs_to_those_that_have_it(running, api, tmp_path):
+    appear(running, tmp_path, "uneven", "1")
+    until(lambda: states(api, "uneven") == {"1": "ready"})
+    broken = write_model(tmp_path / "other", "uneven", "1", weights='file = "missing.safetensors"')
+    with replica(running, models_dir=broken.parents[1]) as told:
+        assert told("uneven") == {"1": "unavailable"}
+        inputs = [entry(f"i{n}", picture()) for n in range(64)]
+        jobs = [create(api, inputs, model="uneven").json()["job_id"] for _ in range(3)]
+        # What both have goes on meanwhile.
+        jobs.append(create(api, inputs, model="shapes").json()["job_id"])
+        for job in jobs:
+            assert finished(api, job)["result_summary"] == {"items": 64, "succeeded": 64, "failed": 0}
+
+
+def test_what_is_left_of_a_job_fails_clearly_when_its_version_is_retired(running, api, tmp_path, fault):
+    folder = appear(running, tmp_path, "ending", "1", architecture='builder = "tests.engine.tiny:SwitchedNet"')
+    key = {"Idempotency-Key": "before-the-end"}
+    request = {"model": "ending", "image": image()}
+    until(lambda: api.post("/v1/infer", json=request, headers=key).status_code == 200)
+    fault.touch()
+    job = create(api, [entry("a"), entry("b")], model="ending").json()["job_id"]
+    (folder / "retired").touch()
+    assert finished(api, job)["status"] == "failed"
+    items = api.get(f"/v1/jobs/{job}/results").json()["items"]
+    assert [item["error"]["code"] for item in items] == ["model.version_not_found"] * 2
+    # An answer that was given is given again.
+    again = api.post("/v1/infer", json=request, headers=key)
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (200, "true")
+    assert code(api.post("/v1/infer", json=request)) == "model.version_not_found"

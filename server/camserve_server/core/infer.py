@@ -101,6 +101,17 @@ class InferService:
         """Raises ApiError: MODEL_*, and CIRCUIT_OPEN while the version keeps failing."""
         self._engine.check_circuit(self._engine.resolve(options.model, options.model_version))
 
+    def lacks(self, model: str, version: str) -> bool:
+        """Returns whether the version cannot answer here and now, though it may later or on another replica.
+
+        A version that is retired answers nowhere, and is not lacking.
+        """
+        try:
+            self._engine.resolve(model, version)
+        except ApiError:
+            return not self._engine.is_retired(model, version)
+        return False
+
     async def infer(
         self,
         tenant: str,

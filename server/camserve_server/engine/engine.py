@@ -168,6 +168,10 @@ class Engine:
         """
         return self._registry.resolve(name, version_or_alias)
 
+    def is_retired(self, name: str, version: str) -> bool:
+        """Returns whether there is such a version and it answers no longer."""
+        return any(model.key == (name, version) and model.state == "retired" for model in self.models())
+
     def kept(self, model: ModelVersion) -> AbstractContextManager[None]:
         """Surrounds a call from `resolve` to its answer: the version is not unloaded before.
 
