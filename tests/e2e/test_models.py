@@ -13,10 +13,11 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+import torch
 from tests.conftest import Stack, start_replica, start_stack, stop_stack
 from tests.e2e.test_jobs import create, entry, finished, picture
 from tests.e2e.test_rest import image
-from tests.engine.tiny import write_model
+from tests.engine.tiny import TinyNet, write_model
 
 from camserve.v1.models_pb2 import ListModelsRequest, ModelVersion
 from camserve.v1.models_pb2_grpc import ModelServiceStub
@@ -126,6 +127,27 @@ def test_a_version_is_loaded_and_retired_by_every_replica_for_good(running, api,
     assert code(infer(api, "everywhere", "2")) == "model.version_not_found"
     with replica(running) as told:
         assert told("everywhere") == {"1": "ready", "2": "retired"}
+
+
+def test_a_checkpoint_is_added_by_a_command_and_served_without_a_restart(running, api, tmp_path):
+    torch.manual_seed(0)
+    torch.save(TinyNet().state_dict(), tmp_path / "tiny.pt")
+    (tmp_path / "labels.txt").write_text("ant\nbee\ncat\n")
+    source = ["--weights", tmp_path / "tiny.pt", "--builder", "tests.engine.tiny:TinyNet"]
+    seen = ["--size", "32", "--fit", "pad", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"]
+    arguments = [*source, *seen, "--labels", tmp_path / "labels.txt"]
+    added = running.camserve("models", "add", "mine", *map(str, arguments))
+    assert (added.returncode, added.stderr) == (0, "")
+    assert added.stdout.splitlines()[-1].startswith("mine 1 is in ")
+    until(lambda: infer(api, "mine").status_code == 200)
+    listed = api.get("/v1/models/mine").json()["versions"][0]
+    assert (listed["golden"], listed["aliases"], listed["classes"]) == ("passed", ["stable"], 3)
+    again = running.camserve("models", "add", "mine", *map(str, arguments))
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == "camserve: mine 1 is not added: mine 1 is there already, and a version never changes\n"
+    wrong = running.camserve("models", "add", "mine", "--version", "2", *map(str, arguments), "--layer", "nowhere")
+    assert wrong.stderr == ("camserve: mine 2 is not added: model.toml: cam.layer is no layer usable for a heatmap\n")
+    assert [path.name for path in (running.data_dir / "models" / "mine").iterdir()] == ["1"]
 
 
 def test_a_replica_without_a_model_leaves_its_jobs_to_those_that_have_it(running, api, tmp_path):

@@ -25,24 +25,6 @@ def list_models(settings: Settings) -> list[str]:
     return [_line(model.model, version) for model in answer.models for version in model.versions]
 
 
-def add_torchvision(settings: Settings, name: str, version: str) -> str:
-    """Writes the model's folder, fetches its weights and returns what to tell; raises ValueError when it cannot."""
-    from camserve_server.engine.manifest import UnloadableError
-    from camserve_server.engine.torchvision_models import find_weights, load_weights, write_torchvision_model
-
-    try:
-        path = write_torchvision_model(settings.data_dir / "models", name, version)
-    except FileExistsError:
-        raise ValueError(f"{name} {version} is there already") from None
-    except UnloadableError as error:
-        raise ValueError(f"{name}: {error}") from None
-    try:
-        load_weights(find_weights(name, "DEFAULT"), settings.data_dir / "weights")
-    except UnloadableError as error:
-        raise ValueError(f"{path} is written, but {error}: the version is unavailable until they can") from None
-    return f"{name} {version} is in {path.parent}; running servers load it"
-
-
 def _line(name: str, version: models_pb2.ModelVersion) -> str:
     state = models_pb2.ModelVersion.State.Name(version.state)
     golden = models_pb2.ModelVersion.Golden.Name(version.golden)

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.engine.folders import Key, version_order
+from camserve_server.engine.manifest import FILE_NAME, NAME_PATTERN
 from camserve_server.engine.model import ModelVersion
 
 # What a caller who names no version asks for.
 _DEFAULT_ALIAS = "stable"
+
+Key = tuple[str, str]
+
+
+def find_folders(models_dirs: Iterable[Path]) -> list[Path]:
+    """Returns the `<name>/<version>` folders that hold a model.toml, by name, then version.
+
+    A name and version found in two model folders counts in the first.
+    """
+    found: dict[tuple[str, str], Path] = {}
+    for models_dir in models_dirs:
+        for file in sorted(models_dir.glob(f"*/*/{FILE_NAME}")):
+            folder = file.parent
+            if re.match(NAME_PATTERN, folder.parent.name) and re.match(NAME_PATTERN, folder.name):
+                found.setdefault((folder.parent.name, folder.name), folder)
+    return [found[key] for key in sorted(found, key=lambda key: (key[0], _version_order(key[1])))]
 
 
 class Catalog:
@@ -42,7 +61,7 @@ class Catalog:
 
     def models(self) -> list[ModelVersion]:
         """Returns every version by name, then version; those that cannot serve as well."""
-        return sorted(self._versions.values(), key=lambda model: (model.name, version_order(model.version)))
+        return sorted(self._versions.values(), key=lambda model: (model.name, _version_order(model.version)))
 
     def find(self, name: str, version_or_alias: str) -> ModelVersion:
         """Returns the version, which may be unable to serve, but is not retired.
@@ -77,7 +96,7 @@ class Catalog:
     def _share_aliases(self, name: str) -> None:
         claiming = [model for model in self._claiming.values() if model.name == name]
         holders: dict[str, ModelVersion] = {}
-        for model in sorted(claiming, key=lambda model: (model.state == "ready", version_order(model.version))):
+        for model in sorted(claiming, key=lambda model: (model.state == "ready", _version_order(model.version))):
             if model.state == "retired":
                 continue
             for alias in model.aliases:
@@ -87,3 +106,8 @@ class Catalog:
         for model in claiming:
             held = tuple(alias for alias in model.aliases if holders.get(alias) is model)
             self._versions[model.key] = model if held == model.aliases else replace(model, aliases=held)
+
+
+def _version_order(version: str) -> list[tuple[int, int, str]]:
+    """Orders "2" before "10" and "1.9" before "1.10"."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|[^\d]+", version)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 from camserve_server.base.breaker import CircuitState, Turn
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
-from camserve_server.engine.device import choose_device, prepare_thread
-from camserve_server.engine.folders import Key
+from camserve_server.engine.catalog import Key
+from camserve_server.engine.device import choose_device, cores, prepare_thread
 from camserve_server.engine.footprint import release_library_pages
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.loader import Loader
@@ -269,7 +268,7 @@ class Engine:
 
     def _load_here(self, folder: Path) -> ModelVersion:
         settings = self._settings
-        prepare_thread(self._device, settings.torch_threads or _cores())
+        prepare_thread(self._device, settings.torch_threads or cores())
         return load_version(folder, self._device, max_batch=settings.max_batch, weights_dir=settings.weights_dir)
 
     async def _watch(self) -> None:
@@ -334,8 +333,3 @@ class Engine:
         if breaker.state is CircuitState.OPEN:
             for entry in self._batcher.drain(served.model.queue):
                 settle(entry, breaker.refusal())
-
-
-def _cores() -> int:
-    """Returns how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from camserve_server.engine.manifest import FILE_NAME, NAME_PATTERN
+from camserve_server.engine.catalog import Key, find_folders
 
-RETIRED_NAME = "retired"
-
-Key = tuple[str, str]
+_RETIRED = "retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +21,6 @@ class Place:
     retired: bool
 
 
-def find_folders(models_dirs: Iterable[Path]) -> list[Path]:
-    """Returns the `<name>/<version>` folders that hold a model.toml, by name, then version.
-
-    A name and version found in two model folders counts in the first.
-    """
-    found: dict[Key, Path] = {}
-    for models_dir in models_dirs:
-        for folder in _folders_with(models_dir, FILE_NAME):
-            found.setdefault((folder.parent.name, folder.name), folder)
-    return [found[key] for key in sorted(found, key=lambda key: (key[0], version_order(key[1])))]
-
-
 def find_places(models_dirs: Iterable[Path]) -> dict[Key, Place]:
     """Returns what `find_folders` does, by name and version, with what else is to be seen of each.
 
@@ -43,25 +28,12 @@ def find_places(models_dirs: Iterable[Path]) -> dict[Key, Place]:
     that versions in a folder that cannot be written to can be retired too.
     """
     dirs = tuple(models_dirs)
-    retired = {(folder.parent.name, folder.name) for each in dirs for folder in _folders_with(each, RETIRED_NAME)}
+    retired = {(file.parent.parent.name, file.parent.name) for each in dirs for file in each.glob(f"*/*/{_RETIRED}")}
     places: dict[Key, Place] = {}
     for folder in find_folders(dirs):
         key = (folder.parent.name, folder.name)
         places[key] = Place(folder, _signature(folder), key in retired)
     return places
-
-
-def version_order(version: str) -> list[tuple[int, int, str]]:
-    """Orders "2" before "10" and "1.9" before "1.10"."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|[^\d]+", version)]
-
-
-def _folders_with(models_dir: Path, file_name: str) -> list[Path]:
-    return [
-        file.parent
-        for file in sorted(models_dir.glob(f"*/*/{file_name}"))
-        if re.match(NAME_PATTERN, file.parent.parent.name) and re.match(NAME_PATTERN, file.parent.name)
-    ]
 
 
 def _signature(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
@@ -74,6 +46,6 @@ def _signature(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
             except OSError:
                 # Gone between the listing and now: the next look sees another signature anyway.
                 continue
-            if name != RETIRED_NAME:
+            if name != _RETIRED:
                 seen.append((str(file.relative_to(folder)), status.st_size, status.st_mtime_ns, status.st_ino))
     return tuple(sorted(seen))
