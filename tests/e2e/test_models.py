@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 import torch
 from tests.conftest import Stack, start_replica, start_stack, stop_stack
@@ -148,6 +149,104 @@ def test_a_checkpoint_is_added_by_a_command_and_served_without_a_restart(running
     wrong = running.camserve("models", "add", "mine", "--version", "2", *map(str, arguments), "--layer", "nowhere")
     assert wrong.stderr == ("camserve: mine 2 is not added: model.toml: cam.layer is no layer usable for a heatmap\n")
     assert [path.name for path in (running.data_dir / "models" / "mine").iterdir()] == ["1"]
+
+
+def golden_copy(running: Stack, name: str, change: Callable[[Path], None]) -> None:
+    """Makes a model of the bundled one's files, changed, and moves it to where it is found."""
+    draft = running.data_dir / "models" / f".{name}"
+    folder = shutil.copytree(running_models() / "shapes" / "2", draft / "2")
+    manifest = folder / "model.toml"
+    manifest.write_text(manifest.read_text().replace('name = "shapes"', f'name = "{name}"'))
+    change(folder)
+    draft.rename(running.data_dir / "models" / name)
+
+
+def running_models() -> Path:
+    return Path(__file__).parents[2] / "models"
+
+
+def test_golden_inputs_are_sent_to_the_running_service(running, api):
+    told = running.camserve("models", "verify", "shapes")
+    assert (told.returncode, told.stderr) == (0, "")
+    lines = told.stdout.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [
+        "shapes 2  passed: 10 pictures",
+        "shapes 1  passed: 10 pictures",
+    ]
+    assert running.camserve("models", "verify", "shapes", "1").stdout == lines[1] + "\n"
+    listed = api.get("/v1/models/shapes").json()["versions"][0]
+    assert infer(api, "shapes").json()["content_sha256"] == listed["content_sha256"]
+    (line,) = [line for line in running.camserve("models", "list").stdout.splitlines() if line.startswith("shapes 2")]
+    assert "(stable)  ready, 10 classes, golden inputs passed, " in line
+    assert line.endswith(f"MB, content {listed['content_sha256'][:12]}")
+
+
+def other_heatmap(folder: Path) -> None:
+    file = folder / "golden" / "star.npy"
+    np.save(file, np.load(file)[::-1])
+
+
+def other_probability(folder: Path) -> None:
+    golden = json.loads((folder / "golden.json").read_text())
+    golden["cases"][0]["probs"]["circle"] -= 0.01
+    (folder / "golden.json").write_text(json.dumps(golden))
+
+
+def other_class(folder: Path) -> None:
+    golden = json.loads((folder / "golden.json").read_text())
+    golden["cases"][0]["top"] = "heart"
+    (folder / "golden.json").write_text(json.dumps(golden))
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (other_heatmap, "golden/star.png: the heatmap is off by "),
+        (other_probability, "golden/circle.png: a probability is off by 1.0e-02"),
+        (other_class, "golden/circle.png: another top class"),
+    ],
+)
+def test_an_answer_other_than_the_golden_one_is_told(running, api, change, difference):
+    name = change.__name__.replace("_", "-")
+    golden_copy(running, name, change)
+    until(lambda: states(api, name) == {"2": "ready"})
+    assert api.get(f"/v1/models/{name}").json()["versions"][0]["golden"] == "failed"
+    told = running.camserve("models", "verify", name)
+    assert (told.returncode, told.stderr) == (1, "")
+    assert told.stdout.startswith(f"{name} 2  FAILED: {difference}")
+
+
+def test_a_service_that_has_other_content_than_the_folder_is_told(running, api):
+    golden_copy(running, "changing", lambda folder: None)
+    until(lambda: states(api, "changing") == {"2": "ready"})
+    manifest = running.data_dir / "models" / "changing" / "2" / "model.toml"
+    manifest.write_text(manifest.read_text() + "\n")
+    told = running.camserve("models", "verify", "changing", "2")
+    assert told.returncode == 1
+    assert told.stdout == "changing 2  FAILED: the server has loaded other content than lies in the folder here\n"
+    absent = running.camserve("models", "verify", "changing", "3")
+    assert (absent.returncode, absent.stderr) == (1, "camserve: the server has no model changing 3\n")
+
+
+def test_a_version_is_retired_by_a_command(running, api, tmp_path):
+    appear(running, tmp_path, "old", "1", top="")
+    appear(running, tmp_path, "old", "2")
+    until(lambda: states(api, "old") == {"1": "ready", "2": "ready"})
+    refused = running.camserve("models", "retire", "old", "2")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "camserve: stable leads to old 2: lead it elsewhere first, or add --force\n"
+    for arguments in (["old", "1"], ["old", "2", "--force"]):
+        retired = running.camserve("models", "retire", *arguments)
+        assert (retired.returncode, retired.stdout) == (0, f"old {arguments[1]} is retired\n")
+    assert states(api, "old") == {"1": "retired", "2": "retired"}
+    assert {code(infer(api, "old", version)) for version in ("", "1", "2")} == {"model.version_not_found"}
+    assert running.camserve("models", "retire", "old", "3").returncode == 1
+    # A bundled version too, whose folder is nobody's to write to; and it comes back.
+    assert running.camserve("models", "retire", "shapes", "1").returncode == 0
+    assert code(infer(api, "shapes", "1")) == "model.version_not_found"
+    assert "shapes 1" not in running.camserve("models", "verify", "shapes").stdout
+    (running.data_dir / "models" / "shapes" / "1" / "retired").unlink()
+    until(lambda: infer(api, "shapes", "1").status_code == 200)
 
 
 def test_a_replica_without_a_model_leaves_its_jobs_to_those_that_have_it(running, api, tmp_path):

@@ -12,12 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from tests.engine import tiny
 from tests.engine.pools import until
 from tests.engine.test_engine import HeldEngine, picture, predict, settle
 from tests.engine.test_engine_faults import net
+from tests.engine.test_golden import write_golden
 from tests.engine.tiny import Gate, write_model
 
 from camserve_server.base.errors import ApiError, Reason
@@ -307,3 +309,20 @@ async def test_a_version_waits_for_memory_while_the_others_are_needed(tmp_path: 
         assert refusal(engine, "2") is Reason.MODEL_UNAVAILABLE
         await engine.look()
         assert [model.state for model in engine.models()] == ["loading", "ready"]
+
+
+async def test_golden_inputs_are_run_anew_when_they_are_asked_for(tmp_path: Path) -> None:
+    folder = write_golden(tmp_path)
+    async with running(tmp_path) as engine:
+        assert engine.resolve("tiny", "1").golden == "passed"
+        bias = engine.resolve("tiny", "1").module.head.bias.data
+        known = bias.clone()
+        bias += torch.tensor([0.0, 1, 2])
+        checked = await engine.rerun_golden("tiny", "stable")
+        assert (checked.golden, checked.golden_reason[:7]) == ("failed", "case 1:")
+        assert engine.resolve("tiny", "stable").golden == "failed"
+        bias.copy_(known)
+        assert (await engine.rerun_golden("tiny", "1")).golden == "passed"
+        (folder / "model.toml").unlink()
+        assert (await engine.rerun_golden("tiny", "1")).golden_reason == "model.toml cannot be read"
+        assert engine.works(engine.resolve("tiny", "1"))

@@ -105,3 +105,36 @@ def models_add(
         )
     )
     typer.echo(or_fail(lambda: add(in_force, new, golden, typer.echo)))
+
+
+@commands.command("verify")
+def models_verify(
+    name: Annotated[str | None, typer.Argument(help="Model; default: all.")] = None,
+    version: Annotated[str | None, typer.Argument(help="Version; default: all that are not retired.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Send golden pictures to the running server and compare classes, probabilities and heatmaps.
+
+    A line per version; the exit status is 1 when one of them is not as it should be.
+    """
+    from camserve_server.cli.verify import verify
+
+    if not or_fail(verify, settings_of(data_dir=data_dir), name, version, typer.echo):
+        raise typer.Exit(1)
+
+
+@commands.command("retire")
+def models_retire(
+    name: Name,
+    version: Version,
+    force: Annotated[bool, typer.Option("--force", help="Even when an alias leads to it.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """End a version: every server that reads these folders unloads it, and calls for it get 404, for good.
+
+    What is left of its jobs fails with model.version_not_found; answers that were given stay. Its folder stays too:
+    removing the file `retired` from it brings the version back.
+    """
+    from camserve_server.cli.models import retire
+
+    typer.echo(or_fail(lambda: retire(settings_of(data_dir=data_dir), name, version, force=force)))

@@ -261,6 +261,7 @@ class InferService:
             classes=_top_classes(version, prediction.probs, options),
             heatmap=heatmap,
             timings=timings,
+            content_sha256=version.content_hash,
         )
 
     async def _render(

@@ -25,7 +25,7 @@ _DRAWN_PICTURES = 12
 _KEPT_PICTURES = 4
 _MOST_PICTURES = 64
 _MOST_SIDE_PX = 1024
-# Of 13 untrained torchvision classifiers and the trained `shapes` the highest was 0.43; maps that do not depend on the
+# Of 13 untrained torchvision classifiers and the trained `shapes` the highest was 0.42; maps that do not depend on the
 # weights have 1. The paper of the measure names no bound.
 _MOST_LIKENESS = 0.7
 # Normalised pixels of sane settings lie within a few units; those of a mean or deviation for 0-255 do not.

@@ -171,6 +171,13 @@ class Engine:
         """Returns whether there is such a version and it answers no longer."""
         return any(model.key == (name, version) and model.state == "retired" for model in self.models())
 
+    async def rerun_golden(self, name: str, version: str) -> ModelVersion:
+        """Runs the golden inputs of a ready version anew, and returns it as it is listed from then on.
+
+        Raises ApiError as `resolve` does, and CIRCUIT_OPEN while the version is left alone.
+        """
+        return await self._registry.rerun_golden(name, version)
+
     def kept(self, model: ModelVersion) -> AbstractContextManager[None]:
         """Surrounds a call from `resolve` to its answer: the version is not unloaded before.
 

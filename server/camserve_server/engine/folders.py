@@ -36,6 +36,15 @@ def find_places(models_dirs: Iterable[Path]) -> dict[Key, Place]:
     return places
 
 
+def retire(models_dir: Path, name: str, version: str) -> None:
+    """Marks a version as retired for everybody who reads `models_dir`, for good."""
+    folder = models_dir / name / version
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{_RETIRED}"
+    draft.write_text("This version answers no longer. Removing this file brings it back.\n")
+    draft.replace(folder / _RETIRED)
+
+
 def _signature(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
     seen: list[tuple[str, int, int, int]] = []
     for parent, _, names in os.walk(folder):
@@ -46,6 +55,6 @@ def _signature(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
             except OSError:
                 # Gone between the listing and now: the next look sees another signature anyway.
                 continue
-            if name != _RETIRED:
+            if name.lstrip(".") != _RETIRED:
                 seen.append((str(file.relative_to(folder)), status.st_size, status.st_mtime_ns, status.st_ino))
     return tuple(sorted(seen))

@@ -167,19 +167,12 @@ def _load(
         labels_version=manifest.labels_version,
         calibration_version=manifest.calibration.version,
         temperature=manifest.calibration.temperature,
-        input=InputSpec(
-            width=seen.width,
-            height=seen.height,
-            fit=seen.fit,
-            resize_px=seen.resize_px,
-            interpolation=seen.interpolation,
-            pad_color=seen.pad_color,
-        ),
+        input=_spec_of(seen),
         mean=seen.mean,
         std=seen.std,
         layers=layers.names,
         default_layer=default,
-        content_hash=_content_hash(folder, manifest, weights_dir),
+        content_hash=content_hash(folder, manifest, weights_dir),
         max_batch=largest if largest < max_batch else None,
         memory_bytes=_memory_bytes(module),
         module=module,
@@ -190,10 +183,31 @@ def _load(
         outcomes = ready.run(noise[:largest], [Explain(default, "gradcam", None)] * largest)
         if any(outcome.disconnected for outcome in outcomes):
             raise UnloadableError("the default layer does not lead to the model's scores")
+    return with_golden(folder, manifest, ready)
+
+
+def with_golden(folder: Path, manifest: Manifest, model: ModelVersion) -> ModelVersion:
+    """Runs the version's golden inputs and returns it with what came out; on the thread that loaded it only."""
     if manifest.golden is None:
-        return ready
-    golden, golden_reason = check_golden(folder, manifest.golden.file, ready)
-    return replace(ready, golden=golden, golden_reason=golden_reason)
+        return model
+    golden, golden_reason = check_golden(folder, manifest.golden.file, model)
+    return replace(model, golden=golden, golden_reason=golden_reason)
+
+
+def input_spec(manifest: Manifest) -> InputSpec:
+    """Returns the geometry of a version's input; raises UnloadableError where nothing says it."""
+    return _spec_of(_input_of(manifest))
+
+
+def _spec_of(seen: Input) -> InputSpec:
+    return InputSpec(
+        width=seen.width,
+        height=seen.height,
+        fit=seen.fit,
+        resize_px=seen.resize_px,
+        interpolation=seen.interpolation,
+        pad_color=seen.pad_color,
+    )
 
 
 def _memory_bytes(module: nn.Module) -> int:
@@ -237,7 +251,8 @@ def _scores(module: nn.Module, inputs: Tensor) -> object:
         return module(inputs)
 
 
-def _content_hash(folder: Path, manifest: Manifest, weights_dir: Path | None) -> str:
+def content_hash(folder: Path, manifest: Manifest, weights_dir: Path | None) -> str:
+    """Returns the SHA-256 over manifest, labels and weights."""
     digest = hashlib.sha256((folder / FILE_NAME).read_bytes())
     digest.update(repr(tuple(read_labels(folder, manifest.labels))).encode())
     digest.update(weights_digest(folder, manifest, weights_dir).encode())

@@ -15,8 +15,8 @@ from camserve_server.base.tasks import ended
 from camserve_server.engine.catalog import Catalog, Key
 from camserve_server.engine.folders import Place, find_places
 from camserve_server.engine.loader import Loader
-from camserve_server.engine.manifest import read_aliases
-from camserve_server.engine.model import ModelVersion
+from camserve_server.engine.manifest import UnloadableError, read_aliases, read_manifest
+from camserve_server.engine.model import ModelVersion, with_golden
 
 _log = structlog.get_logger("models")
 
@@ -88,6 +88,21 @@ class Registry:
             wait_s = max(1, math.ceil(self._load_s.get(model.key, 0)))
             raise ApiError(Reason.MODEL_UNAVAILABLE, retry_after_s=wait_s, why="the version is loaded on demand")
         return self._catalog.resolve(name, version_or_alias)
+
+    async def rerun_golden(self, name: str, version: str) -> ModelVersion:
+        """Runs the golden inputs of a ready version anew, and returns it as it is listed from then on.
+
+        Raises ApiError as `resolve` does, and CIRCUIT_OPEN while the version is left alone.
+        """
+        served = self._loader.served(self.resolve(name, version))
+        served.breaker.check()
+        place = self._places[served.model.key]
+        with served.kept():
+            checked = await served.runner.call(lambda: _checked(place.folder, served.model))
+            if not served.ends:
+                served.model = checked
+                self._set(checked)
+        return checked
 
     async def look(self) -> None:
         """Looks into the folders now, and begins what follows from it."""
@@ -224,6 +239,13 @@ class Registry:
             reason=model.reason,
             golden=model.golden,
         )
+
+
+def _checked(folder: Path, model: ModelVersion) -> ModelVersion:
+    try:
+        return with_golden(folder, read_manifest(folder), model)
+    except UnloadableError as error:
+        return replace(model, golden="failed", golden_reason=str(error))
 
 
 def _without_module(model: ModelVersion) -> ModelVersion:
