@@ -65,7 +65,9 @@ async def test_a_folder_that_appears_is_loaded_while_the_others_serve(tmp_path: 
         looking = asyncio.create_task(engine.look())
         await asyncio.to_thread(tiny.HELD.reached.wait)
         assert state(engine, "2") == ("loading", None)
-        assert refusal(engine, "2") is Reason.MODEL_UNAVAILABLE
+        with pytest.raises(ApiError) as early:
+            engine.resolve("tiny", "2")
+        assert (early.value.reason, early.value.retry_after_s) == (Reason.MODEL_UNAVAILABLE, 5)
         await predict(engine, engine.resolve("tiny", "stable"), picture())
         tiny.HELD.free.set()
         await looking
@@ -326,3 +328,16 @@ async def test_golden_inputs_are_run_anew_when_they_are_asked_for(tmp_path: Path
         (folder / "model.toml").unlink()
         assert (await engine.rerun_golden("tiny", "1")).golden_reason == "model.toml cannot be read"
         assert engine.works(engine.resolve("tiny", "1"))
+
+
+async def test_a_device_that_fails_while_a_version_loads_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("CUDA error")
+
+    write_model(tmp_path)
+    monkeypatch.setattr("camserve_server.engine.engine.prepare_thread", fails)
+    async with running(tmp_path) as engine:
+        assert state(engine, "1") == ("unavailable", "loading failed (RuntimeError)")
+        assert "tiny/1" not in {thread.name for thread in threading.enumerate()}

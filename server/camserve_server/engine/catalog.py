@@ -15,6 +15,8 @@ from camserve_server.engine.model import ModelVersion
 
 # What a caller who names no version asks for.
 _DEFAULT_ALIAS = "stable"
+# Large ones take longer to load, and whoever comes too early is told so again.
+_LOADING_RETRY_S = 5
 
 Key = tuple[str, str]
 
@@ -89,6 +91,8 @@ class Catalog:
         Raises ApiError as `find` does, and MODEL_UNAVAILABLE with the reason in the detail `why`.
         """
         model = self.find(name, version_or_alias)
+        if model.state == "loading":
+            raise ApiError(Reason.MODEL_UNAVAILABLE, retry_after_s=_LOADING_RETRY_S, why=model.state)
         if model.state != "ready":
             raise ApiError(Reason.MODEL_UNAVAILABLE, why=model.reason or model.state)
         return model

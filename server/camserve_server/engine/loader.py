@@ -72,12 +72,15 @@ class Loader:
         return list(self._served.values())
 
     async def load(self, folder: Path) -> ModelVersion:
-        """Returns the version of a folder; one that is ready can be predicted with from now on."""
+        """Returns the version of a folder; one that is ready can be predicted with from now on.
+
+        Raises what its thread raises, such as RuntimeError of a device that is gone.
+        """
         queue = (folder.parent.name, folder.name, next(self._numbers))
         runner = Runner(queue, self._batcher, on_end=self._finish, monotonic=self._monotonic)
         try:
             model = await runner.call(lambda: replace(self._read(folder), load_number=queue[2]))
-        except asyncio.CancelledError:
+        except BaseException:
             runner.stop()
             raise
         if model.state != "ready":

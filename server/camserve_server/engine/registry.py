@@ -185,7 +185,7 @@ class Registry:
             if known is None or not await self._has_room(known):
                 return
             began = self._monotonic()
-            model = await self._loader.load(self._places[key].folder)
+            model = await self._loaded(key)
             self._load_s[key] = self._monotonic() - began
             self._set_aside.discard(key)
             if model.state != "ready":
@@ -198,6 +198,15 @@ class Registry:
                 self._set(replace(_without_module(model), state="loading"))
             else:
                 self._set(model)
+
+    async def _loaded(self, key: Key) -> ModelVersion:
+        folder = self._places[key].folder
+        try:
+            return await self._loader.load(folder)
+        except Exception as error:
+            _log.exception("a version cannot be loaded", model=key[0], version=key[1])
+            reason = f"loading failed ({type(error).__name__})"
+            return ModelVersion(*key, "unavailable", read_aliases(folder), reason=reason)
 
     async def _has_room(self, model: ModelVersion) -> bool:
         """Sets aside the versions that were used least lately until this one fits; False when it cannot."""
