@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from functools import partial
 
 import structlog
 from prometheus_client import start_http_server
@@ -16,7 +15,6 @@ from camserve_server.base.errors import ApiError
 from camserve_server.base.tasks import all_completed
 from camserve_server.base.telemetry import (
     BATCH_IMAGES,
-    ENGINE_QUEUE,
     GATE_CALLS,
     IMAGES_IN_FLIGHT_BYTES,
     IMAGING_BUSY,
@@ -330,9 +328,6 @@ class Replica:
     async def _start_engine(self) -> None:
         self._engine.on_batch = lambda model, size, *_: BATCH_IMAGES.labels(model.name).observe(size)
         await asyncio.gather(self._imaging.start(), self._engine.start())
-        for version in self._engine.models():
-            ENGINE_QUEUE.labels(*version.key).set_function(partial(self._engine.waiting, version))
-            _log.info("model", model=version.name, version=version.version, state=version.state, reason=version.reason)
 
     async def stop(self) -> None:
         """Says that it stops, refuses new calls once that is known, finishes running ones, lets go of everything.
@@ -373,7 +368,9 @@ class Replica:
             await self._server.stop(self._settings.drain_s)
 
     async def _engine_works(self) -> bool:
-        return all(self._engine.works(version) for version in self._engine.models())
+        # One that is still to be loaded, or retired, is no fault.
+        found = [version for version in self._engine.models() if version.state in ("ready", "unavailable")]
+        return all(self._engine.works(version) for version in found)
 
     async def _imaging_works(self) -> bool:
         return self._imaging.stats().alive > 0
@@ -414,6 +411,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         queue_limit=settings.queue_limit,
         pass_deadline_s=settings.pass_deadline_s,
         weights_dir=settings.data_dir / "weights",
+        memory_bytes=settings.models_memory_mb * MIB if settings.models_memory_mb else None,
     )
 
 

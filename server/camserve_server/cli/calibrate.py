@@ -9,7 +9,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
@@ -18,7 +17,7 @@ from camserve_server.base.errors import ApiError, OperatorError
 from camserve_server.core.calibrating import Fitted, fit, score
 from camserve_server.engine.calibration import BINS, Reliability
 from camserve_server.engine.catalog import earlier_versions, find_folders
-from camserve_server.engine.device import choose_device, prepare_thread
+from camserve_server.engine.device import choose_device, cores, prepare_thread
 from camserve_server.engine.engine import EngineSettings
 from camserve_server.engine.golden import GoldenFile
 from camserve_server.engine.imaging import ImagingPool
@@ -91,7 +90,8 @@ async def _calibrate(
             raise OperatorError("nothing is written: the temperature in force does as well")
         calibration = Calibration(temperature=fitted.temperature, version=calibration_version)
         place = await _write(settings, scorer, folder, new_version, calibration, fitted)
-    say(f"{folder.parent.name} {new_version}, calibration {calibration_version}, is in {place}. No alias leads to it.")
+    say(f"{folder.parent.name} {new_version}, calibration {calibration_version}, is in {place}.")
+    say("Running servers load it; no alias leads to it.")
 
 
 def report(model: ModelVersion, fitted: Fitted) -> list[str]:
@@ -153,7 +153,7 @@ def _check_free(name: str, version: str, folders: dict[str, Path]) -> None:
 async def _scorer(settings: Settings, folder: Path) -> AsyncIterator[Scorer]:
     """Gives the version of a folder, loaded in a thread of its own, and workers that decode for it."""
     wanted = engine_settings(settings)
-    device, threads = choose_device(wanted.device), wanted.torch_threads or torch.get_num_threads()
+    device, threads = choose_device(wanted.device), wanted.torch_threads or cores()
     pool = ImagingPool(imaging_settings(settings))
     with ThreadPoolExecutor(1, initializer=lambda: prepare_thread(device, threads)) as thread:
         model = await _load(thread, wanted, folder)

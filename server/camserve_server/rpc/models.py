@@ -69,6 +69,7 @@ def _version(version: ModelVersion, *, full: bool) -> pb.ModelVersion:
         classes=len(version.labels),
         golden=pb.ModelVersion.Golden.Value(version.golden),
         content_sha256=version.content_hash,
+        memory_bytes=version.memory_bytes,
     )
     if version.reason:
         message.reason = version.reason

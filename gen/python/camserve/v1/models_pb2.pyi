@@ -165,7 +165,7 @@ class ModelVersion(_message.Message):
         ready: ModelVersion._State.ValueType  # 1
         """Answers calls."""
         loading: ModelVersion._State.ValueType  # 2
-        """Is being loaded or warmed up."""
+        """Is being loaded or warmed up, or was set aside for want of memory and will be loaded when it is asked for."""
         unavailable: ModelVersion._State.ValueType  # 3
         """Cannot be loaded; `reason` says why, and calls fail with `model.unavailable`."""
         retired: ModelVersion._State.ValueType  # 4
@@ -179,7 +179,7 @@ class ModelVersion(_message.Message):
     ready: ModelVersion.State.ValueType  # 1
     """Answers calls."""
     loading: ModelVersion.State.ValueType  # 2
-    """Is being loaded or warmed up."""
+    """Is being loaded or warmed up, or was set aside for want of memory and will be loaded when it is asked for."""
     unavailable: ModelVersion.State.ValueType  # 3
     """Cannot be loaded; `reason` says why, and calls fail with `model.unavailable`."""
     retired: ModelVersion.State.ValueType  # 4
@@ -225,6 +225,7 @@ class ModelVersion(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Names the version."""
     state: Global___ModelVersion.State.ValueType
@@ -242,7 +243,9 @@ class ModelVersion(_message.Message):
     reason: _builtins.str
     """Says why the version is unavailable. Present only then."""
     content_sha256: _builtins.str
-    """Is the SHA-256 of weights, labels and settings, in hex. Empty while the version is unavailable."""
+    """Is the SHA-256 of weights, labels and settings, in hex. Empty while the version has not been loaded."""
+    memory_bytes: _builtins.int
+    """Counts the bytes of weights and other tensors that the version holds once it is loaded. Zero while that is not known."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the aliases that lead here, for example `stable`."""
@@ -275,10 +278,11 @@ class ModelVersion(_message.Message):
         reason: _builtins.str | None = ...,
         content_sha256: _builtins.str = ...,
         labels: _abc.Iterable[Global___Label] | None = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "input", b"input", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "aliases", b"aliases", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "default_layer", b"default_layer", "golden", b"golden", "input", b"input", "labels", b"labels", "labels_version", b"labels_version", "layers", b"layers", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "aliases", b"aliases", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "default_layer", b"default_layer", "golden", b"golden", "input", b"input", "labels", b"labels", "labels_version", b"labels_version", "layers", b"layers", "memory_bytes", b"memory_bytes", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
     _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
