@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from tests.engine.tiny import CLASSES, SIDE, TinyNet
 from torch import Tensor, nn
 
+from camserve_server.base.errors import OperatorError
 from camserve_server.engine.adding import Place, add_version
 from camserve_server.engine.faithfulness import rank_correlation
 from camserve_server.engine.manifest import UnloadableError, read_manifest
@@ -50,7 +51,7 @@ def add(new: NewVersion, place: Place, *pictures: Path) -> ModelVersion:
 
 def refused(new: NewVersion, place: Place, *pictures: Path) -> str:
     before = sorted(place.models_dirs[-1].rglob("*"))
-    with pytest.raises(UnloadableError) as caught:
+    with pytest.raises((UnloadableError, OperatorError)) as caught:
         add_version(new, pictures, place, lambda _: None)
     assert sorted(place.models_dirs[-1].rglob("*")) == before
     return str(caught.value)
@@ -146,6 +147,17 @@ def test_a_version_that_is_there_is_never_replaced(new: NewVersion, place: Place
     assert refused(new, place) == "added 1 is there already, and a version never changes"
     (place.models_dirs[0] / "bundled" / "1").mkdir(parents=True)
     assert "is there already" in refused(replace(new, name="bundled"), place)
+
+
+def test_a_known_labels_version_cannot_name_other_labels(new: NewVersion, place: Place, tmp_path: Path) -> None:
+    add(replace(new, version="2"), place)
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps([{"id": word, "label": word.title()} for word in reversed(CLASSES)]))
+    # Of a lower number too: its labels would count from the next start on.
+    assert refused(replace(new, labels=other), place) == (
+        "labels_version 1 names other labels in an earlier version: the same classes in another order"
+    )
+    assert add(replace(new, labels=other, labels_version="2"), place).labels_version == "2"
 
 
 class Untouched(nn.Module):

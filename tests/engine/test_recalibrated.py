@@ -15,7 +15,8 @@ from camserve_server.base.errors import OperatorError
 from camserve_server.engine.golden import GoldenFile
 from camserve_server.engine.manifest import Calibration, read_manifest
 from camserve_server.engine.model import load_version
-from camserve_server.engine.recalibrated import golden_at, publish, stage_recalibrated, staging_folder
+from camserve_server.engine.recalibrated import golden_at, stage_recalibrated
+from camserve_server.engine.staging import publish, staging_folder
 
 SOURCE = bundle.MODELS / "shapes" / "2"
 
@@ -73,6 +74,6 @@ def test_a_version_comes_to_its_place_at_once_and_never_over_another(tmp_path: P
         place = publish(staged(Path(staging)), models)
         assert place == models / "shapes" / "3"
         assert (place / "weights.safetensors").exists()
-    with staging_folder(models) as staging, pytest.raises(OperatorError, match="shapes 3 is there already"):
+    with staging_folder(models) as staging, pytest.raises(OperatorError, match="shapes/3: is a version there by now"):
         publish(staged(Path(staging)), models)
     assert [each.name for each in models.iterdir()] == ["shapes"]

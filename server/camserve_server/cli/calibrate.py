@@ -24,8 +24,9 @@ from camserve_server.engine.imaging import ImagingPool
 from camserve_server.engine.labelled import find_labelled, some
 from camserve_server.engine.manifest import NAME_PATTERN, Calibration, UnloadableError, read_manifest
 from camserve_server.engine.model import ModelVersion, load_version
-from camserve_server.engine.recalibrated import golden_at, publish, stage_recalibrated, staging_folder
+from camserve_server.engine.recalibrated import golden_at, stage_recalibrated
 from camserve_server.engine.scoring import Scorer
+from camserve_server.engine.staging import publish, staging_folder
 from camserve_server.main import engine_settings, imaging_settings
 
 Say = Callable[[str], None]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from camserve_server.engine.manifest import UnloadableError, read_manifest
 from camserve_server.engine.model import ModelVersion, load_version
 from camserve_server.engine.new_version import NewVersion, check_name, write_version
 from camserve_server.engine.pictures import draw_picture, encode_picture
+from camserve_server.engine.staging import publish, staging_folder
 
 _GOLDEN_NAME = "golden.json"
 _DRAWN_PICTURES = 12
@@ -48,7 +47,7 @@ def add_version(new: NewVersion, pictures: Sequence[Path], place: Place, say: Ca
     """Returns the folder of the new version; whoever serves the models folder loads it from there.
 
     `pictures` become its golden inputs; where there are none some are drawn. `say` is told each check that passed.
-    Raises UnloadableError, and then nothing is left behind.
+    Raises UnloadableError, or OperatorError when it cannot be moved there, and then nothing is left behind.
     """
     check_name("a model's name", new.name)
     check_name("a version's name", new.version)
@@ -57,24 +56,13 @@ def add_version(new: NewVersion, pictures: Sequence[Path], place: Place, say: Ca
     if len(pictures) > _MOST_PICTURES:
         raise UnloadableError(f"{len(pictures)} golden pictures are too many: each is run at every start")
     models_dir = place.models_dirs[-1]
-    models_dir.mkdir(parents=True, exist_ok=True)
     prepare_thread(place.device, place.threads)
-    with TemporaryDirectory(prefix=".adding-", dir=models_dir) as draft:
+    with staging_folder(models_dir) as draft:
         folder = Path(draft, new.name, new.version)
         folder.mkdir(parents=True)
         write_version(new, folder, golden=_GOLDEN_NAME)
         _check(folder, pictures, place, say)
-        return _move(folder, models_dir / new.name / new.version)
-
-
-def _move(folder: Path, target: Path) -> Path:
-    target.parent.mkdir(exist_ok=True)
-    try:
-        return folder.rename(target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            target.parent.rmdir()
-        raise UnloadableError("the version's folder cannot be moved to its place: is it there by now?") from None
+        return publish(folder, models_dir)
 
 
 def _check(folder: Path, pictures: Sequence[Path], place: Place, say: Callable[[str], None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from camserve_server.base.errors import OperatorError
 from camserve_server.engine.calibration import softmax
 from camserve_server.engine.golden import GoldenFile
 from camserve_server.engine.labels import IMAGENET
@@ -66,25 +64,6 @@ def golden_at(
         probs = {class_id: round(by_id[class_id], 6) for class_id in case.probs}
         cases.append(case.model_copy(update={"probs": probs}))
     return golden.model_copy(update={"cases": tuple(cases)})
-
-
-def publish(staged: Path, models_dir: Path) -> Path:
-    """Moves a staged version to its place in one step and returns that; raises OperatorError when one is there."""
-    place = models_dir / staged.parent.name / staged.name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        staged.rename(place)
-    except OSError:
-        if place.exists():
-            raise OperatorError(f"{staged.parent.name} {staged.name} is there already") from None
-        raise
-    return place
-
-
-def staging_folder(models_dir: Path) -> tempfile.TemporaryDirectory[str]:
-    """Returns a folder on the same file system, whose name and depth no search for versions finds."""
-    models_dir.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(prefix=".calibrating-", dir=models_dir, ignore_cleanup_errors=True)
 
 
 def _files(manifest: Manifest, golden: GoldenFile | None) -> Iterable[str]:
