@@ -68,6 +68,10 @@ def test_golden_inputs_expect_the_new_probabilities_and_the_old_heatmaps(tmp_pat
     assert new.content_hash != old.content_hash
 
 
+def test_golden_inputs_may_be_none() -> None:
+    assert golden_at(GoldenFile(cases=()), [], ["a", "b"], 1.5).cases == ()
+
+
 def test_a_version_comes_to_its_place_at_once_and_never_over_another(tmp_path: Path) -> None:
     models = tmp_path / "models"
     with staging_folder(models) as staging:

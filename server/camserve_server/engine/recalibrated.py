@@ -59,7 +59,8 @@ def golden_at(
     `ids` are the model's classes in order. Heatmaps are of scores, so that they stay as they are.
     """
     cases = []
-    for case, row in zip(golden.cases, softmax(np.array(scores), temperature), strict=True):
+    rows = np.array(scores).reshape(len(golden.cases), len(ids))
+    for case, row in zip(golden.cases, softmax(rows, temperature), strict=True):
         by_id = dict(zip(ids, row.tolist(), strict=True))
         probs = {class_id: round(by_id[class_id], 6) for class_id in case.probs}
         cases.append(case.model_copy(update={"probs": probs}))
