@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 
 import structlog
 from prometheus_client import start_http_server
@@ -147,6 +148,7 @@ class Replica:
             fail_open=settings.clamd_fail_open,
         )
         gate = Gate(wait_s=settings.queue_wait_s, least=width, most=settings.queue_limit, monotonic=clock.monotonic)
+        self._engine.on_unload = partial(self._forget_version, gate)
         GATE_CALLS.set_function(lambda: gate.under_way)
         IMAGES_IN_FLIGHT_BYTES.set_function(lambda: budget.taken_bytes)
         IMAGING_QUEUE.set_function(lambda: self._imaging.stats().queued)
@@ -366,6 +368,11 @@ class Replica:
         # Without the role it never started.
         if "api" in self._settings.roles:
             await self._server.stop(self._settings.drain_s)
+
+    def _forget_version(self, gate: Gate, key: tuple[str, str]) -> None:
+        gate.forget(key)
+        if not any(model.name == key[0] and model.state == "ready" for model in self._engine.models()):
+            BATCH_IMAGES.remove(key[0])
 
     async def _engine_works(self) -> bool:
         # One that is still to be loaded, or retired, is no fault.

@@ -156,7 +156,8 @@ async def test_a_version_that_is_gone_is_unloaded_and_nothing_of_it_stays(tmp_pa
         circuit = {"part": "engine", "name": "tiny/2"}
         assert REGISTRY.get_sample_value("camserve_engine_queue", labels) == 0
         assert REGISTRY.get_sample_value("camserve_circuit_state", circuit) == 0
-        module = weakref.ref(model.module)
+        module, unloaded = weakref.ref(model.module), []
+        engine.on_unload = unloaded.append
         del model
         shutil.rmtree(folder)
         await engine.look()
@@ -165,7 +166,7 @@ async def test_a_version_that_is_gone_is_unloaded_and_nothing_of_it_stays(tmp_pa
         assert REGISTRY.get_sample_value("camserve_engine_queue", labels) is None
         assert REGISTRY.get_sample_value("camserve_circuit_state", circuit) is None
         gc.collect()
-        assert module() is None
+        assert (module(), unloaded) == (None, [("tiny", "2")])
         assert engine.resolve("tiny", "stable").version == "1"
 
 

@@ -82,12 +82,14 @@ class Engine:
     """Loads the models, each version in a thread of its own, and has them take turns at the device.
 
     Its methods belong to the event loop that called `start`. `on_batch(model, size, inference_ms,
-    cam_ms)`, if set, is called there after each batch. Each version has a breaker of its own.
+    cam_ms)`, if set, is called there after each batch, and `on_unload((name, version))` once that
+    version is loaded no longer. Each version has a breaker of its own.
     """
 
     def __init__(self, settings: EngineSettings, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Checks the device; ValueError when it is not there."""
         self.on_batch: BatchHook | None = None
+        self.on_unload: Callable[[Key], None] = lambda key: None
         self._settings = settings
         self._device = choose_device(settings.device)
         self._monotonic = monotonic
@@ -105,6 +107,7 @@ class Engine:
             max_batch=settings.max_batch,
             queue_limit=settings.queue_limit,
             on_end=self._finish,
+            on_unload=lambda key: self.on_unload(key),
             monotonic=monotonic,
         )
         self._registry = Registry(

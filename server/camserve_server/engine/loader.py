@@ -16,6 +16,7 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended as all_ended
 from camserve_server.base.telemetry import ENGINE_QUEUE
 from camserve_server.engine.batcher import Batcher
+from camserve_server.engine.catalog import Key
 from camserve_server.engine.device import empty_cache
 from camserve_server.engine.model import ModelVersion
 from camserve_server.engine.prediction import settle
@@ -35,7 +36,8 @@ class Loader:
     """Holds what is loaded; its methods belong to the event loop.
 
     `read` brings a folder's version to `device`, in the thread in which the version will run, and never raises.
-    `on_end` is called on the event loop after each batch of a loaded version.
+    `on_end` is called on the event loop after each batch of a loaded version, `on_unload` with the name and version of
+    which nothing is loaded any more.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Loader:
         max_batch: int,
         queue_limit: int,
         on_end: Callable[[Served, Ended], None],
+        on_unload: Callable[[Key], None],
         monotonic: Callable[[], float],
     ) -> None:
         self._batcher = batcher
@@ -55,6 +58,7 @@ class Loader:
         self._max_batch = max_batch
         self._queue_limit = queue_limit
         self._on_end = on_end
+        self._on_unload = on_unload
         self._monotonic = monotonic
         self._numbers = itertools.count(1)
         self._served: dict[tuple[str, str, int], Served] = {}
@@ -135,6 +139,7 @@ class Loader:
         if not any(other.model.key == served.model.key for other in self._served.values()):
             ENGINE_QUEUE.remove(*served.model.key)
             served.breaker.forget()
+            self._on_unload(served.model.key)
         await asyncio.to_thread(self._free, served.runner)
 
     def _free(self, runner: Runner) -> None:
