@@ -14,17 +14,17 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from camserve_server.base.config import Settings
 from camserve_server.base.errors import ApiError, OperatorError
-from camserve_server.core.calibrating import Fitted, fit, score
+from camserve_server.core.calibration import Fitted, fit, score
 from camserve_server.engine.calibration import BINS, Reliability
 from camserve_server.engine.catalog import earlier_versions, find_folders
 from camserve_server.engine.device import choose_device, cores, prepare_thread
 from camserve_server.engine.engine import EngineSettings
 from camserve_server.engine.golden import GoldenFile
 from camserve_server.engine.imaging import ImagingPool
-from camserve_server.engine.labelled import find_labelled, some
+from camserve_server.engine.labelled_pictures import find_labelled, some
 from camserve_server.engine.manifest import NAME_PATTERN, Calibration, UnloadableError, read_manifest
 from camserve_server.engine.model import ModelVersion, load_version
-from camserve_server.engine.recalibrated import golden_at, stage_recalibrated
+from camserve_server.engine.recalibration import golden_at, stage_recalibrated
 from camserve_server.engine.scoring import Scorer
 from camserve_server.engine.staging import publish, staging_folder
 from camserve_server.main import engine_settings, imaging_settings

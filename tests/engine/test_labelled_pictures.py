@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from camserve_server.base.errors import OperatorError
-from camserve_server.engine.labelled import find_labelled
+from camserve_server.engine.labelled_pictures import find_labelled
 
 IDS = ("ant", "bee", "cat")
 

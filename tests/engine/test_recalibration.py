@@ -15,7 +15,7 @@ from camserve_server.base.errors import OperatorError
 from camserve_server.engine.golden import GoldenFile
 from camserve_server.engine.manifest import Calibration, read_manifest
 from camserve_server.engine.model import load_version
-from camserve_server.engine.recalibrated import golden_at, stage_recalibrated
+from camserve_server.engine.recalibration import golden_at, stage_recalibrated
 from camserve_server.engine.staging import publish, staging_folder
 
 SOURCE = bundle.MODELS / "shapes" / "2"

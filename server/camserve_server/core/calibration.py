@@ -22,7 +22,7 @@ from camserve_server.engine.calibration import (
     reliability,
     softmax,
 )
-from camserve_server.engine.labelled import LabelledPicture
+from camserve_server.engine.labelled_pictures import LabelledPicture
 from camserve_server.engine.model import ModelVersion
 from camserve_server.engine.scoring import Scorer
 
