@@ -26,6 +26,9 @@ from camserve_server.engine.engine import Engine, EngineSettings
 from camserve_server.engine.manifest import read_manifest
 from camserve_server.engine.model import load_version
 
+# The command loads a model and starts workers, and one test a whole stack.
+pytestmark = pytest.mark.timeout(180)
+
 RIGHT = 2.0
 PICTURES = 400
 
@@ -184,7 +187,7 @@ def test_the_command_makes_a_version_whose_answers_name_its_calibration(
         env=stack_environment(data_dir),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=90,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
