@@ -15,6 +15,7 @@ import pytest
 import torch
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
+from tests.clock import FakeClock
 from tests.engine import tiny
 from tests.engine.pools import until
 from tests.engine.test_engine import HeldEngine, picture, predict, settle
@@ -145,7 +146,11 @@ async def test_a_version_does_not_come_back_with_other_content(tmp_path: Path) -
         assert state(engine, "1") == ("ready", None)
 
 
-async def test_a_version_that_is_gone_is_unloaded_and_nothing_of_it_stays(tmp_path: Path) -> None:
+async def test_a_version_that_is_gone_is_unloaded_and_nothing_of_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected: list[None] = []
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(None))
     write_model(tmp_path)
     async with running(tmp_path) as engine:
         folder = write_model(tmp_path, version="2", top="")
@@ -165,7 +170,8 @@ async def test_a_version_that_is_gone_is_unloaded_and_nothing_of_it_stays(tmp_pa
         assert "tiny/2" not in {thread.name for thread in threading.enumerate()}
         assert REGISTRY.get_sample_value("camserve_engine_queue", labels) is None
         assert REGISTRY.get_sample_value("camserve_circuit_state", circuit) is None
-        gc.collect()
+        # Nobody had to look for it.
+        assert collected == []
         assert (module(), unloaded) == (None, [("tiny", "2")])
         assert engine.resolve("tiny", "stable").version == "1"
 
@@ -312,6 +318,23 @@ async def test_a_version_waits_for_memory_while_the_others_are_needed(tmp_path: 
         assert refusal(engine, "2") is Reason.MODEL_UNAVAILABLE
         await engine.look()
         assert [model.state for model in engine.models()] == ["loading", "ready"]
+
+
+async def test_versions_that_are_asked_for_in_turn_do_not_only_load(tmp_path: Path) -> None:
+    for version in "12":
+        write_model(tmp_path, version=version, top="")
+    clock = FakeClock()
+    settings = EngineSettings((tmp_path,), device="cpu", torch_threads=1, memory_bytes=10_000, look_interval_s=NEVER_S)
+    engine = Engine(settings, monotonic=clock.monotonic)
+    await engine.start()
+    assert [model.state for model in engine.models()] == ["loading", "ready"]
+    for stays, states in ((0, ["ready", "loading"]), (0, ["ready", "loading"]), (2, ["loading", "ready"])):
+        clock.advance(stays)
+        aside = next(model.version for model in engine.models() if model.state == "loading")
+        assert refusal(engine, aside) is Reason.MODEL_UNAVAILABLE
+        await engine.look()
+        assert [model.state for model in engine.models()] == states
+    await engine.close()
 
 
 async def test_golden_inputs_are_run_anew_when_they_are_asked_for(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def _check(folder: Path, pictures: Sequence[Path], place: Place, say: Callable[[
     _check_probabilities(model, decoded)
     say(f"answers: {len(golden)} pictures, probabilities that add up to 1 and differ")
     if model.default_layer is None:
-        say("has no heatmaps: its layers cannot be watched, as those of a TorchScript program cannot")
+        say("has no heatmaps: none of its layers can be watched, as in a TorchScript program, or none gives a map")
     else:
         _check_maps(model, decoded)
         say(f"explains: layer {model.default_layer}, chosen among {len(model.layers)}")

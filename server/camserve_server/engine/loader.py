@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from camserve_server.base.breaker import Breaker
 from camserve_server.base.errors import ApiError, Reason
@@ -140,10 +142,13 @@ class Loader:
             ENGINE_QUEUE.remove(*served.model.key)
             served.breaker.forget()
             self._on_unload(served.model.key)
-        await asyncio.to_thread(self._free, served.runner)
+        assert served.model.module is not None
+        runner, module = served.runner, weakref.ref(served.model.module)
+        del served
+        await asyncio.to_thread(self._free, runner, module)
 
-    def _free(self, runner: Runner) -> None:
-        runner.join(_LAST_BATCH_S)
-        # Modules refer to themselves, by hooks and parents.
-        gc.collect()
+    def _free(self, runner: Runner, module: weakref.ref[nn.Module]) -> None:
+        # Some modules, such as exported programs, refer to themselves; looking for that holds up every thread a little.
+        if runner.join(_LAST_BATCH_S) and module() is not None:
+            gc.collect()
         empty_cache(self._device)

@@ -87,7 +87,8 @@ def _write_weights(new: NewVersion, folder: Path, builder: str | None) -> dict[s
     else:
         file = folder / f"program.{'pt' if new.format == 'torchscript' else 'pt2'}"
         shutil.copyfile(new.weights, file)
-    table = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    with file.open("rb") as written:
+        table = {"file": file.name, "sha256": hashlib.file_digest(written, "sha256").hexdigest()}
     return table if new.format == "state" else table | {"format": new.format}
 
 

@@ -17,9 +17,14 @@ from camserve_server.engine.folders import Place, find_places
 from camserve_server.engine.loader import Loader
 from camserve_server.engine.manifest import UnloadableError, read_aliases, read_manifest
 from camserve_server.engine.model import ModelVersion, with_golden
+from camserve_server.engine.served import Served
 
 _log = structlog.get_logger("models")
 
+# A version that was loaded on demand stays for some times of what that took, so that two that are asked for in turn do
+# not spend the time on loading.
+_STAYS_LOADS = 5.0
+_STAYS_AT_LEAST_S = 2.0
 _OTHER_CONTENT = "this version had other content before: give what is new a version of its own"
 
 
@@ -50,6 +55,7 @@ class Registry:
         self._hashes: dict[Key, str] = {}
         self._load_s: dict[Key, float] = {}
         self._set_aside: set[Key] = set()
+        self._stays_until: dict[Key, float] = {}
         self._told: dict[Key, object] = {}
         self._loads: dict[Key, asyncio.Task[None]] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -165,7 +171,8 @@ class Registry:
         if loading := self._loads.pop(key, None):
             loading.cancel()
         self._set_aside.discard(key)
-        self._told.pop(key, None)
+        for known in (self._told, self._load_s, self._stays_until):
+            known.pop(key, None)
         if model := self._catalog.get(key):
             self._loader.unload(model)
 
@@ -186,7 +193,9 @@ class Registry:
                 return
             began = self._monotonic()
             model = await self._loaded(key)
-            self._load_s[key] = self._monotonic() - began
+            took_s = self._load_s[key] = self._monotonic() - began
+            if key in self._set_aside:
+                self._stays_until[key] = self._monotonic() + max(_STAYS_AT_LEAST_S, _STAYS_LOADS * took_s)
             self._set_aside.discard(key)
             if model.state != "ready":
                 self._set(model)
@@ -215,7 +224,7 @@ class Registry:
             taken_bytes = sum(served.model.memory_bytes for served in others)
             if model.memory_bytes + taken_bytes <= self._memory_bytes:
                 break
-            unneeded = [served for served in others if not served.calls and not self._is_needed(served.model.key)]
+            unneeded = [served for served in others if self._may_go(served)]
             if any(served.ends for served in others):
                 await self._loader.unloaded()
             elif unneeded:
@@ -228,10 +237,12 @@ class Registry:
                 return False
         return True
 
-    def _is_needed(self, key: Key) -> bool:
+    def _may_go(self, served: Served) -> bool:
+        if served.calls or self._stays_until.get(served.model.key, 0.0) > self._monotonic():
+            return False
         # As it is listed now: an alias may have moved since it was loaded.
-        listed = self._catalog.get(key)
-        return listed is not None and self.is_needed(listed)
+        listed = self._catalog.get(served.model.key)
+        return listed is None or not self.is_needed(listed)
 
     def _set_version_aside(self, model: ModelVersion) -> None:
         self._set_aside.add(model.key)

@@ -84,9 +84,13 @@ class Runner:
         """Ends the thread once what it runs has ended; nothing may be waiting for it."""
         self._batcher.close_queue(self._queue)
 
-    def join(self, timeout_s: float) -> None:
-        """Waits for the thread to end."""
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the thread to end, and lets go of the version; returns whether it has."""
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return False
+        self._model = None
+        return True
 
     def under_way(self) -> tuple[Batch, float] | None:
         """Returns the batch that runs now and since when its present forward pass does.
