@@ -74,31 +74,3 @@ def examine(network: ShapesNet, dataset: Dataset, batch_size: int = 100) -> Outc
     return Outcome(
         np.concatenate(logits).astype(np.float64), np.array(dataset.labels), np.concatenate(inside).astype(np.bool_)
     )
-
-
-def softmax(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Returns calibrated probabilities over the last axis."""
-    scaled = logits / temperature
-    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Returns the temperature with the least negative log-likelihood, from 0.2 to 5 in steps of 1 %."""
-    candidates = np.exp(np.arange(np.log(0.2), np.log(5.0), 0.01))
-    rows = np.arange(len(labels))
-    losses = [-np.log(softmax(logits, float(t))[rows, labels] + 1e-12).mean() for t in candidates]
-    return round(float(candidates[int(np.argmin(losses))]), 4)
-
-
-def calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64], bins: int = 15) -> float:
-    """Returns the expected calibration error of the top class over equally wide bins."""
-    confidence = probabilities.max(axis=1)
-    hit = probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(float(hit[place == number].mean()) - float(confidence[place == number].mean())) * (place == number).mean()
-        for number in range(bins)
-        if (place == number).any()
-    ]
-    return float(sum(gaps))

@@ -12,8 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from camserve_server.engine.architectures.shapes import ShapesNet
+from camserve_server.engine.calibration import softmax
 from training.dataset import Dataset
-from training.evaluation import MEAN, STD, explain, normalised, softmax
+from training.evaluation import MEAN, STD, explain, normalised
 from training.fitting import Recipe
 from training.outlines import CLASSES
 from training.report import table

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camserve_server.engine.architectures.shapes import ShapesNet
+from camserve_server.engine.calibration import fit_temperature, reliability, softmax
 from training.dataset import Dataset
-from training.evaluation import Outcome, calibration_error, examine, fit_temperature, softmax
+from training.evaluation import Outcome, examine
 from training.foreign_scenes import RENDERERS
 from training.outlines import CLASSES
 
@@ -43,15 +44,15 @@ def _summary(outcome: Outcome, temperature: float) -> dict[str, Any]:
         "scenes": len(outcome.labels),
         "accuracy": _share(outcome.correct),
         "cam_peak_in_box": _share(outcome.peak_inside),
-        "ece_before": round(calibration_error(softmax(outcome.logits, 1.0), outcome.labels), 4),
-        "ece_after": round(calibration_error(softmax(outcome.logits, temperature), outcome.labels), 4),
+        "ece_before": round(reliability(softmax(outcome.logits, 1.0), outcome.labels).ece, 4),
+        "ece_after": round(reliability(softmax(outcome.logits, temperature), outcome.labels).ece, 4),
     }
 
 
 def measure(network: ShapesNet, held_out: Dataset, calibration: Dataset, foreign: Dataset) -> dict[str, Any]:
     """Returns the figures as plain data: held-out and foreign scenes, by class, size and renderer."""
     fitted = examine(network, calibration)
-    temperature = fit_temperature(fitted.logits, fitted.labels)
+    temperature = round(fit_temperature(fitted.logits, fitted.labels), 4)
     same, other = examine(network, held_out), examine(network, foreign)
     longest = np.maximum(held_out.boxes[:, 2] - held_out.boxes[:, 0], held_out.boxes[:, 3] - held_out.boxes[:, 1])
     turns = np.arange(len(other.labels)) // len(CLASSES) % len(RENDERERS)

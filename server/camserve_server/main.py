@@ -16,7 +16,6 @@ from camserve_server.base.errors import ApiError
 from camserve_server.base.tasks import all_completed
 from camserve_server.base.telemetry import (
     BATCH_IMAGES,
-    ENGINE_QUEUE,
     GATE_CALLS,
     IMAGES_IN_FLIGHT_BYTES,
     IMAGING_BUSY,
@@ -37,6 +36,7 @@ from camserve_server.core.janitor import Janitor
 from camserve_server.core.job_intake import JobIntake
 from camserve_server.core.job_worker import JobWorker
 from camserve_server.core.jobs import JobService
+from camserve_server.core.labels import LabelLists
 from camserve_server.core.limits import LimitAdmin, Limits, StoreWatch, TenantLimits
 from camserve_server.core.links import Links
 from camserve_server.core.models import Models
@@ -148,6 +148,7 @@ class Replica:
             fail_open=settings.clamd_fail_open,
         )
         gate = Gate(wait_s=settings.queue_wait_s, least=width, most=settings.queue_limit, monotonic=clock.monotonic)
+        self._engine.on_unload = partial(self._forget_version, gate)
         GATE_CALLS.set_function(lambda: gate.under_way)
         IMAGES_IN_FLIGHT_BYTES.set_function(lambda: budget.taken_bytes)
         IMAGING_QUEUE.set_function(lambda: self._imaging.stats().queued)
@@ -268,7 +269,9 @@ class Replica:
                     prefix=settings.link_prefix,
                 ),
                 "webhooks": WebhookServicer(webhook_service, prefix=settings.link_prefix),
-                "models": ModelServicer(Models(self._engine)),
+                "models": ModelServicer(
+                    Models(self._engine), LabelLists(self._engine, engine_settings(settings).models_dirs)
+                ),
                 "objects": ObjectServicer(links, uploads, prefix=settings.link_prefix),
                 "uploads": UploadServicer(uploads, self._resumable, presigning, prefix=settings.link_prefix),
                 "health": HealthServicer(self._parts),
@@ -327,9 +330,6 @@ class Replica:
     async def _start_engine(self) -> None:
         self._engine.on_batch = lambda model, size, *_: BATCH_IMAGES.labels(model.name).observe(size)
         await asyncio.gather(self._imaging.start(), self._engine.start())
-        for version in self._engine.models():
-            ENGINE_QUEUE.labels(*version.key).set_function(partial(self._engine.waiting, version))
-            _log.info("model", model=version.name, version=version.version, state=version.state, reason=version.reason)
 
     async def stop(self) -> None:
         """Says that it stops, refuses new calls once that is known, finishes running ones, lets go of everything.
@@ -369,8 +369,15 @@ class Replica:
         if "api" in self._settings.roles:
             await self._server.stop(self._settings.drain_s)
 
+    def _forget_version(self, gate: Gate, key: tuple[str, str]) -> None:
+        gate.forget(key)
+        if not any(model.name == key[0] and model.state == "ready" for model in self._engine.models()):
+            BATCH_IMAGES.remove(key[0])
+
     async def _engine_works(self) -> bool:
-        return all(self._engine.works(version) for version in self._engine.models())
+        # One that is still to be loaded, or retired, is no fault.
+        found = [version for version in self._engine.models() if version.state in ("ready", "unavailable")]
+        return all(self._engine.works(version) for version in found)
 
     async def _imaging_works(self) -> bool:
         return self._imaging.stats().alive > 0
@@ -411,6 +418,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         queue_limit=settings.queue_limit,
         pass_deadline_s=settings.pass_deadline_s,
         weights_dir=settings.data_dir / "weights",
+        memory_bytes=settings.models_memory_mb * MIB if settings.models_memory_mb else None,
     )
 
 

@@ -56,6 +56,13 @@ def test_as_many_come_in_as_are_answered_within_the_wait(gate, clock, calls):
     assert full(gate, calls) == 15
 
 
+def test_of_a_version_that_is_gone_nothing_is_known(gate, clock):
+    answers(gate, clock, per_s=30)
+    gate.forget("v")
+    assert gate.limit("v") == 20
+    gate.forget("never seen")
+
+
 @pytest.mark.parametrize(("per_s", "limit"), [(1, 4), (1000, 20)])
 def test_the_limit_keeps_its_bounds(gate, clock, per_s, limit):
     answers(gate, clock, per_s)

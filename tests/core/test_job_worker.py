@@ -57,6 +57,24 @@ class Model:
         return RESULT
 
 
+class AwayModel(Model):
+    """Is not there for a while, or answers no longer at all."""
+
+    def __init__(self, reason, *, looks=10, retired=False):
+        super().__init__()
+        self.reason, self.looks, self.retired, self.tries = reason, looks, retired, 0
+
+    def check_circuit(self, options):
+        self.tries += 1
+        if self.looks or self.retired:
+            raise ApiError(self.reason)
+
+    def lacks(self, model, version):
+        assert (model, version) == ("shapes", "2")
+        self.looks = max(0, self.looks - 1)
+        return bool(self.looks) and not self.retired
+
+
 class Urls:
     def __init__(self):
         self.fetched = 0
@@ -66,18 +84,35 @@ class Urls:
         return SharedBuffer.create("test")
 
 
-@pytest.mark.parametrize("model", [Model(left_alone=TRIES), Model(fails=TRIES)], ids=["left-alone", "failing"])
-async def test_an_item_is_not_failed_for_a_model_that_fails_on_everything(redis, tmp_path, model):
+async def work(redis, tmp_path, model):
+    """Submits a job of one item; returns how it ended, and after how many claims."""
     sealer = Sealer(KeyRing(tmp_path / "state.json", clock=FakeClock()), "any")
     queue, urls = WatchedQueue(redis, sealer, Outbox(redis)), Urls()
-    fetches = model.fails + 1
-    spec = orjson.dumps({"options": encode_options(InferOptions("shapes")), "url": "https://images.example/a"})
+    spec = orjson.dumps({"options": encode_options(InferOptions("shapes", "2")), "url": "https://images.example/a"})
     job = NewJob(new_id("job"), "shapes", "2", 3_600_000, None, [NewItem("i", spec)])
     await Jobs(redis, sealer, Disk(), Outbox(redis)).submit("a", job)
     worker = JobWorker(queue, model, None, SystemClock(), width=8, lease_s=600, urls=urls, warm=None, budget=None)
     worker.start()
-    assert await queue.finished == [("s", 1)]
+    ended = await queue.finished
     await worker.stop(1)
+    return ended, urls.fetched
+
+
+@pytest.mark.parametrize("model", [Model(left_alone=TRIES), Model(fails=TRIES)], ids=["left-alone", "failing"])
+async def test_an_item_is_not_failed_for_a_model_that_fails_on_everything(redis, tmp_path, model):
+    fetches = model.fails + 1
     # Nothing is fetched for a model that is left alone.
-    assert urls.fetched == fetches
+    assert await work(redis, tmp_path, model) == ([("s", 1)], fetches)
     assert (model.left_alone, model.fails) == (0, 0)
+
+
+@pytest.mark.parametrize("reason", [Reason.MODEL_UNAVAILABLE, Reason.MODEL_NOT_FOUND, Reason.MODEL_VERSION_NOT_FOUND])
+async def test_an_item_of_a_model_that_is_not_here_is_left_until_it_is(redis, tmp_path, reason):
+    model = AwayModel(reason)
+    assert await work(redis, tmp_path, model) == ([("s", 1)], 1)
+    assert model.tries == 2
+
+
+async def test_an_item_of_a_version_that_was_retired_fails_with_that(redis, tmp_path):
+    model = AwayModel(Reason.MODEL_VERSION_NOT_FOUND, retired=True)
+    assert await work(redis, tmp_path, model) == ([("f", 1)], 0)

@@ -224,8 +224,8 @@ def test_a_batch_is_server_sent_events_on_request(api):
 
 def test_models_are_listed_and_described(api):
     listing = api.get("/v1/models").json()
-    assert [model["model"] for model in listing["models"]] == ["broken", "shapes"]
-    assert listing["page"] == {"size": 2}
+    assert [model["model"] for model in listing["models"]] == ["broken", "relabelled", "shapes"]
+    assert listing["page"] == {"size": 3}
     version = api.get("/v1/models/shapes?view=full").json()["versions"][0]
     assert version["state"] == "ready"
     assert version["golden"] == "passed"

@@ -15,7 +15,7 @@ from camserve_server.engine.model import ModelVersion
 
 
 def catalog(*models: ModelVersion) -> Catalog:
-    made = Catalog([])
+    made = Catalog()
     for model in models:
         made.set(model)
     return made
@@ -67,6 +67,15 @@ def test_the_later_of_two_versions_has_a_disputed_alias() -> None:
     ):
         assert [model.aliases for model in made.models()] == [("x",), ("stable",)]
         assert made.resolve("m", "stable").version == "10"
+
+
+def test_a_version_that_can_serve_goes_before_one_that_cannot_and_has_the_alias_until_the_other_can() -> None:
+    made = catalog(ready("1", "stable"), replace(ready("2", "stable"), state="loading"))
+    assert made.resolve("m", "stable").version == "1"
+    made.set(ready("2", "stable"))
+    assert made.resolve("m", "stable").version == "2"
+    made.remove(("m", "2"))
+    assert made.resolve("m", "stable").version == "1"
 
 
 def test_an_alias_belongs_to_one_model_only() -> None:

@@ -272,6 +272,7 @@ async def test_every_batch_is_reported(engine: Engine) -> None:
 
 
 async def test_the_loop_is_free_while_models_load(tmp_path: Path) -> None:
+    tiny.HELD.shut()
     write_model(tmp_path, architecture='builder = "tests.engine.tiny:HeldNet"')
     engine = Engine(EngineSettings((tmp_path,), device="cpu", torch_threads=1))
     starting = asyncio.create_task(engine.start())

@@ -90,6 +90,10 @@ class Gate:
     def __init__(self) -> None:
         self.reached, self.free = threading.Event(), threading.Event()
 
+    def shut(self) -> None:
+        self.reached.clear()
+        self.free.clear()
+
 
 HELD = Gate()
 
@@ -139,15 +143,34 @@ class SwitchedNet(TinyNet):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        scores = super().forward(x)
-        fault = Path(os.environ["TINY_FAULT"])
-        if not fault.exists():
-            return scores
-        how = fault.read_text()
-        if how == "hang":
-            while fault.exists():
-                time.sleep(0.05)
-            return scores
-        if how == "nan":
-            return scores * torch.nan
-        raise torch.OutOfMemoryError("CUDA out of memory") if how == "memory" else RuntimeError("broken")
+        return broken_by_file(super().forward(x))
+
+
+class SwitchedResNet(nn.Module):
+    """ResNet-18 with the faults of SwitchedNet, and `slow` besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchvision.models import resnet18
+
+        self.net = resnet18()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return broken_by_file(self.net(x))
+
+
+def broken_by_file(scores: Tensor) -> Tensor:
+    fault = Path(os.environ["TINY_FAULT"])
+    if not fault.exists():
+        return scores
+    how = fault.read_text()
+    if how == "slow":
+        time.sleep(0.5)
+        return scores
+    if how == "hang":
+        while fault.exists():
+            time.sleep(0.05)
+        return scores
+    if how == "nan":
+        return scores * torch.nan
+    raise torch.OutOfMemoryError("CUDA out of memory") if how == "memory" else RuntimeError("broken")

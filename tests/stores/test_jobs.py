@@ -33,18 +33,18 @@ def queue(redis, sealer):
     return JobQueue(redis, sealer, Outbox(redis))
 
 
-async def submit(jobs, count, *, tenant="a", at=NOW):
+async def submit(jobs, count, *, tenant="a", at=NOW, version="2"):
     job_id = new_id("job")
     items = [NewItem(f"i{n}", b"spec %d" % n) for n in range(count)]
-    await jobs.submit(tenant, NewJob(job_id, "shapes", "2", TTL, None, items), now_ms=at)
+    await jobs.submit(tenant, NewJob(job_id, "shapes", version, TTL, None, items), now_ms=at)
     return job_id
 
 
-async def claim(queue, count=100, *, at=NOW, worker="w", width=100, most=100) -> list[Claim]:
+async def claim(queue, count=100, *, at=NOW, worker="w", width=100, most=100, leave=()) -> list[Claim]:
     turn = await queue.next_turn(worker, width=width, items_per_s=1.0, now_ms=at)
     if turn is None:
         return []
-    return await queue.claim(turn, count, lease_ms=LEASE, most_leases=most, now_ms=at)
+    return await queue.claim(turn, count, lease_ms=LEASE, most_leases=most, now_ms=at, leave=leave)
 
 
 async def finish(queue, claims, state="s", at=NOW):
@@ -164,6 +164,27 @@ async def test_an_item_handed_back_with_a_delay_waits_for_it(jobs, queue):
     assert await finish(queue, [first]) == [False]
     assert await claim(queue, at=NOW + 1_999) == []
     assert [one.claims for one in await claim(queue, at=NOW + 2_000)] == [2]
+
+
+async def test_items_of_a_model_that_a_worker_leaves_keep_their_places_for_others(jobs, queue):
+    first, other, last = [await submit(jobs, 2, version=version) for version in ("1", "2", "1")]
+    for _ in range(2):
+        claims = await claim(queue, 1, leave=[("shapes", "1"), ("shapes", "3")])
+        assert [one.job_id for one in claims] == [other]
+    assert await claim(queue, leave=[("shapes", "1")]) == []
+    # The tenant has its turns all the same: there is work for others.
+    claims = await claim(queue)
+    assert [(one.job_id, one.index) for one in claims] == [(first, 0), (first, 1), (last, 0), (last, 1)]
+
+
+async def test_a_worker_looks_past_so_many_items_that_it_leaves(jobs, queue):
+    for _ in range(4):
+        await submit(jobs, 64, version="1")
+    await submit(jobs, 1)
+    assert await claim(queue, leave=[("shapes", "1")]) == []
+    assert len(await claim(queue, 1)) == 1
+    assert len(await claim(queue, leave=[("shapes", "1")])) == 1
+    assert len(await claim(queue, 1000, most=1000)) == 255
 
 
 async def test_canceling_drops_what_waits_and_refuses_what_runs(jobs, queue):

@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from training.dataset import Dataset
-from training.evaluation import examine, explain, normalised, softmax
+from training.evaluation import examine, explain, normalised
 from training.outlines import CLASSES, RECIPES
 from training.shapes_scenes import draw_scene, letterbox, letterboxed_box
 
 from camserve_server.engine.architectures.shapes import ShapesNet
+from camserve_server.engine.calibration import softmax
 
 MODELS = Path(__file__).resolve().parents[2] / "models" / "shapes"
 FRESH_SEED = 424_242

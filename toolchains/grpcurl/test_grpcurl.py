@@ -132,6 +132,9 @@ def test_models(grpcurl):
     assert "shapes" in {model["model"] for model in listed["models"]}
     model = json.loads(grpcurl("camserve.v1.ModelService/GetModel", data={"model": "shapes", "view": "full"}))
     assert len(model["versions"][0]["labels"]) == 10
+    asked = {"model": "relabelled", "from": "2026-01", "to": "2026-02"}
+    mapping = json.loads(grpcurl("camserve.v1.ModelService/GetLabelMapping", data=asked))
+    assert mapping["classes"][4]["changes"] == ["moved", "renamed"]
 
 
 def test_health_and_keys(grpcurl):

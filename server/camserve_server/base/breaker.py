@@ -138,6 +138,11 @@ class Breaker:
         self._held_since = None
         self._change(CircuitState.OPEN, 0)
 
+    def forget(self) -> None:
+        """Takes the part, which is no more, out of the metrics."""
+        self._on_change = _nothing
+        CIRCUIT_STATE.remove(self._part, self._name)
+
     @contextlib.contextmanager
     def guard(self, blame: Blame, *, under_way: bool = False) -> Iterator[None]:
         """Surrounds a call: it enters, or joins where the work is under way, and ends the turn as the call ended."""
@@ -199,6 +204,10 @@ class Breaker:
 
     def _show(self) -> None:
         CIRCUIT_STATE.labels(self._part, self._name).set(self._state)
+
+
+def _nothing() -> None:
+    """Shows nothing."""
 
 
 class Breakers:

@@ -128,6 +128,12 @@ class Settings(BaseSettings):
         description="Time after which a forward pass counts as hanging: longer than any sane one.",
     )
 
+    models_memory_mb: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Memory that loaded model versions may take, in MiB; beyond it those that no alias leads to are "
+        "loaded on demand. Default: no limit.",
+    )
+
     imaging_workers: int = Field(2, ge=1, le=256, description="Processes that decode and draw.")
     imaging_memory_mb: int = Field(2048, ge=256, description="Memory that one of them may take, in MiB.")
     imaging_deadline_s: float = Field(10.0, gt=0, le=600, description="Time that one image may take in them.")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import orjson
 import typer
 
-from camserve_server.base.config import ConfigError, Settings, load, unknown_variables
-from camserve_server.base.errors import ApiError, OperatorError
+from camserve_server.base.config import Settings
+from camserve_server.cli.command import DataDir
+from camserve_server.cli.command import fail as _fail
+from camserve_server.cli.command import or_fail as _or_fail
+from camserve_server.cli.command import settings_of as _settings
+from camserve_server.cli.model_commands import commands as model_commands
 
 app = typer.Typer(
     name="camserve",
@@ -30,13 +33,13 @@ plans_app = typer.Typer(no_args_is_help=True, help="Plans: limits that tenants s
 app.add_typer(client_app, name="client")
 app.add_typer(tenants_app, name="tenants")
 app.add_typer(plans_app, name="plans")
+models_app.add_typer(model_commands)
 app.add_typer(models_app, name="models")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(keys_app, name="keys")
 
 _RINGS = ("objects", "state", "tokens", "urls")
 
-DataDir = Annotated[Path | None, typer.Option(help="Keys, state, objects and logs.")]
 Tenant = Annotated[str, typer.Option(help="Tenant, 1 to 100 letters, digits or . _ : @ -")]
 Rps = Annotated[int | None, typer.Option(help="Requests per second.", min=1)]
 Burst = Annotated[int | None, typer.Option(help="Requests at once; without one a second's worth.", min=1)]
@@ -244,29 +247,6 @@ def plans_delete(plan: Annotated[str, typer.Argument(help="Plan.")], data_dir: D
     typer.echo("deleted")
 
 
-@models_app.command("list")
-def models_list(data_dir: DataDir = None) -> None:
-    """List the models of the running server with their versions and states."""
-    from camserve_server.cli.models import list_models
-
-    settings = _settings(data_dir=data_dir)
-    for line in _or_fail(list_models, settings):
-        typer.echo(line)
-
-
-@models_app.command("add")
-def models_add(
-    name: Annotated[str, typer.Argument(help="A torchvision classifier, for example resnet50.")],
-    version: Annotated[str, typer.Option(help="Version under which it is served.")] = "1",
-    data_dir: DataDir = None,
-) -> None:
-    """Add a torchvision classifier with its default weights, fetching them. The next start serves it."""
-    from camserve_server.cli.models import add_torchvision
-
-    settings = _settings(data_dir=data_dir)
-    typer.echo(_or_fail(add_torchvision, settings, name, version))
-
-
 @webhooks_app.command("listen")
 def webhooks_listen(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 9000,
@@ -319,15 +299,6 @@ def main() -> None:
     app()
 
 
-def _settings(**flags: Any) -> Settings:
-    for name in unknown_variables():
-        typer.echo(f"camserve: {name} is no setting of this release and has no effect", err=True)
-    try:
-        return load(**flags)
-    except ConfigError as error:
-        _fail(str(error))
-
-
 def _limits(
     rps: int | None,
     burst: int | None,
@@ -372,21 +343,6 @@ def _with_clients(data_dir: Path | None, use: Callable[[Any], Any]) -> Any:
             await redis.aclose()
 
     return _or_fail(lambda: asyncio.run(run()))
-
-
-def _or_fail(run: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs a command; what it raises for people to read becomes one line and the exit status 1."""
-    try:
-        return run(*arguments)
-    except ApiError as error:
-        _fail(error.message)
-    except (OperatorError, OSError, ValueError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"camserve: {message}", err=True)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

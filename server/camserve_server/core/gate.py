@@ -58,6 +58,10 @@ class Gate:
         """How many calls hold a place now; may be asked from any thread."""
         return sum(lane.running.total() for lane in tuple(self._lanes.values()))
 
+    def forget(self, version: Hashable) -> None:
+        """Forgets what is known of a version that is gone."""
+        self._lanes.pop(version, None)
+
     def limit(self, version: Hashable) -> int:
         """Returns how many calls the version takes now."""
         lane = self._lanes[version]

@@ -68,7 +68,7 @@ class InferService:
     def _check_room(self, tenant: str, version: ModelVersion) -> None:
         self._engine.check_circuit(version)
         if self.in_time(tenant, version, self._timeout_s):
-            self._gate.check(version, tenant)
+            self._gate.check(version.key, tenant)
 
     def in_time(self, tenant: str, version: ModelVersion, budget_s: float) -> bool:
         """Returns whether an image that came now would have its turn within the budget, as far as can be told."""
@@ -101,6 +101,17 @@ class InferService:
     def check_circuit(self, options: InferOptions) -> None:
         """Raises ApiError: MODEL_*, and CIRCUIT_OPEN while the version keeps failing."""
         self._engine.check_circuit(self._engine.resolve(options.model, options.model_version))
+
+    def lacks(self, model: str, version: str) -> bool:
+        """Returns whether the version cannot answer here and now, though it may later or on another replica.
+
+        A version that is retired answers nowhere, and is not lacking.
+        """
+        try:
+            self._engine.resolve(model, version)
+        except ApiError:
+            return not self._engine.is_retired(model, version)
+        return False
 
     async def infer(
         self,
@@ -171,7 +182,7 @@ class InferService:
             async with asyncio.timeout(budget_s):
                 if lane == "stream":
                     return await self._predict(tenant, image, options, lane, budget_s, keep_until, defer_above_px)
-                with self._gate.entered(self.check(tenant, options), tenant):
+                with self._gate.entered(self.check(tenant, options).key, tenant):
                     return await self._predict(tenant, image, options, lane, budget_s, keep_until, defer_above_px)
         except TimeoutError:
             raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
@@ -186,9 +197,23 @@ class InferService:
         keep_until: float | None,
         defer_above_px: int | None,
     ) -> InferResult:
-        started = time.monotonic()
         version = self._engine.resolve(options.model, options.model_version)
         self._engine.check_circuit(version)
+        with self._engine.kept(version):
+            return await self._predict_with(version, tenant, image, options, lane, budget_s, keep_until, defer_above_px)
+
+    async def _predict_with(
+        self,
+        version: ModelVersion,
+        tenant: str,
+        image: SharedBuffer,
+        options: InferOptions,
+        lane: Lane,
+        budget_s: float | None,
+        keep_until: float | None,
+        defer_above_px: int | None,
+    ) -> InferResult:
+        started = time.monotonic()
         wanted, background = options.heatmap, keep_until is not None
         target = _target_index(version, wanted.target) if wanted else None
         await self._antivirus.check(image)
@@ -237,6 +262,7 @@ class InferService:
             classes=_top_classes(version, prediction.probs, options),
             heatmap=heatmap,
             timings=timings,
+            content_sha256=version.content_hash,
         )
 
     async def _render(

@@ -49,7 +49,10 @@ class Heatmap:
 
 @dataclass(frozen=True, slots=True)
 class InferResult:
-    """The answer for one image."""
+    """The answer for one image.
+
+    `content_sha256` says what exactly answered; results that an older release stored have None.
+    """
 
     model: str
     model_version: str
@@ -62,6 +65,7 @@ class InferResult:
     classes: list[ClassScore]
     heatmap: Heatmap | None
     timings: Timings
+    content_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

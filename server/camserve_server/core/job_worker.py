@@ -40,6 +40,8 @@ _MOST_AWAY = 16
 _FAULT_PAUSE_MS = 2_000
 # An origin that failed may be back later; an input that is gone is a fault of ours.
 _MAY_PASS = frozenset({Reason.IMAGE_FETCH_FAILED, Reason.OBJECT_NOT_FOUND})
+# This replica does not have the model, which others may have.
+_MODEL_IS_AWAY = frozenset({Reason.MODEL_UNAVAILABLE, Reason.MODEL_NOT_FOUND, Reason.MODEL_VERSION_NOT_FOUND})
 # The service is busy or ending: the item is not to blame, and its attempt does not count.
 _CROWDED = frozenset(
     {Reason.SERVICE_OVERLOADED, Reason.SERVICE_DRAINING, Reason.STORE_UNAVAILABLE, Reason.CIRCUIT_OPEN}
@@ -90,6 +92,7 @@ class JobWorker:
         self._id = new_id("worker")
         self._pace = Pace(clock, many=max(1, width // 2))
         self._running: set[_Running] = set()
+        self._left: set[tuple[str, str]] = set()
         self._outcomes: asyncio.Queue[tuple[_Running, Outcome]] = asyncio.Queue()
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -147,6 +150,7 @@ class JobWorker:
 
     async def _take_some(self) -> int:
         """Claims for the tenant whose turn it is, and goes on to the next while that one has nothing for us."""
+        self._left = {version for version in self._left if self._infer.lacks(*version)}
         for _ in range(_MOST_TURNS):
             turn = await self._queue.next_turn(self._id, width=self._width, items_per_s=self._pace.per_s)
             if turn is None:
@@ -160,6 +164,7 @@ class JobWorker:
                 lease_ms=round(self._lease_s * 1000),
                 most_leases=share,
                 newcomers=room if turn.active == 1 else min(self._width, room + self._width),
+                leave=self._left,
             )
             for claim in claims:
                 self._begin(claim, asked_monotonic + self._lease_s)
@@ -199,6 +204,10 @@ class JobWorker:
             encoded = encode_result(result, inline=options.inline)
             return Outcome(claim, "s", encoded)
         except ApiError as error:
+            if error.reason in _MODEL_IS_AWAY and self._infer.lacks(options.model, options.model_version):
+                self._left.add((options.model, options.model_version))
+                await self._hand_back(claim)
+                return None
             if error.entry.status < 500 and error.reason not in _MAY_PASS:
                 return Outcome(claim, "f", encode_error(error))
             return await self._again_or_failed(claim, error)
@@ -213,10 +222,13 @@ class JobWorker:
         delay_ms = _CROWDED_PAUSE_MS if blameless else _FAULT_PAUSE_MS * claim.claims
         if error.reason is Reason.CIRCUIT_OPEN and error.retry_after_s is not None:
             delay_ms = 1000 * error.retry_after_s
+        await self._hand_back(claim, delay_ms=delay_ms, counts=not blameless)
+        return None
+
+    async def _hand_back(self, claim: Claim, *, delay_ms: int = 0, counts: bool = False) -> None:
         # Where the store cannot be reached the lease runs out, which comes to the same.
         with contextlib.suppress(ApiError):
-            await self._queue.release(claim, delay_ms=delay_ms, counts=not blameless)
-        return None
+            await self._queue.release(claim, delay_ms=delay_ms, counts=counts)
 
     async def _open(self, running: _Running, spec: dict[str, str]) -> SharedBuffer:
         tenant = running.claim.tenant

@@ -142,11 +142,13 @@ class Batcher:
         """Forgets a queue that has no entries, and ends its thread's `take`."""
         with self._lock:
             self._queues.pop(queue).changed.notify()
+            self._wake()
 
     def limit(self, queue: Hashable, max_batch: int) -> None:
-        """Changes the largest batch of a queue, from its next one on."""
+        """Changes the largest batch of a queue, if it is still there, from its next one on."""
         with self._lock:
-            self._queues[queue].max_batch = min(max_batch, self._max_batch)
+            if queue in self._queues:
+                self._queues[queue].max_batch = min(max_batch, self._max_batch)
 
     def drain(self, queue: Hashable) -> list[Entry]:
         """Takes out and returns what waits in one queue."""
@@ -159,9 +161,12 @@ class Batcher:
     def put(self, entry: Entry) -> None:
         """Queues the entry.
 
-        Raises ApiError SERVICE_OVERLOADED when the unary lane is full, SERVICE_DRAINING when closed.
+        Raises ApiError SERVICE_OVERLOADED when the unary lane is full, SERVICE_DRAINING when closed, MODEL_UNAVAILABLE
+        when there is no such queue any more.
         """
         with self._lock:
+            if entry.queue not in self._queues:
+                raise ApiError(Reason.MODEL_UNAVAILABLE, retry_after_s=1)
             if entry.lane == "unary":
                 self._check_open(entry.queue)
             elif self._closed:
@@ -173,8 +178,9 @@ class Batcher:
     def discard(self, entry: Entry) -> None:
         """Forgets an entry whose caller has left, if it still waits."""
         with self._lock:
-            self._queues[entry.queue].lanes[entry.lane].discard(entry)
-            self._wake()
+            if entry.queue in self._queues:
+                self._queues[entry.queue].lanes[entry.lane].discard(entry)
+                self._wake()
 
     def call(self, queue: Hashable, errand: Errand) -> None:
         """Gives the queue's thread something else to do, ahead of its batches and whoever has the device."""

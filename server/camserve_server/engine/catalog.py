@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 import structlog
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.engine.manifest import FILE_NAME, NAME_PATTERN, read_aliases
+from camserve_server.engine.manifest import FILE_NAME, NAME_PATTERN
 from camserve_server.engine.model import ModelVersion
 
 # What a caller who names no version asks for.
 _DEFAULT_ALIAS = "stable"
+# Large ones take longer to load, and whoever comes too early is told so again.
+_LOADING_RETRY_S = 5
+
+Key = tuple[str, str]
 
 
 def find_folders(models_dirs: Iterable[Path]) -> list[Path]:
@@ -31,40 +36,47 @@ def find_folders(models_dirs: Iterable[Path]) -> list[Path]:
     return [found[key] for key in sorted(found, key=lambda key: (key[0], _version_order(key[1])))]
 
 
+def earlier_versions(models_dirs: Iterable[Path], folder: Path) -> list[Path]:
+    """Returns the folders of the same model whose versions come before `folder`'s, in order."""
+    before = takewhile(lambda other: other != folder, find_folders(models_dirs))
+    return [other for other in before if other.parent.name == folder.parent.name]
+
+
 class Catalog:
     """Versions by name and version; an alias belongs to one version of a model.
 
-    Where two versions claim an alias, the later one in version order has it, and the other is
-    listed without.
+    Where several versions claim an alias, one that is ready has it, the latest of these in version order; the others
+    are listed without. So a version that comes while the replica runs takes an alias over once it can answer.
     """
 
-    def __init__(self, folders: Iterable[Path]) -> None:
-        self._versions: dict[tuple[str, str], ModelVersion] = {}
-        for folder in folders:
-            self.set(ModelVersion(folder.parent.name, folder.name, "loading", read_aliases(folder)))
+    def __init__(self) -> None:
+        self._claiming: dict[Key, ModelVersion] = {}
+        self._versions: dict[Key, ModelVersion] = {}
+
+    def get(self, key: Key) -> ModelVersion | None:
+        """Returns what is known of a version, None when there is none of that name."""
+        return self._versions.get(key)
 
     def set(self, model: ModelVersion) -> None:
         """Adds a version or replaces what is known of it."""
-        self._versions[model.key] = model
-        for key, other in self._versions.items():
-            if key[0] != model.name or key == model.key:
-                continue
-            shared = set(other.aliases) & set(model.aliases)
-            if shared:
-                older = min(other, model, key=lambda version: _version_order(version.version))
-                kept = tuple(alias for alias in older.aliases if alias not in shared)
-                self._versions[older.key] = replace(older, aliases=kept)
-                structlog.get_logger().warning("two versions claim an alias", model=model.name, aliases=sorted(shared))
+        self._claiming[model.key] = model
+        self._share_aliases(model.name)
+
+    def remove(self, key: Key) -> None:
+        """Forgets a version."""
+        self._claiming.pop(key, None)
+        self._versions.pop(key, None)
+        self._share_aliases(key[0])
 
     def models(self) -> list[ModelVersion]:
         """Returns every version by name, then version; those that cannot serve as well."""
         return sorted(self._versions.values(), key=lambda model: (model.name, _version_order(model.version)))
 
-    def resolve(self, name: str, version_or_alias: str) -> ModelVersion:
-        """Returns the version that serves.
+    def find(self, name: str, version_or_alias: str) -> ModelVersion:
+        """Returns the version, which may be unable to serve, but is not retired.
 
-        Raises ApiError MODEL_NOT_FOUND, MODEL_VERSION_NOT_FOUND, or MODEL_UNAVAILABLE with the
-        reason in the detail `why`.
+        Raises ApiError MODEL_NOT_FOUND, MODEL_VERSION_NOT_FOUND, and MODEL_UNAVAILABLE for the default alias of a
+        model of which no version can serve.
         """
         versions = [model for model in self._versions.values() if model.name == name]
         if not versions:
@@ -72,14 +84,39 @@ class Catalog:
         model = self._versions.get((name, version_or_alias)) or next(
             (model for model in versions if version_or_alias in model.aliases), None
         )
-        if model is None:
-            # Of a version whose manifest cannot be read nobody knows the aliases.
-            if version_or_alias == _DEFAULT_ALIAS and not any(model.state == "ready" for model in versions):
-                raise ApiError(Reason.MODEL_UNAVAILABLE, why=versions[-1].reason or versions[-1].state)
-            raise ApiError(Reason.MODEL_VERSION_NOT_FOUND)
+        if model is not None and model.state != "retired":
+            return model
+        in_use = [model for model in versions if model.state != "retired"]
+        # Of a version whose manifest cannot be read nobody knows the aliases.
+        if in_use and version_or_alias == _DEFAULT_ALIAS and not any(model.state == "ready" for model in in_use):
+            raise ApiError(Reason.MODEL_UNAVAILABLE, why=in_use[-1].reason or in_use[-1].state)
+        raise ApiError(Reason.MODEL_VERSION_NOT_FOUND)
+
+    def resolve(self, name: str, version_or_alias: str) -> ModelVersion:
+        """Returns the version that serves.
+
+        Raises ApiError as `find` does, and MODEL_UNAVAILABLE with the reason in the detail `why`.
+        """
+        model = self.find(name, version_or_alias)
+        if model.state == "loading":
+            raise ApiError(Reason.MODEL_UNAVAILABLE, retry_after_s=_LOADING_RETRY_S, why=model.state)
         if model.state != "ready":
             raise ApiError(Reason.MODEL_UNAVAILABLE, why=model.reason or model.state)
         return model
+
+    def _share_aliases(self, name: str) -> None:
+        claiming = [model for model in self._claiming.values() if model.name == name]
+        holders: dict[str, ModelVersion] = {}
+        for model in sorted(claiming, key=lambda model: (model.state == "ready", _version_order(model.version))):
+            if model.state == "retired":
+                continue
+            for alias in model.aliases:
+                if alias in holders and model.state == holders[alias].state == "ready":
+                    structlog.get_logger().warning("two versions claim an alias", model=name, alias=alias)
+                holders[alias] = model
+        for model in claiming:
+            held = tuple(alias for alias in model.aliases if holders.get(alias) is model)
+            self._versions[model.key] = model if held == model.aliases else replace(model, aliases=held)
 
 
 def _version_order(version: str) -> list[tuple[int, int, str]]:

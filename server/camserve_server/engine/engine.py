@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,17 +14,19 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from camserve_server.base.breaker import Breaker, CircuitState, Turn
+from camserve_server.base.breaker import CircuitState, Turn
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
-from camserve_server.engine.catalog import Catalog, find_folders
-from camserve_server.engine.device import choose_device, prepare_thread
+from camserve_server.engine.catalog import Key, earlier_versions
+from camserve_server.engine.device import choose_device, cores, prepare_thread
 from camserve_server.engine.footprint import release_library_pages
 from camserve_server.engine.inference import Explain
+from camserve_server.engine.loader import Loader
 from camserve_server.engine.model import ModelVersion, load_version
 from camserve_server.engine.prediction import ModelFailedError, Prediction, settle
-from camserve_server.engine.runner import Ended, Runner
-from camserve_server.engine.slots import FairSlots
+from camserve_server.engine.registry import Registry
+from camserve_server.engine.runner import Ended
+from camserve_server.engine.served import Served
 
 __all__ = ["Engine", "EngineSettings", "EngineStats", "Explain", "ModelFailedError", "Prediction"]
 
@@ -38,15 +40,8 @@ _LOOKS = 10
 _LONGEST_LOOK_S = 1.0
 # A batch that runs at the end may finish, which a hanging one does not.
 _LAST_BATCH_S = 3.0
-# What the newest batch counts in the mean of the last ones.
-_PACE_WEIGHT = 0.1
-# Batches that failed in a row, each confirmed with a picture of ours: few, since nothing else is to blame.
-_FAILURES = 3
-# A picture that tries a model may wait for the device behind other models.
-_PATIENCE_S = 10.0
 
 T = TypeVar("T")
-Key = tuple[str, str]
 BatchHook = Callable[[ModelVersion, int, float, float], None]
 
 
@@ -58,7 +53,8 @@ class EngineSettings:
     None for all cores. `batch_delay_ms`: how long a batch waits to fill while the device is free;
     0 takes what is there. `queue_limit`: waiting unary entries per version, and stream entries
     under way. `pass_deadline_s`: when a forward pass counts as hanging. `weights_dir`: where
-    downloaded weights lie, None for torch's hub cache.
+    downloaded weights lie, None for torch's hub cache. `memory_bytes`: what loaded versions may take
+    together, None for no limit. `look_interval_s`: the pause between looks into the model folders.
     """
 
     models_dirs: tuple[Path, ...]
@@ -69,6 +65,8 @@ class EngineSettings:
     queue_limit: int = 256
     pass_deadline_s: float = 30.0
     weights_dir: Path | None = None
+    memory_bytes: int | None = None
+    look_interval_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +82,17 @@ class Engine:
     """Loads the models, each version in a thread of its own, and has them take turns at the device.
 
     Its methods belong to the event loop that called `start`. `on_batch(model, size, inference_ms,
-    cam_ms)`, if set, is called there after each batch. Each version has a breaker of its own.
+    cam_ms)`, if set, is called there after each batch, and `on_unload((name, version))` once that
+    version is loaded no longer. Each version has a breaker of its own.
     """
 
     def __init__(self, settings: EngineSettings, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Checks the device; ValueError when it is not there."""
         self.on_batch: BatchHook | None = None
+        self.on_unload: Callable[[Key], None] = lambda key: None
         self._settings = settings
         self._device = choose_device(settings.device)
         self._monotonic = monotonic
-        self._catalog = Catalog([])
         self._batcher = Batcher(
             max_batch=settings.max_batch,
             delay_s=settings.batch_delay_ms / 1000,
@@ -101,21 +100,33 @@ class Engine:
             turn_s=_TURN_S,
             monotonic=monotonic,
         )
-        self._slots: dict[Key, FairSlots] = {}
-        self._breakers: dict[Key, Breaker] = {}
-        self._runners: dict[Key, Runner] = {}
-        self._hanging: dict[Key, Batch] = {}
+        self._loader = Loader(
+            self._batcher,
+            self._load_here,
+            device=self._device,
+            max_batch=settings.max_batch,
+            queue_limit=settings.queue_limit,
+            on_end=self._finish,
+            on_unload=lambda key: self.on_unload(key),
+            monotonic=monotonic,
+        )
+        self._registry = Registry(
+            settings.models_dirs,
+            self._loader,
+            memory_bytes=settings.memory_bytes,
+            look_interval_s=settings.look_interval_s,
+            monotonic=monotonic,
+        )
         self._watching: asyncio.Task[None] | None = None
         self._batches = 0
         self._pictures = 0
-        self._seconds_per_picture: dict[Key, float] = {}
 
     async def start(self) -> None:
-        """Returns when every version found is ready or unavailable; the loop stays free meanwhile."""
-        folders = await asyncio.to_thread(find_folders, self._settings.models_dirs)
-        self._catalog = Catalog(folders)
-        for folder in folders:
-            await self._load(folder)
+        """Returns when every version found is ready or unavailable; the loop stays free meanwhile.
+
+        From then on versions are loaded as their folders appear, and unloaded as they go.
+        """
+        await self._registry.start()
         if self._device.type == "cpu":
             await asyncio.to_thread(release_library_pages)
         self._watching = asyncio.create_task(self._watch())
@@ -126,47 +137,74 @@ class Engine:
             self._watching.cancel()
         left = self._batcher.close()
         ends_at = time.monotonic() + _LAST_BATCH_S
+        await self._registry.close()
         for entry in left:
             settle(entry, ApiError(Reason.SERVICE_DRAINING))
-        for runner in self._runners.values():
+        runners = [served.runner for served in self._loader.all()]
+        for runner in runners:
             await asyncio.to_thread(runner.join, max(0.0, ends_at - time.monotonic()))
         # The last batches' results were posted before their threads ended.
         await asyncio.sleep(0)
-        for runner in self._runners.values():
+        for runner in runners:
             if under_way := runner.under_way():
                 for entry in under_way[0].entries:
                     settle(entry, ApiError(Reason.SERVICE_DRAINING))
 
+    async def look(self) -> None:
+        """Looks into the model folders now, and returns when what came is loaded and what went is unloaded."""
+        await self._registry.look()
+        await self._registry.settled()
+
+    def protect(self, is_needed: Callable[[ModelVersion], bool]) -> None:
+        """Says which versions stay loaded whatever becomes of their folders and of the memory."""
+        self._registry.is_needed = is_needed
+
     def models(self) -> list[ModelVersion]:
         """Returns every version, whatever its state, by name, then version."""
-        return self._catalog.models()
+        return self._registry.models()
 
     def resolve(self, name: str, version_or_alias: str) -> ModelVersion:
-        """Returns a ready version.
+        """Returns a ready version; asking for one that was set aside for want of memory makes it load.
 
         Raises ApiError MODEL_NOT_FOUND, MODEL_VERSION_NOT_FOUND or MODEL_UNAVAILABLE.
         """
-        return self._catalog.resolve(name, version_or_alias)
+        return self._registry.resolve(name, version_or_alias)
+
+    def is_retired(self, name: str, version: str) -> bool:
+        """Returns whether there is such a version and it answers no longer."""
+        return any(model.key == (name, version) and model.state == "retired" for model in self.models())
+
+    async def rerun_golden(self, name: str, version: str) -> ModelVersion:
+        """Runs the golden inputs of a ready version anew, and returns it as it is listed from then on.
+
+        Raises ApiError as `resolve` does, and CIRCUIT_OPEN while the version is left alone.
+        """
+        return await self._registry.rerun_golden(name, version)
+
+    def kept(self, model: ModelVersion) -> AbstractContextManager[None]:
+        """Surrounds a call from `resolve` to its answer: the version is not unloaded before.
+
+        Raises ApiError(MODEL_UNAVAILABLE) when it has been unloaded since.
+        """
+        return self._loader.served(model).kept()
 
     def check_circuit(self, model: ModelVersion) -> None:
         """Raises ApiError CIRCUIT_OPEN while the version keeps failing and is left alone: ask before decoding."""
-        self._breakers[model.key].check()
+        self._loader.served(model).breaker.check()
 
     def works(self, model: ModelVersion) -> bool:
         """Returns whether the version is ready and does not keep failing."""
-        return model.state == "ready" and self._breakers[model.key].state is CircuitState.CLOSED
-
-    def waiting(self, model: ModelVersion) -> int:
-        """Returns how many pictures wait for the device; may be asked from any thread."""
-        return self._batcher.depth(model.key)
+        if model.state != "ready":
+            return False
+        return self._loader.served(model).breaker.state is CircuitState.CLOSED
 
     def wait_s(self, model: ModelVersion) -> float:
         """Estimates how long a picture that came now would wait for the device."""
-        return self._batcher.depth(model.key) * self._seconds_per_picture.get(model.key, 0.0)
+        return self._batcher.depth(model.queue) * (self._loader.served(model).seconds_per_picture or 0.0)
 
     def stats(self) -> EngineStats:
         """Returns the counters for metrics."""
-        depths = {model.key: self._batcher.depth(model.key) for model in self.models()}
+        depths = {model.key: self._batcher.depth(model.queue) for model in self.models()}
         return EngineStats(depths, self._batches, self._pictures)
 
     async def predict(
@@ -193,7 +231,7 @@ class Engine:
         # A heatmap of another layer than the default costs a forward of its own.
         own_forward = explain is not None and explain.layer != model.default_layer
         entry = Entry(
-            queue=model.key,
+            queue=model.queue,
             pixels=pixels,
             explain=explain,
             tenant=tenant,
@@ -207,7 +245,7 @@ class Engine:
             async with asyncio.timeout(self._left_s(deadline_monotonic)):
                 if lane == "unary":
                     return await self._queued(model, entry)
-                slots = self._slots[model.key]
+                slots = self._loader.served(model).slots
                 await slots.acquire(tenant)
                 try:
                     return await self._queued(model, entry)
@@ -217,7 +255,7 @@ class Engine:
             raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
 
     async def _queued(self, model: ModelVersion, entry: Entry) -> Prediction:
-        entry.turn = self._breakers[model.key].enter()
+        entry.turn = self._loader.served(model).breaker.enter()
         try:
             # The version's thread may read the pixels after the caller has left and freed its memory.
             entry.pixels = entry.pixels.copy()
@@ -235,68 +273,55 @@ class Engine:
 
     async def between_batches(self, key: Key, function: Callable[[], T]) -> T:
         """Runs the function on the thread of the version with that key, when it has no batch."""
-        return await self._runners[key].call(function)
-
-    async def _load(self, folder: Path) -> None:
-        key = (folder.parent.name, folder.name)
-        runner = Runner(key, self._batcher, on_end=self._finish, monotonic=self._monotonic)
-        self._runners[key] = runner
-        model = await self.between_batches(key, lambda: self._load_here(folder))
-        if model.state == "ready":
-            self._slots[key] = FairSlots(self._settings.queue_limit)
-            self._breakers[key] = Breaker(
-                "engine",
-                "/".join(key),
-                monotonic=self._monotonic,
-                failures=_FAILURES,
-                patience_s=_PATIENCE_S,
-            )
-            runner.serve(model, model.max_batch or self._settings.max_batch)
-        else:
-            runner.stop()
-        self._catalog.set(model)
+        served = self._loader.served(self._registry.resolve(*key))
+        return await served.runner.call(function)
 
     def _load_here(self, folder: Path) -> ModelVersion:
         settings = self._settings
-        prepare_thread(self._device, settings.torch_threads or _cores())
-        return load_version(folder, self._device, max_batch=settings.max_batch, weights_dir=settings.weights_dir)
+        prepare_thread(self._device, settings.torch_threads or cores())
+        return load_version(
+            folder,
+            self._device,
+            max_batch=settings.max_batch,
+            weights_dir=settings.weights_dir,
+            earlier=earlier_versions(settings.models_dirs, folder),
+        )
 
     async def _watch(self) -> None:
         """Gives up on forward passes that take too long."""
         deadline_s = self._settings.pass_deadline_s
         while True:
             await asyncio.sleep(min(deadline_s / _LOOKS, _LONGEST_LOOK_S))
-            for key in self._breakers:
-                under_way = self._runners[key].under_way()
-                if under_way is None or key in self._hanging:
+            for served in self._loader.all():
+                under_way = served.runner.under_way()
+                if under_way is None or served.hanging:
                     continue
                 batch, began = under_way
                 if self._monotonic() - began >= deadline_s:
-                    self._give_up(key, batch)
+                    self._give_up(served, batch)
 
-    def _give_up(self, key: Key, batch: Batch) -> None:
-        name, version = key
+    def _give_up(self, served: Served, batch: Batch) -> None:
+        name, version = served.model.key
         _log.error("a forward pass hangs", model=name, version=version, pictures=len(batch.entries))
-        self._hanging[key] = batch
-        breaker = self._breakers[key]
-        breaker.hold()
+        served.hanging = batch
+        served.breaker.hold()
         # One of these may be to blame, so it counts as an attempt of a job's image.
         for entry in batch.entries + batch.expired:
             settle(entry, ApiError(Reason.TIMEOUT_EXCEEDED))
-        for entry in self._batcher.drain(key):
-            settle(entry, breaker.refusal())
+        for entry in self._batcher.drain(served.model.queue):
+            settle(entry, served.breaker.refusal())
 
-    def _finish(self, model: ModelVersion, ended: Ended) -> None:
-        entries = ended.batch.entries
-        if self._hanging.get(model.key) is ended.batch:
+    def _finish(self, served: Served, ended: Ended) -> None:
+        model, entries = served.model, ended.batch.entries
+        if served.hanging is ended.batch:
             # Whoever was in it has been answered, and how a model works that hung shows the next batch.
-            del self._hanging[model.key]
-            self._breakers[model.key].release()
+            served.hanging = None
+            served.breaker.release()
             _log.warning("a forward pass returned", model=model.name, version=model.version, seconds=ended.seconds)
             return
         if entries:
-            self._note_pace(model, ended.seconds / len(entries))
-            self._note_health(model, entries, ended.works)
+            served.note_pace(ended.seconds / len(entries))
+            self._note_health(served, entries, ended.works)
         for entry, result in ended.results:
             settle(entry, result)
         size = len(entries)
@@ -313,23 +338,14 @@ class Engine:
                 cam_ms_by_forward[prediction.inference_ms] = max(known, prediction.cam_ms)
             self.on_batch(model, size, sum(cam_ms_by_forward), sum(cam_ms_by_forward.values()))
 
-    def _note_pace(self, model: ModelVersion, seconds: float) -> None:
-        known = self._seconds_per_picture.get(model.key, seconds)
-        self._seconds_per_picture[model.key] = known + _PACE_WEIGHT * (seconds - known)
-
-    def _note_health(self, model: ModelVersion, entries: list[Entry], works: bool) -> None:
+    def _note_health(self, served: Served, entries: list[Entry], works: bool) -> None:
         """Counts the batch once, and refuses what waits for a model that is left alone from now on."""
-        breaker = self._breakers[model.key]
+        breaker = served.breaker
         note = Turn.succeeded if works else Turn.failed
         counted = any(note(entry.turn) for entry in entries if entry.turn is not None)
         if not counted:
             # All its callers have left, which a model that is slow to fail brings about.
             note(breaker.join())
         if breaker.state is CircuitState.OPEN:
-            for entry in self._batcher.drain(model.key):
+            for entry in self._batcher.drain(served.model.queue):
                 settle(entry, breaker.refusal())
-
-
-def _cores() -> int:
-    """Returns how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,13 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from camserve_server.base.errors import ApiError
 from camserve_server.engine.inference import Explain
-from camserve_server.engine.manifest import InnerPath
+from camserve_server.engine.input_spec import InputSpec
+from camserve_server.engine.manifest import InnerPath, UnloadableError
 
 if TYPE_CHECKING:
     from camserve_server.engine.model import ModelVersion
 
 GoldenState = Literal["passed", "failed", "none"]
+
+_FOLDER = "golden"
+_WRITTEN_PROBS = 5
 
 
 class _Table(BaseModel):
@@ -92,7 +99,46 @@ def _agree(actual: NDArray[np.float32], expected: NDArray[np.float32], tolerance
     return bool(np.abs(actual - expected).max(initial=0) <= tolerance * scale)
 
 
+def write_golden(folder: Path, file: str, pictures: Sequence[tuple[str, bytes]], model: ModelVersion) -> None:
+    """Writes pictures, given as names and encoded bytes, and what the model answers to them, as golden inputs."""
+    (folder / _FOLDER).mkdir()
+    cases: list[Case] = []
+    for number, (name, data) in enumerate(pictures, 1):
+        explain = None if model.default_layer is None else Explain(model.default_layer, "gradcam", None)
+        outcome = model.run([decode_picture(name, data, model)], [explain])[0]
+        probs = outcome.probs.numpy()
+        top = [int(index) for index in np.argsort(-probs, kind="stable")[:_WRITTEN_PROBS]]
+        image = f"{_FOLDER}/{number}{Path(name).suffix.lower()}"
+        (folder / image).write_bytes(data)
+        cam = None
+        if outcome.cam is not None:
+            cam = f"{_FOLDER}/{number}.npy"
+            np.save(folder / cam, outcome.cam.numpy())
+        expected = {model.labels[index].id: round(float(probs[index]), 6) for index in top}
+        cases.append(Case(image=image, top=model.labels[top[0]].id, probs=expected, cam=cam))
+    text = GoldenFile(cases=tuple(cases)).model_dump_json(indent=2, exclude_none=True)
+    (folder / file).write_text(text + "\n", encoding="utf-8")
+
+
+def decode_picture(name: str, data: bytes, model: ModelVersion) -> NDArray[np.uint8]:
+    """Decodes encoded bytes to the model's input as an imaging worker would; raises UnloadableError naming the file."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            return _decoded(file.fileno(), len(data), model.input)
+        # Decoders raise what they like.
+        except Exception as error:
+            why = error.reason if isinstance(error, ApiError) else type(error).__name__
+            raise UnloadableError(f"the golden picture {name} cannot be decoded ({why})") from None
+
+
 def _pixels(file: Path, model: ModelVersion) -> NDArray[np.uint8]:
+    with file.open("rb") as opened:
+        return _decoded(opened.fileno(), file.stat().st_size, model.input)
+
+
+def _decoded(descriptor: int, size_bytes: int, seen: InputSpec) -> NDArray[np.uint8]:
     """Decodes as an imaging worker would, so that the check covers the preprocessing too."""
     # The decoder belongs to the imaging workers; here it is needed once, if at all.
     from camserve_server.engine.decode import decode
@@ -100,14 +146,13 @@ def _pixels(file: Path, model: ModelVersion) -> NDArray[np.uint8]:
     from camserve_server.engine.formats.source import PictureFile
     from camserve_server.engine.imaging_requests import DecodeRequest
 
-    with file.open("rb") as opened:
-        picture = PictureFile(opened.fileno(), file.stat().st_size)
-        limits = Limits(
-            max_side_px=4096,
-            max_pixels=1 << 24,
-            max_aspect=200,
-            max_jpeg_scans=100,
-            max_jpeg_scan_pixels=1 << 30,
-            memory_bytes=1 << 30,
-        )
-        return np.array(decode(picture, DecodeRequest(input=model.input), limits).pixels)
+    limits = Limits(
+        max_side_px=4096,
+        max_pixels=1 << 24,
+        max_aspect=200,
+        max_jpeg_scans=100,
+        max_jpeg_scan_pixels=1 << 30,
+        memory_bytes=1 << 30,
+    )
+    picture = PictureFile(descriptor, size_bytes)
+    return np.array(decode(picture, DecodeRequest(input=seen), limits).pixels)

@@ -20,7 +20,7 @@ from camserve_server.engine.cam import METHODS
 from camserve_server.engine.golden import GoldenState, check_golden
 from camserve_server.engine.inference import Explain, Outcome, infer
 from camserve_server.engine.input_spec import InputSpec
-from camserve_server.engine.labels import Label, read_labels
+from camserve_server.engine.labels import Label, check_published, read_labels
 from camserve_server.engine.layers import find_layers
 from camserve_server.engine.manifest import (
     FILE_NAME,
@@ -33,7 +33,7 @@ from camserve_server.engine.manifest import (
 from camserve_server.engine.preprocess import Preprocess
 from camserve_server.engine.weights import load_module, weights_digest
 
-State = Literal["loading", "ready", "unavailable"]
+State = Literal["loading", "ready", "unavailable", "retired"]
 _AUTO = "auto"
 _UNKNOWN_INPUT = InputSpec(0, 0)
 
@@ -42,11 +42,12 @@ _UNKNOWN_INPUT = InputSpec(0, 0)
 class ModelVersion:
     """One version, as listings show it and as its thread runs it.
 
-    `state` "loading" and "unavailable" have no module; `reason` says in plain words why a version
+    Only `state` "ready" has a module; `reason` says in plain words why a version
     is unavailable. `input` is 0 x 0 as long as it is not known. `layers` can be named for a
     heatmap, `default_layer` is what "auto" means, None where the module cannot be explained (a
     TorchScript program does not let its layers be watched). `content_hash` is the SHA-256 over manifest, labels and
-    weights. `max_batch` is set where the module takes no larger batch.
+    weights. `max_batch` is set where the module takes no larger batch. `memory_bytes` is what its parameters and
+    buffers take once loaded, and `load_number` tells a version from the same one loaded again.
     """
 
     name: str
@@ -67,6 +68,8 @@ class ModelVersion:
     golden: GoldenState = "none"
     golden_reason: str | None = None
     max_batch: int | None = None
+    memory_bytes: int = 0
+    load_number: int = 0
     module: nn.Module | None = field(default=None, repr=False)
     preprocess: Preprocess | None = field(default=None, repr=False)
     device: torch.device = field(default=torch.device("cpu"), repr=False)
@@ -75,6 +78,11 @@ class ModelVersion:
     def key(self) -> tuple[str, str]:
         """Name and version."""
         return (self.name, self.version)
+
+    @property
+    def queue(self) -> tuple[str, str, int]:
+        """Names the queue of this loading of the version."""
+        return (self.name, self.version, self.load_number)
 
     def resolve(self, explain: Explain) -> Explain:
         """Returns `explain` with the layer's own name for "auto".
@@ -116,15 +124,21 @@ class ModelVersion:
         )
 
 
-def load_version(folder: Path, device: torch.device, *, max_batch: int, weights_dir: Path | None) -> ModelVersion:
+def load_version(
+    folder: Path, device: torch.device, *, max_batch: int, weights_dir: Path | None, earlier: Sequence[Path] = ()
+) -> ModelVersion:
     """Brings `<name>/<version>` to the device, warmed up with the explain path.
+
+    `earlier` are the folders of the model's versions before it, with whose labels its own must agree.
 
     Whatever stands in the way makes a version of state "unavailable" with the reason; nothing is
     raised. The calling thread must be prepared, see `prepare_thread`.
     """
     name, version = folder.parent.name, folder.name
     try:
-        return _load(folder, read_manifest(folder), device, max_batch, weights_dir)
+        manifest = read_manifest(folder)
+        check_published(manifest.labels_version, read_labels(folder, manifest.labels), earlier)
+        return _load(folder, manifest, device, max_batch, weights_dir)
     except UnloadableError as error:
         reason = str(error)
     except Exception as error:
@@ -159,20 +173,14 @@ def _load(
         labels_version=manifest.labels_version,
         calibration_version=manifest.calibration.version,
         temperature=manifest.calibration.temperature,
-        input=InputSpec(
-            width=seen.width,
-            height=seen.height,
-            fit=seen.fit,
-            resize_px=seen.resize_px,
-            interpolation=seen.interpolation,
-            pad_color=seen.pad_color,
-        ),
+        input=_spec_of(seen),
         mean=seen.mean,
         std=seen.std,
         layers=layers.names,
         default_layer=default,
-        content_hash=_content_hash(folder, manifest, weights_dir),
+        content_hash=content_hash(folder, manifest, weights_dir),
         max_batch=largest if largest < max_batch else None,
+        memory_bytes=_memory_bytes(module),
         module=module,
         preprocess=preprocess,
         device=device,
@@ -181,10 +189,35 @@ def _load(
         outcomes = ready.run(noise[:largest], [Explain(default, "gradcam", None)] * largest)
         if any(outcome.disconnected for outcome in outcomes):
             raise UnloadableError("the default layer does not lead to the model's scores")
+    return with_golden(folder, manifest, ready)
+
+
+def with_golden(folder: Path, manifest: Manifest, model: ModelVersion) -> ModelVersion:
+    """Runs the version's golden inputs and returns it with what came out; on the thread that loaded it only."""
     if manifest.golden is None:
-        return ready
-    golden, golden_reason = check_golden(folder, manifest.golden.file, ready)
-    return replace(ready, golden=golden, golden_reason=golden_reason)
+        return model
+    golden, golden_reason = check_golden(folder, manifest.golden.file, model)
+    return replace(model, golden=golden, golden_reason=golden_reason)
+
+
+def input_spec(manifest: Manifest) -> InputSpec:
+    """Returns the geometry of a version's input; raises UnloadableError where nothing says it."""
+    return _spec_of(_input_of(manifest))
+
+
+def _spec_of(seen: Input) -> InputSpec:
+    return InputSpec(
+        width=seen.width,
+        height=seen.height,
+        fit=seen.fit,
+        resize_px=seen.resize_px,
+        interpolation=seen.interpolation,
+        pad_color=seen.pad_color,
+    )
+
+
+def _memory_bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _input_of(manifest: Manifest) -> Input:
@@ -224,7 +257,8 @@ def _scores(module: nn.Module, inputs: Tensor) -> object:
         return module(inputs)
 
 
-def _content_hash(folder: Path, manifest: Manifest, weights_dir: Path | None) -> str:
+def content_hash(folder: Path, manifest: Manifest, weights_dir: Path | None) -> str:
+    """Returns the SHA-256 over manifest, labels and weights."""
     digest = hashlib.sha256((folder / FILE_NAME).read_bytes())
     digest.update(repr(tuple(read_labels(folder, manifest.labels))).encode())
     digest.update(weights_digest(folder, manifest, weights_dir).encode())

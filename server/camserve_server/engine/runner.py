@@ -33,20 +33,21 @@ class Ended:
 class Runner:
     """Runs what the batcher has for one version, one thing at a time, in a thread that ends with the queue.
 
+    A version that is loaded again has another queue and thread: the ones before may be waiting for a pass to return.
     `on_end` is called on the event loop. A version has a thread of its own so that one whose forward pass does not
     return holds up nobody else's.
     """
 
     def __init__(
         self,
-        key: tuple[str, str],
+        queue: tuple[str, str, int],
         batcher: Batcher,
         *,
         on_end: Callable[[ModelVersion, Ended], None],
         monotonic: Callable[[], float],
     ) -> None:
         """Opens the queue and starts the thread; on the event loop."""
-        self._key = key
+        self._queue = queue
         self._batcher = batcher
         self._on_end = on_end
         self._monotonic = monotonic
@@ -54,8 +55,8 @@ class Runner:
         self._model: ModelVersion | None = None
         self._limit: BatchLimit | None = None
         self._under_way: tuple[Batch, float] | None = None
-        batcher.open_queue(key)
-        self._thread = threading.Thread(target=self._live, name="/".join(key), daemon=True)
+        batcher.open_queue(queue)
+        self._thread = threading.Thread(target=self._live, name="/".join(queue[:2]), daemon=True)
         self._thread.start()
 
     async def call(self, function: Callable[[], T]) -> T:
@@ -70,22 +71,26 @@ class Runner:
                 outcome.set_exception(error)
             self._post(lambda: _copy(outcome, done))
 
-        self._batcher.call(self._key, errand)
+        self._batcher.call(self._queue, errand)
         return await done
 
     def serve(self, model: ModelVersion, max_batch: int) -> None:
         """Says which version the thread has loaded, before anything is put into its queue."""
         self._model = model
         self._limit = BatchLimit(max_batch, self._monotonic)
-        self._batcher.limit(self._key, max_batch)
+        self._batcher.limit(self._queue, max_batch)
 
     def stop(self) -> None:
-        """Ends the thread of a version that cannot serve."""
-        self._batcher.close_queue(self._key)
+        """Ends the thread once what it runs has ended; nothing may be waiting for it."""
+        self._batcher.close_queue(self._queue)
 
-    def join(self, timeout_s: float) -> None:
-        """Waits for the thread to end."""
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the thread to end, and lets go of the version; returns whether it has."""
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return False
+        self._model = None
+        return True
 
     def under_way(self) -> tuple[Batch, float] | None:
         """Returns the batch that runs now and since when its present forward pass does.
@@ -95,7 +100,7 @@ class Runner:
         return self._under_way
 
     def _live(self) -> None:
-        while (work := self._batcher.take(self._key)) is not None:
+        while (work := self._batcher.take(self._queue)) is not None:
             if isinstance(work, Batch):
                 self._run(work)
             else:
@@ -132,7 +137,7 @@ class Runner:
             self._limit.took(pictures, seconds)
         else:
             self._limit.fell_short(too_large)
-        self._batcher.limit(self._key, self._limit.pictures)
+        self._batcher.limit(self._queue, self._limit.pictures)
 
     def _post(self, callback: Callable[[], object]) -> None:
         # A loop that has been closed has nobody left to answer.

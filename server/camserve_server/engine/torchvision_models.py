@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from camserve_server.engine.manifest import FILE_NAME, Input, UnloadableError
+from camserve_server.engine.manifest import Input, UnloadableError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,46 +91,6 @@ def default_input(weights: WeightsEnum) -> Input:
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
     )
-
-
-def write_torchvision_model(models_dir: Path, name: str, version: str = "1") -> Path:
-    """Writes `<models_dir>/<name>/<version>/model.toml` for a classifier's DEFAULT weights and returns it.
-
-    The preprocessing is spelled out, so that a later torchvision cannot change the version. An
-    existing file is left alone (FileExistsError). Raises UnloadableError for an unknown name.
-    """
-    weights = find_weights(name, "DEFAULT")
-    spec = default_input(weights)
-    path = models_dir / name / version / FILE_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(
-        [
-            f'name = "{name}"',
-            f'version = "{version}"',
-            'aliases = ["stable"]',
-            'labels = "imagenet"',
-            'labels_version = "1"',
-            "",
-            "[architecture]",
-            f'builder = "torchvision:{name}"',
-            "",
-            "[weights]",
-            f'torchvision = "{weights.name}"',
-            "",
-            "[input]",
-            f"width = {spec.width}",
-            f"height = {spec.height}",
-            f'fit = "{spec.fit}"',
-            f"resize_px = {spec.resize_px}",
-            f'interpolation = "{spec.interpolation}"',
-            f"mean = {list(spec.mean)}",
-            f"std = {list(spec.std)}",
-            "",
-        ]
-    )
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
-    return path
 
 
 def _is_reachable(url: str) -> bool:

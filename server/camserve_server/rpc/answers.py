@@ -24,6 +24,7 @@ def infer_response(call: Call, result: InferResult) -> pb.InferResponse:
         image=_image(result),
         classes=_classes(result),
         heatmap=_heatmap(result.heatmap) if result.heatmap else None,
+        content_sha256=result.content_sha256,
     )
 
 
@@ -70,6 +71,7 @@ def batch_result(result: InferResult) -> pb.BatchResult:
         timings_ms=_timings(result.timings),
         image=_image(result),
         model_version=result.model_version,
+        content_sha256=result.content_sha256,
     )
 
 

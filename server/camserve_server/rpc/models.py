@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from camserve.v1 import models_pb2 as pb
+from camserve_server.core.labels import LabelLists, MappedClass, Place
 from camserve_server.core.models import Models
 from camserve_server.engine.model import ModelVersion
 from camserve_server.rpc.call import Call
 
 
 class ModelServicer:
-    """Lists models."""
+    """Lists models, and maps their labels."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, labels: LabelLists) -> None:
         self._models = models
+        self._labels = labels
 
     async def list_models(self, call: Call, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """Returns every model, without labels."""
@@ -23,6 +27,29 @@ class ModelServicer:
         """Returns one model, with labels in the full view."""
         versions = self._models.versions(request.model)
         return _model(request.model, versions, full=request.view == "full")
+
+    async def get_label_mapping(self, call: Call, request: pb.GetLabelMappingRequest) -> pb.LabelMapping:
+        """Returns what became of every class between two labels_versions."""
+        # The fields' names are words of Python.
+        ends = {"from": getattr(request, "from"), "to": request.to}
+        classes = await self._labels.mapping(request.model, ends["from"], ends["to"])
+        counts = Counter(change for mapped in classes for change in mapped.changes)
+        return pb.LabelMapping(
+            model=request.model,
+            counts=pb.LabelChanges(**counts),
+            classes=[_mapped(mapped) for mapped in classes],
+            **ends,
+        )
+
+
+def _mapped(mapped: MappedClass) -> pb.MappedClass:
+    places = {"from": _place(mapped.before), "to": _place(mapped.after)}
+    changes = [pb.MappedClass.Change.Value(change) for change in mapped.changes]
+    return pb.MappedClass(id=mapped.id, changes=changes, **places)
+
+
+def _place(place: Place | None) -> pb.LabelPlace | None:
+    return None if place is None else pb.LabelPlace(index=place.index, label=place.label)
 
 
 def _model(name: str, versions: list[ModelVersion], *, full: bool) -> pb.Model:
@@ -42,6 +69,7 @@ def _version(version: ModelVersion, *, full: bool) -> pb.ModelVersion:
         classes=len(version.labels),
         golden=pb.ModelVersion.Golden.Value(version.golden),
         content_sha256=version.content_hash,
+        memory_bytes=version.memory_bytes,
     )
     if version.reason:
         message.reason = version.reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,14 +101,17 @@ class JobQueue:
         lease_ms: int,
         most_leases: int,
         newcomers: int = 0,
+        leave: Iterable[tuple[str, str]] = (),
         now_ms: int = SERVER_CLOCK_MS,
     ) -> list[Claim]:
         """Leases up to `count` items of the tenant, which holds at most `most_leases`; if it holds none, `newcomers`.
 
+        Items of the models and versions in `leave` stay for other workers, in their places.
         A tenant that has no work left leaves the ring. An item whose third lease ran out is failed here.
         """
         tenant = turn.tenant
         args: Args = [now_ms, count, lease_ms, most_leases, MOST_CLAIMS, b"", newcomers]
+        args += [f"{model} {version}" for model, version in leave]
         with unavailable_on_error():
             rows, waiting, leased, told = await _CLAIM.run(self._redis, [keys.tenant(tenant)], args)
             if not waiting and not leased:

@@ -398,6 +398,7 @@ class InferResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_MS_FIELD_NUMBER: _builtins.int
+    CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identifies the call; equals the header `Request-Id`."""
     model: _builtins.str
@@ -414,6 +415,10 @@ class InferResponse(_message.Message):
     """States how that job is: `queued`. Present on a receipt only."""
     estimated_wait_ms: _builtins.int
     """Estimates the wait until that job is finished, in milliseconds. Present on a receipt only."""
+    content_sha256: _builtins.str
+    """Is the SHA-256 of the weights, labels and settings that answered, in hex, as listings of models have it. Absent on a
+    receipt.
+    """
     @_builtins.property
     def timings_ms(self) -> Global___Timings:
         """Tells where the time went."""
@@ -450,11 +455,14 @@ class InferResponse(_message.Message):
         status: Global___InferResponse.JobStatus.ValueType | None = ...,
         counts: Global___JobCounts | None = ...,
         estimated_wait_ms: _builtins.int | None = ...,
+        content_sha256: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_counts", b"_counts", "_estimated_wait_ms", b"_estimated_wait_ms", "_heatmap", b"_heatmap", "_job_id", b"_job_id", "_status", b"_status", "counts", b"counts", "estimated_wait_ms", b"estimated_wait_ms", "heatmap", b"heatmap", "image", b"image", "job_id", b"job_id", "status", b"status", "timings_ms", b"timings_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_sha256", b"_content_sha256", "_counts", b"_counts", "_estimated_wait_ms", b"_estimated_wait_ms", "_heatmap", b"_heatmap", "_job_id", b"_job_id", "_status", b"_status", "content_sha256", b"content_sha256", "counts", b"counts", "estimated_wait_ms", b"estimated_wait_ms", "heatmap", b"heatmap", "image", b"image", "job_id", b"job_id", "status", b"status", "timings_ms", b"timings_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_counts", b"_counts", "_estimated_wait_ms", b"_estimated_wait_ms", "_heatmap", b"_heatmap", "_job_id", b"_job_id", "_status", b"_status", "calibration_version", b"calibration_version", "classes", b"classes", "counts", b"counts", "estimated_wait_ms", b"estimated_wait_ms", "heatmap", b"heatmap", "image", b"image", "job_id", b"job_id", "labels_version", b"labels_version", "model", b"model", "model_version", b"model_version", "request_id", b"request_id", "status", b"status", "timings_ms", b"timings_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_sha256", b"_content_sha256", "_counts", b"_counts", "_estimated_wait_ms", b"_estimated_wait_ms", "_heatmap", b"_heatmap", "_job_id", b"_job_id", "_status", b"_status", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "counts", b"counts", "estimated_wait_ms", b"estimated_wait_ms", "heatmap", b"heatmap", "image", b"image", "job_id", b"job_id", "labels_version", b"labels_version", "model", b"model", "model_version", b"model_version", "request_id", b"request_id", "status", b"status", "timings_ms", b"timings_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__content_sha256: _TypeAlias = _typing.Literal["content_sha256"]  # noqa: Y015
+    _WhichOneofArgType__content_sha256: _TypeAlias = _typing.Literal["_content_sha256", b"_content_sha256"]  # noqa: Y015
     _WhichOneofReturnType__counts: _TypeAlias = _typing.Literal["counts"]  # noqa: Y015
     _WhichOneofArgType__counts: _TypeAlias = _typing.Literal["_counts", b"_counts"]  # noqa: Y015
     _WhichOneofReturnType__estimated_wait_ms: _TypeAlias = _typing.Literal["estimated_wait_ms"]  # noqa: Y015
@@ -465,6 +473,8 @@ class InferResponse(_message.Message):
     _WhichOneofArgType__job_id: _TypeAlias = _typing.Literal["_job_id", b"_job_id"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__content_sha256) -> _WhichOneofReturnType__content_sha256 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__counts) -> _WhichOneofReturnType__counts | None: ...
     @_typing.overload
@@ -967,8 +977,11 @@ class BatchResult(_message.Message):
     TIMINGS_MS_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Names the version that answered."""
+    content_sha256: _builtins.str
+    """Is the SHA-256 of the weights, labels and settings that answered, in hex. Absent on results of older releases."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassScore]:
         """Lists the classes, most probable first."""
@@ -993,13 +1006,19 @@ class BatchResult(_message.Message):
         timings_ms: Global___Timings | None = ...,
         image: Global___ImageInfo | None = ...,
         model_version: _builtins.str = ...,
+        content_sha256: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_heatmap", b"_heatmap", "heatmap", b"heatmap", "image", b"image", "timings_ms", b"timings_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_sha256", b"_content_sha256", "_heatmap", b"_heatmap", "content_sha256", b"content_sha256", "heatmap", b"heatmap", "image", b"image", "timings_ms", b"timings_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heatmap", b"_heatmap", "classes", b"classes", "heatmap", b"heatmap", "image", b"image", "model_version", b"model_version", "timings_ms", b"timings_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_sha256", b"_content_sha256", "_heatmap", b"_heatmap", "classes", b"classes", "content_sha256", b"content_sha256", "heatmap", b"heatmap", "image", b"image", "model_version", b"model_version", "timings_ms", b"timings_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__content_sha256: _TypeAlias = _typing.Literal["content_sha256"]  # noqa: Y015
+    _WhichOneofArgType__content_sha256: _TypeAlias = _typing.Literal["_content_sha256", b"_content_sha256"]  # noqa: Y015
     _WhichOneofReturnType__heatmap: _TypeAlias = _typing.Literal["heatmap"]  # noqa: Y015
     _WhichOneofArgType__heatmap: _TypeAlias = _typing.Literal["_heatmap", b"_heatmap"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__content_sha256) -> _WhichOneofReturnType__content_sha256 | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__heatmap) -> _WhichOneofReturnType__heatmap | None: ...
 
 Global___BatchResult: _TypeAlias = BatchResult  # noqa: Y015

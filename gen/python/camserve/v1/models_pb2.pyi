@@ -165,7 +165,7 @@ class ModelVersion(_message.Message):
         ready: ModelVersion._State.ValueType  # 1
         """Answers calls."""
         loading: ModelVersion._State.ValueType  # 2
-        """Is being loaded or warmed up."""
+        """Is being loaded or warmed up, or was set aside for want of memory and will be loaded when it is asked for."""
         unavailable: ModelVersion._State.ValueType  # 3
         """Cannot be loaded; `reason` says why, and calls fail with `model.unavailable`."""
         retired: ModelVersion._State.ValueType  # 4
@@ -179,7 +179,7 @@ class ModelVersion(_message.Message):
     ready: ModelVersion.State.ValueType  # 1
     """Answers calls."""
     loading: ModelVersion.State.ValueType  # 2
-    """Is being loaded or warmed up."""
+    """Is being loaded or warmed up, or was set aside for want of memory and will be loaded when it is asked for."""
     unavailable: ModelVersion.State.ValueType  # 3
     """Cannot be loaded; `reason` says why, and calls fail with `model.unavailable`."""
     retired: ModelVersion.State.ValueType  # 4
@@ -225,6 +225,7 @@ class ModelVersion(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Names the version."""
     state: Global___ModelVersion.State.ValueType
@@ -242,7 +243,9 @@ class ModelVersion(_message.Message):
     reason: _builtins.str
     """Says why the version is unavailable. Present only then."""
     content_sha256: _builtins.str
-    """Is the SHA-256 of weights, labels and settings, in hex. Empty while the version is unavailable."""
+    """Is the SHA-256 of weights, labels and settings, in hex. Empty while the version has not been loaded."""
+    memory_bytes: _builtins.int
+    """Counts the bytes of weights and other tensors that the version holds once it is loaded. Zero while that is not known."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the aliases that lead here, for example `stable`."""
@@ -275,10 +278,11 @@ class ModelVersion(_message.Message):
         reason: _builtins.str | None = ...,
         content_sha256: _builtins.str = ...,
         labels: _abc.Iterable[Global___Label] | None = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "input", b"input", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "aliases", b"aliases", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "default_layer", b"default_layer", "golden", b"golden", "input", b"input", "labels", b"labels", "labels_version", b"labels_version", "layers", b"layers", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "aliases", b"aliases", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "default_layer", b"default_layer", "golden", b"golden", "input", b"input", "labels", b"labels", "labels_version", b"labels_version", "layers", b"layers", "memory_bytes", b"memory_bytes", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
     _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
@@ -337,3 +341,210 @@ class Label(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Label: _TypeAlias = Label  # noqa: Y015
+
+@_typing.final
+class GetLabelMappingRequest(_message.Message):
+    """Asks for the mapping between two labels_versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Names the model."""
+    to: _builtins.str
+    """Names the labels_version to map to. It may be the older one, or the same."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        to: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "model", b"model", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLabelMappingRequest: _TypeAlias = GetLabelMappingRequest  # noqa: Y015
+
+@_typing.final
+class LabelMapping(_message.Message):
+    """Says what became of the classes of a model between two labels_versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Names the model."""
+    to: _builtins.str
+    """Names the labels_version that is mapped to."""
+    @_builtins.property
+    def counts(self) -> Global___LabelChanges:
+        """Counts what became of the classes."""
+
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___MappedClass]:
+        """Lists every class of either labels_version once: those of `to` in its order, then the removed ones in that of `from`."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        to: _builtins.str = ...,
+        counts: Global___LabelChanges | None = ...,
+        classes: _abc.Iterable[Global___MappedClass] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "counts", b"counts", "from", b"from", "model", b"model", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelMapping: _TypeAlias = LabelMapping  # noqa: Y015
+
+@_typing.final
+class LabelChanges(_message.Message):
+    """Counts what became of the classes. One that was moved and renamed counts as both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEPT_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
+    RENAMED_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    kept: _builtins.int
+    """Counts the classes that have the same index and the same label in both."""
+    moved: _builtins.int
+    """Counts the classes of both that have another index."""
+    renamed: _builtins.int
+    """Counts the classes of both that have another label."""
+    added: _builtins.int
+    """Counts the classes that only `to` has."""
+    removed: _builtins.int
+    """Counts the classes that only `from` has."""
+    def __init__(
+        self,
+        *,
+        kept: _builtins.int = ...,
+        moved: _builtins.int = ...,
+        renamed: _builtins.int = ...,
+        added: _builtins.int = ...,
+        removed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "kept", b"kept", "moved", b"moved", "removed", b"removed", "renamed", b"renamed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelChanges: _TypeAlias = LabelChanges  # noqa: Y015
+
+@_typing.final
+class MappedClass(_message.Message):
+    """Says what became of one class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Change:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MappedClass._Change.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        change_unspecified: MappedClass._Change.ValueType  # 0
+        """Is never sent."""
+        kept: MappedClass._Change.ValueType  # 1
+        """Has the same index and the same label in both."""
+        moved: MappedClass._Change.ValueType  # 2
+        """Has another index."""
+        renamed: MappedClass._Change.ValueType  # 3
+        """Has another label."""
+        added: MappedClass._Change.ValueType  # 4
+        """Is in `to` only."""
+        removed: MappedClass._Change.ValueType  # 5
+        """Is in `from` only."""
+
+    class Change(_Change, metaclass=_ChangeEnumTypeWrapper):
+        """Names what became of a class."""
+
+    change_unspecified: MappedClass.Change.ValueType  # 0
+    """Is never sent."""
+    kept: MappedClass.Change.ValueType  # 1
+    """Has the same index and the same label in both."""
+    moved: MappedClass.Change.ValueType  # 2
+    """Has another index."""
+    renamed: MappedClass.Change.ValueType  # 3
+    """Has another label."""
+    added: MappedClass.Change.ValueType  # 4
+    """Is in `to` only."""
+    removed: MappedClass.Change.ValueType  # 5
+    """Is in `from` only."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Identifies the class in both."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedScalarFieldContainer[Global___MappedClass.Change.ValueType]:
+        """Lists what became of it: `kept`, `added` or `removed` alone, or `moved`, `renamed` or both."""
+
+    @_builtins.property
+    def to(self) -> Global___LabelPlace:
+        """Says where `to` has it. Absent where that has no such class."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        changes: _abc.Iterable[Global___MappedClass.Change.ValueType] | None = ...,
+        to: Global___LabelPlace | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from", b"_from", "_to", b"_to", "from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from", b"_from", "_to", b"_to", "changes", b"changes", "from", b"from", "id", b"id", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__from: _TypeAlias = _typing.Literal["from"]  # noqa: Y015
+    _WhichOneofArgType__from: _TypeAlias = _typing.Literal["_from", b"_from"]  # noqa: Y015
+    _WhichOneofReturnType__to: _TypeAlias = _typing.Literal["to"]  # noqa: Y015
+    _WhichOneofArgType__to: _TypeAlias = _typing.Literal["_to", b"_to"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from) -> _WhichOneofReturnType__from | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__to) -> _WhichOneofReturnType__to | None: ...
+
+Global___MappedClass: _TypeAlias = MappedClass  # noqa: Y015
+
+@_typing.final
+class LabelPlace(_message.Message):
+    """Says where a class stands in a list of labels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Is the index of the network's output, from 0."""
+    label: _builtins.str
+    """Names the class for people."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelPlace: _TypeAlias = LabelPlace  # noqa: Y015

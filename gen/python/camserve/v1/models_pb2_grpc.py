@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Lists the models that can be asked.
+    """Lists the models that can be asked, and says how their labels changed.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,15 @@ class ModelServiceStub:
                 request_serializer=camserve_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=camserve_dot_v1_dot_models__pb2.Model.FromString,
                 _registered_method=True)
+        self.GetLabelMapping = channel.unary_unary(
+                '/camserve.v1.ModelService/GetLabelMapping',
+                request_serializer=camserve_dot_v1_dot_models__pb2.GetLabelMappingRequest.SerializeToString,
+                response_deserializer=camserve_dot_v1_dot_models__pb2.LabelMapping.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
-    """Lists the models that can be asked.
+    """Lists the models that can be asked, and says how their labels changed.
     """
 
     def ListModels(self, request, context):
@@ -60,6 +65,16 @@ class ModelServiceServicer:
 
     def GetModel(self, request, context):
         """Returns one model with its versions. Fails with `model.not_found`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLabelMapping(self, request, context):
+        """Returns what became of every class between two labels_versions of a model, so that stored answers can be read with
+        another version's labels. Every labels_version counts of which a version's folder is there, served or not. Fails
+        with `model.not_found`, and with `model.version_not_found` where no version has such a labels_version; details name
+        the field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +93,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=camserve_dot_v1_dot_models__pb2.GetModelRequest.FromString,
                     response_serializer=camserve_dot_v1_dot_models__pb2.Model.SerializeToString,
             ),
+            'GetLabelMapping': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLabelMapping,
+                    request_deserializer=camserve_dot_v1_dot_models__pb2.GetLabelMappingRequest.FromString,
+                    response_serializer=camserve_dot_v1_dot_models__pb2.LabelMapping.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'camserve.v1.ModelService', rpc_method_handlers)
@@ -87,7 +107,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Lists the models that can be asked.
+    """Lists the models that can be asked, and says how their labels changed.
     """
 
     @staticmethod
@@ -134,6 +154,33 @@ class ModelService:
             '/camserve.v1.ModelService/GetModel',
             camserve_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
             camserve_dot_v1_dot_models__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLabelMapping(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/camserve.v1.ModelService/GetLabelMapping',
+            camserve_dot_v1_dot_models__pb2.GetLabelMappingRequest.SerializeToString,
+            camserve_dot_v1_dot_models__pb2.LabelMapping.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Lists the models that can be asked."""
+    """Lists the models that can be asked, and says how their labels changed."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,31 @@ class ModelServiceStub:
     """Lists every model with its versions, by name, then newest version first."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.Model]
     """Returns one model with its versions. Fails with `model.not_found`."""
+    GetLabelMapping: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetLabelMappingRequest, _models_pb2.LabelMapping]
+    """Returns what became of every class between two labels_versions of a model, so that stored answers can be read with
+    another version's labels. Every labels_version counts of which a version's folder is there, served or not. Fails
+    with `model.not_found`, and with `model.version_not_found` where no version has such a labels_version; details name
+    the field.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Lists the models that can be asked."""
+    """Lists the models that can be asked, and says how their labels changed."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists every model with its versions, by name, then newest version first."""
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.Model]  # type: ignore[assignment]
     """Returns one model with its versions. Fails with `model.not_found`."""
+    GetLabelMapping: _aio.UnaryUnaryMultiCallable[_models_pb2.GetLabelMappingRequest, _models_pb2.LabelMapping]  # type: ignore[assignment]
+    """Returns what became of every class between two labels_versions of a model, so that stored answers can be read with
+    another version's labels. Every labels_version counts of which a version's folder is there, served or not. Fails
+    with `model.not_found`, and with `model.version_not_found` where no version has such a labels_version; details name
+    the field.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Lists the models that can be asked."""
+    """Lists the models that can be asked, and says how their labels changed."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -66,5 +78,17 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.Model, _abc.Awaitable[_models_pb2.Model]]:
         """Returns one model with its versions. Fails with `model.not_found`."""
+
+    @_abc_1.abstractmethod
+    def GetLabelMapping(
+        self,
+        request: _models_pb2.GetLabelMappingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.LabelMapping, _abc.Awaitable[_models_pb2.LabelMapping]]:
+        """Returns what became of every class between two labels_versions of a model, so that stored answers can be read with
+        another version's labels. Every labels_version counts of which a version's folder is there, served or not. Fails
+        with `model.not_found`, and with `model.version_not_found` where no version has such a labels_version; details name
+        the field.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

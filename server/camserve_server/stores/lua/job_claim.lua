@@ -1,6 +1,6 @@
 -- Takes items from the front of a tenant's queue under leases.
 -- ARGV: now, items wanted, lease in ms, most leases of the tenant, most claims of an item, result of a poison item,
--- items for a tenant that has no lease.
+-- items for a tenant that has no lease, then each "model version" that the worker leaves to others.
 -- Returns {items, length of the queue, leases, endpoints to announce}; an item is {job, index, fence, claims, spec, expiry in ms}.
 local now, wanted, cap, most_claims = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local until_ms = whole(now + tonumber(ARGV[3]))
@@ -23,20 +23,26 @@ for position = #lost, 1, -1 do
   end
 end
 
+local leave, left = {}, {}
+for at = 8, #ARGV do leave[ARGV[at]] = true end
 local claimed = {}
 local held = redis.call('ZCARD', leases)
 local room = math.min(wanted, cap - held)
 if held == 0 then room = math.max(room, tonumber(ARGV[7])) end
 local looks = 0
-while #claimed < room and looks < 4096 do
+-- Past so many that are left to others a worker does not look: they are whose turn it is.
+while #claimed < room and looks < 4096 and #left < 256 do
   looks = looks + 1
   local name = redis.call('LPOP', queue)
   if not name then break end
   local job, index = parts(name)
   local key, items = job_key(job), items_key(job)
-  local going, known = goes_on(job, now), redis.call('HMGET', key, 'status', 'expires_ms')
+  local going, known = goes_on(job, now), redis.call('HMGET', key, 'status', 'expires_ms', 'model', 'model_version')
   -- Items of jobs that were canceled or expired stay in the queue until they are met here.
-  if going and redis.call('HGET', items, 's:' .. index) == 'q' then
+  local waits = going and redis.call('HGET', items, 's:' .. index) == 'q'
+  if waits and leave[known[3] .. ' ' .. known[4]] then
+    left[#left + 1] = name
+  elseif waits then
     local fence = redis.call('INCR', fences)
     redis.call('HSET', items, 's:' .. index, 'r', 'f:' .. index, fence)
     local claims = redis.call('HINCRBY', items, 'c:' .. index, 1)
@@ -45,4 +51,5 @@ while #claimed < room and looks < 4096 do
     claimed[#claimed + 1] = {job, index, fence, claims, redis.call('HGET', items, 'i:' .. index), tonumber(known[2])}
   end
 end
+for position = #left, 1, -1 do redis.call('LPUSH', queue, left[position]) end
 return {claimed, redis.call('LLEN', queue), redis.call('ZCARD', leases), told}
