@@ -39,6 +39,8 @@ from camserve_server.core.job_worker import JobWorker
 from camserve_server.core.jobs import JobService
 from camserve_server.core.limits import LimitAdmin, Limits, StoreWatch, TenantLimits
 from camserve_server.core.links import Links
+from camserve_server.core.model_route_changes import RouteChanges
+from camserve_server.core.model_routes import ModelRoutes
 from camserve_server.core.models import Models
 from camserve_server.core.oauth import TokenEndpoint
 from camserve_server.core.open_calls import OpenCalls
@@ -83,6 +85,7 @@ from camserve_server.stores.job_queue import JobQueue
 from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.limits import LimitRecords
+from camserve_server.stores.model_routes import RouteRecords
 from camserve_server.stores.oauth_clients import OAuthClients
 from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.pending_uploads import PendingUploads
@@ -244,6 +247,8 @@ class Replica:
             prefix=settings.link_prefix,
             budget=budget,
         )
+        route_records = RouteRecords(self._redis, self._disk)
+        self._routes = ModelRoutes(route_records, self._engine)
         chain = build_chain(
             verifier,
             self._draining,
@@ -252,6 +257,7 @@ class Replica:
             OpenCalls(settings.tenant_open_calls),
             self._idempotency,
             SigningAgain(links, presigning),
+            self._routes,
             self._admission,
             inference.refuse_early,
             upload_idle_s=settings.upload_idle_s,
@@ -268,7 +274,7 @@ class Replica:
                     prefix=settings.link_prefix,
                 ),
                 "webhooks": WebhookServicer(webhook_service, prefix=settings.link_prefix),
-                "models": ModelServicer(Models(self._engine)),
+                "models": ModelServicer(Models(self._engine, self._routes)),
                 "objects": ObjectServicer(links, uploads, prefix=settings.link_prefix),
                 "uploads": UploadServicer(uploads, self._resumable, presigning, prefix=settings.link_prefix),
                 "health": HealthServicer(self._parts),
@@ -287,8 +293,11 @@ class Replica:
             chain,
             max_image_bytes=settings.max_image_bytes,
         )
+        admin = AdminServicer(
+            LimitAdmin(records, limits), RouteChanges(route_records, self._routes, self._engine, clock)
+        )
         self._internal, self._internal_health = internal_server(
-            {"admin": AdminServicer(LimitAdmin(records, limits))}, chain, RateLimitServicer(limits, notes, gate)
+            {"admin": admin}, chain, RateLimitServicer(limits, notes, gate)
         )
         self._janitor = Janitor(
             self._objects, self._jobs, outbox, clock, objects_interval_s=settings.janitor_interval_s
@@ -312,6 +321,7 @@ class Replica:
         self._disk.wait = await needs_wait(self._redis)
         if {"api", "worker"} & set(settings.roles):
             await self._start_engine()
+            await self._routes.start()
         if "api" in settings.roles:
             await self._server.start()
             self._takes_calls = True
@@ -353,6 +363,7 @@ class Replica:
         await self._parts.close()
         self._warm.close()
         await self._internal.stop(None)
+        await self._routes.close()
         await self._janitor.stop()
         await self._engine.close()
         await self._imaging.close()

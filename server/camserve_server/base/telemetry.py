@@ -48,6 +48,8 @@ LIMITS_UNCHECKED = Counter(
 LIMITER_ANSWERS = Counter(
     "camserve_limiter_answers", "What the edge was told of requests: passed, over the rate, no room.", ["verdict"]
 )
+ROUTES_REVISION = Gauge("camserve_model_routes_revision", "Revision of a model's routes as known here.", ["model"])
+ROUTES_UNSEEN = Counter("camserve_model_routes_unseen", "Looks for changed routes to which the store gave no answer.")
 CIRCUIT_STATE = Gauge(
     "camserve_circuit_state",
     "Whether a part is called: 0 yes, 1 one call tries it (half open), 2 it is left alone (open).",

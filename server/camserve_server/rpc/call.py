@@ -26,6 +26,7 @@ _READ = frozenset(
         "if-range",
         "prefer",
         "range",
+        "route-key",
         "tus-resumable",
         "upload-length",
         "upload-metadata",
@@ -41,6 +42,10 @@ _READ = frozenset(
 
 def _nothing(_: str) -> None:
     pass
+
+
+def _as_asked(_: str, asked: str) -> str:
+    return asked
 
 
 async def _run(_: Callable[[], bytes], serve: Callable[[], Awaitable[Message]]) -> Message:
@@ -59,6 +64,8 @@ class Call:
 
     `limits` are those of the caller's tenant; `rate` are the headers that say how its rate stands, where the edge does
     not say it.
+
+    `version` returns the version that answers, of a model and the version asked for, the same whenever it is called.
 
     `nonce` is the same in every attempt at a request with an idempotency key. A servicer of a client stream hands
     `once` what tells the request from others, and what serves it. `answer_id` is the request id in an error's body.
@@ -82,6 +89,7 @@ class Call:
     http_code: int | None = None
     nonce: str | None = None
     replayed: bool = False
+    version: Callable[[str, str], str] = _as_asked
     once: Callable[[Callable[[], bytes], Callable[[], Awaitable[Message]]], Awaitable[Any]] = _run
     answer_id: str = ""
 

@@ -8,6 +8,7 @@ from camserve_server.core.admission import Admission
 from camserve_server.core.counted import CountedNotes
 from camserve_server.core.idempotency import Idempotency
 from camserve_server.core.limits import Limits
+from camserve_server.core.model_routes import ModelRoutes
 from camserve_server.core.open_calls import OpenCalls
 from camserve_server.core.tokens import TokenVerifier
 from camserve_server.rpc.call import Call, Interceptor
@@ -21,6 +22,7 @@ from camserve_server.rpc.interceptors.open_calls import open_calls
 from camserve_server.rpc.interceptors.parse import parse
 from camserve_server.rpc.interceptors.patience import patience
 from camserve_server.rpc.interceptors.rate import rate
+from camserve_server.rpc.interceptors.route import route
 from camserve_server.rpc.interceptors.telemetry import telemetry
 from camserve_server.rpc.interceptors.validate import validate
 from camserve_server.rpc.signing_again import SigningAgain
@@ -35,6 +37,7 @@ def build_chain(
     counts: OpenCalls,
     keys: Idempotency,
     sign_again: SigningAgain,
+    routes: ModelRoutes,
     admissions: Admission,
     refuse_early: Callable[[Call], None],
     *,
@@ -55,5 +58,6 @@ def build_chain(
         tus,  # its headers are fields to what follows
         validate,  # servicers see only requests that keep the rules
         idempotency(keys, sign_again),  # a refusal above has nothing to remember
+        route(routes),  # once: an answer that is given again keeps the version that gave it
         admission(admissions, refuse_early),  # last: an answer that is given again costs nothing
     )

@@ -139,7 +139,7 @@ class ErrorObject(_message.Message):
         upload_protocol_unsupported: ErrorObject._Reason.ValueType  # 73
         """412 validation_error, FAILED_PRECONDITION. The header `Tus-Resumable` names a version other than 1.0.0."""
         resource_version_conflict: ErrorObject._Reason.ValueType  # 65
-        """409 conflict, FAILED_PRECONDITION. The presigned upload has come already."""
+        """409 conflict, FAILED_PRECONDITION. What was to be changed is another by now: the presigned upload has come, or the model has other routes; or the version cannot take calls, details `why`."""
         cursor_invalid: ErrorObject._Reason.ValueType  # 63
         """400 validation_error, INVALID_ARGUMENT. The cursor is altered, or another listing's."""
         webhook_not_found: ErrorObject._Reason.ValueType  # 70
@@ -267,7 +267,7 @@ class ErrorObject(_message.Message):
     upload_protocol_unsupported: ErrorObject.Reason.ValueType  # 73
     """412 validation_error, FAILED_PRECONDITION. The header `Tus-Resumable` names a version other than 1.0.0."""
     resource_version_conflict: ErrorObject.Reason.ValueType  # 65
-    """409 conflict, FAILED_PRECONDITION. The presigned upload has come already."""
+    """409 conflict, FAILED_PRECONDITION. What was to be changed is another by now: the presigned upload has come, or the model has other routes; or the version cannot take calls, details `why`."""
     cursor_invalid: ErrorObject.Reason.ValueType  # 63
     """400 validation_error, INVALID_ARGUMENT. The cursor is altered, or another listing's."""
     webhook_not_found: ErrorObject.Reason.ValueType  # 70

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from camserve.options.v1 import policy_pb2 as camserve_dot_options_dot_v1_dot_policy__pb2
+from camserve.v1 import model_routes_pb2 as camserve_dot_v1_dot_model__routes__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63\x61mserve/v1/models.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\"\x13\n\x11ListModelsRequest\"Y\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.camserve.v1.Model\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\">\n\x04Page\x12\x18\n\x0bnext_cursor\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04size\x18\x02 \x01(\x05\x42\x0e\n\x0c_next_cursor\"P\n\x0fGetModelRequest\x12\x19\n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\"\n\x04view\x18\x02 \x01(\tB\x14\xbaH\x11r\x0fR\x00R\x05\x62\x61sicR\x04\x66ull\"C\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.camserve.v1.ModelVersion\"\x9c\x04\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.camserve.v1.ModelVersion.State\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x16\n\x0elabels_version\x18\x04 \x01(\t\x12\x1b\n\x13\x63\x61libration_version\x18\x05 \x01(\t\x12%\n\x05input\x18\x06 \x01(\x0b\x32\x16.camserve.v1.InputSize\x12\x0e\n\x06layers\x18\x07 \x03(\t\x12\x15\n\rdefault_layer\x18\x08 \x01(\t\x12\x0f\n\x07\x63lasses\x18\t \x01(\x05\x12\x30\n\x06golden\x18\n \x01(\x0e\x32 .camserve.v1.ModelVersion.Golden\x12\x13\n\x06reason\x18\x0b \x01(\tH\x00\x88\x01\x01\x12\x16\n\x0e\x63ontent_sha256\x18\x0c \x01(\t\x12\"\n\x06labels\x18\r \x03(\x0b\x32\x12.camserve.v1.Label\"T\n\x05State\x12\x15\n\x11state_unspecified\x10\x00\x12\t\n\x05ready\x10\x01\x12\x0b\n\x07loading\x10\x02\x12\x0f\n\x0bunavailable\x10\x03\x12\x0b\n\x07retired\x10\x04\"B\n\x06Golden\x12\x16\n\x12golden_unspecified\x10\x00\x12\n\n\x06passed\x10\x01\x12\n\n\x06\x66\x61iled\x10\x02\x12\x08\n\x04none\x10\x03\x42\t\n\x07_reason\"*\n\tInputSize\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\"\"\n\x05Label\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t2\xf3\x01\n\x0cModelService\x12u\n\nListModels\x12\x1e.camserve.v1.ListModelsRequest\x1a\x1f.camserve.v1.ListModelsResponse\"&\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12l\n\x08GetModel\x12\x1c.camserve.v1.GetModelRequest\x1a\x12.camserve.v1.Model\".\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models/{model}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63\x61mserve/v1/models.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x1e\x63\x61mserve/v1/model_routes.proto\x1a\x1cgoogle/api/annotations.proto\"\x13\n\x11ListModelsRequest\"Y\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.camserve.v1.Model\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\">\n\x04Page\x12\x18\n\x0bnext_cursor\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04size\x18\x02 \x01(\x05\x42\x0e\n\x0c_next_cursor\"P\n\x0fGetModelRequest\x12\x19\n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\"\n\x04view\x18\x02 \x01(\tB\x14\xbaH\x11r\x0fR\x00R\x05\x62\x61sicR\x04\x66ull\"C\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.camserve.v1.ModelVersion\"\xe5\x04\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.camserve.v1.ModelVersion.State\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x16\n\x0elabels_version\x18\x04 \x01(\t\x12\x1b\n\x13\x63\x61libration_version\x18\x05 \x01(\t\x12%\n\x05input\x18\x06 \x01(\x0b\x32\x16.camserve.v1.InputSize\x12\x0e\n\x06layers\x18\x07 \x03(\t\x12\x15\n\rdefault_layer\x18\x08 \x01(\t\x12\x0f\n\x07\x63lasses\x18\t \x01(\x05\x12\x30\n\x06golden\x18\n \x01(\x0e\x32 .camserve.v1.ModelVersion.Golden\x12\x13\n\x06reason\x18\x0b \x01(\tH\x00\x88\x01\x01\x12\x16\n\x0e\x63ontent_sha256\x18\x0c \x01(\t\x12\"\n\x06labels\x18\r \x03(\x0b\x32\x12.camserve.v1.Label\x12\x37\n\x0b\x64\x65precation\x18\x0e \x01(\x0b\x32\x1d.camserve.v1.ModelDeprecationH\x01\x88\x01\x01\"T\n\x05State\x12\x15\n\x11state_unspecified\x10\x00\x12\t\n\x05ready\x10\x01\x12\x0b\n\x07loading\x10\x02\x12\x0f\n\x0bunavailable\x10\x03\x12\x0b\n\x07retired\x10\x04\"B\n\x06Golden\x12\x16\n\x12golden_unspecified\x10\x00\x12\n\n\x06passed\x10\x01\x12\n\n\x06\x66\x61iled\x10\x02\x12\x08\n\x04none\x10\x03\x42\t\n\x07_reasonB\x0e\n\x0c_deprecation\"*\n\tInputSize\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\"\"\n\x05Label\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t2\xf3\x01\n\x0cModelService\x12u\n\nListModels\x12\x1e.camserve.v1.ListModelsRequest\x1a\x1f.camserve.v1.ListModelsResponse\"&\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12l\n\x08GetModel\x12\x1c.camserve.v1.GetModelRequest\x1a\x12.camserve.v1.Model\".\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models/{model}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,26 +43,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\222\202\031\020\022\016inference.read\202\323\344\223\002\014\022\n/v1/models'
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\222\202\031\020\022\016inference.read\202\323\344\223\002\024\022\022/v1/models/{model}'
-  _globals['_LISTMODELSREQUEST']._serialized_start=134
-  _globals['_LISTMODELSREQUEST']._serialized_end=153
-  _globals['_LISTMODELSRESPONSE']._serialized_start=155
-  _globals['_LISTMODELSRESPONSE']._serialized_end=244
-  _globals['_PAGE']._serialized_start=246
-  _globals['_PAGE']._serialized_end=308
-  _globals['_GETMODELREQUEST']._serialized_start=310
-  _globals['_GETMODELREQUEST']._serialized_end=390
-  _globals['_MODEL']._serialized_start=392
-  _globals['_MODEL']._serialized_end=459
-  _globals['_MODELVERSION']._serialized_start=462
-  _globals['_MODELVERSION']._serialized_end=1002
-  _globals['_MODELVERSION_STATE']._serialized_start=839
-  _globals['_MODELVERSION_STATE']._serialized_end=923
-  _globals['_MODELVERSION_GOLDEN']._serialized_start=925
-  _globals['_MODELVERSION_GOLDEN']._serialized_end=991
-  _globals['_INPUTSIZE']._serialized_start=1004
-  _globals['_INPUTSIZE']._serialized_end=1046
-  _globals['_LABEL']._serialized_start=1048
-  _globals['_LABEL']._serialized_end=1082
-  _globals['_MODELSERVICE']._serialized_start=1085
-  _globals['_MODELSERVICE']._serialized_end=1328
+  _globals['_LISTMODELSREQUEST']._serialized_start=166
+  _globals['_LISTMODELSREQUEST']._serialized_end=185
+  _globals['_LISTMODELSRESPONSE']._serialized_start=187
+  _globals['_LISTMODELSRESPONSE']._serialized_end=276
+  _globals['_PAGE']._serialized_start=278
+  _globals['_PAGE']._serialized_end=340
+  _globals['_GETMODELREQUEST']._serialized_start=342
+  _globals['_GETMODELREQUEST']._serialized_end=422
+  _globals['_MODEL']._serialized_start=424
+  _globals['_MODEL']._serialized_end=491
+  _globals['_MODELVERSION']._serialized_start=494
+  _globals['_MODELVERSION']._serialized_end=1107
+  _globals['_MODELVERSION_STATE']._serialized_start=928
+  _globals['_MODELVERSION_STATE']._serialized_end=1012
+  _globals['_MODELVERSION_GOLDEN']._serialized_start=1014
+  _globals['_MODELVERSION_GOLDEN']._serialized_end=1080
+  _globals['_INPUTSIZE']._serialized_start=1109
+  _globals['_INPUTSIZE']._serialized_end=1151
+  _globals['_LABEL']._serialized_start=1153
+  _globals['_LABEL']._serialized_end=1187
+  _globals['_MODELSERVICE']._serialized_start=1190
+  _globals['_MODELSERVICE']._serialized_end=1433
 # @@protoc_insertion_point(module_scope)
