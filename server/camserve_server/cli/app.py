@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import orjson
 import typer
 
-from camserve_server.base.config import ConfigError, Settings, load, unknown_variables
-from camserve_server.base.errors import ApiError, OperatorError
+from camserve_server.base.config import Settings
+from camserve_server.cli.command import DataDir
+from camserve_server.cli.command import fail as _fail
+from camserve_server.cli.command import or_fail as _or_fail
+from camserve_server.cli.command import settings_of as _settings
+from camserve_server.cli.model_route_commands import commands as model_route_commands
 
 app = typer.Typer(
     name="camserve",
@@ -30,13 +33,13 @@ plans_app = typer.Typer(no_args_is_help=True, help="Plans: limits that tenants s
 app.add_typer(client_app, name="client")
 app.add_typer(tenants_app, name="tenants")
 app.add_typer(plans_app, name="plans")
+models_app.add_typer(model_route_commands)
 app.add_typer(models_app, name="models")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(keys_app, name="keys")
 
 _RINGS = ("objects", "state", "tokens", "urls")
 
-DataDir = Annotated[Path | None, typer.Option(help="Keys, state, objects and logs.")]
 Tenant = Annotated[str, typer.Option(help="Tenant, 1 to 100 letters, digits or . _ : @ -")]
 Rps = Annotated[int | None, typer.Option(help="Requests per second.", min=1)]
 Burst = Annotated[int | None, typer.Option(help="Requests at once; without one a second's worth.", min=1)]
@@ -319,15 +322,6 @@ def main() -> None:
     app()
 
 
-def _settings(**flags: Any) -> Settings:
-    for name in unknown_variables():
-        typer.echo(f"camserve: {name} is no setting of this release and has no effect", err=True)
-    try:
-        return load(**flags)
-    except ConfigError as error:
-        _fail(str(error))
-
-
 def _limits(
     rps: int | None,
     burst: int | None,
@@ -372,21 +366,6 @@ def _with_clients(data_dir: Path | None, use: Callable[[Any], Any]) -> Any:
             await redis.aclose()
 
     return _or_fail(lambda: asyncio.run(run()))
-
-
-def _or_fail(run: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs a command; what it raises for people to read becomes one line and the exit status 1."""
-    try:
-        return run(*arguments)
-    except ApiError as error:
-        _fail(error.message)
-    except (OperatorError, OSError, ValueError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"camserve: {message}", err=True)
-    sys.exit(1)
 
 
 if __name__ == "__main__":
