@@ -1,4 +1,4 @@
-"""Two replicas that share their state, behind an edge of their own: what an operator with two replicas runs."""
+"""Replicas that share their state, behind an edge of their own: what an operator with two of them, or more, runs."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class Pair:
 
 
 @contextmanager
-def pair(folder: Path, **settings: object) -> Iterator[Pair]:
-    """Starts all of it; `settings` are the replicas'."""
+def pair(folder: Path, *, names: str = "ab", **settings: object) -> Iterator[Pair]:
+    """Starts all of it; `names` has a letter for each replica, and `settings` are theirs."""
     data_dir = folder / "data"
     data_dir.mkdir(parents=True)
     with valkey(folder / "valkey") as store:
@@ -92,7 +92,7 @@ def pair(folder: Path, **settings: object) -> Iterator[Pair]:
         shared = {"redis_url": store.url, "torch_threads": 1, "imaging_workers": 1}
         shared |= {"public_url": f"http://127.0.0.1:{edge_port}"} | settings
         replicas = []
-        for name in ("a", "b"):
+        for name in names:
             ready = folder / f"{name}.json"
             environment = stack_environment(data_dir, ready_file=ready, **shared)
             replicas.append(Process(["serve"], environment, ready, folder / f"{name}.log"))
