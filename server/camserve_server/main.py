@@ -261,6 +261,7 @@ class Replica:
             self._admission,
             inference.refuse_early,
             upload_idle_s=settings.upload_idle_s,
+            deprecated=settings.deprecated_methods,
         )
         clients = OAuthClients(self._redis, clock=clock)
         self._server, self._health = public_server(

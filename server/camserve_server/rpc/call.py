@@ -63,7 +63,7 @@ class Call:
     methods have links; `on_link` is told of it. `about` names what the first message of a client stream is about.
 
     `limits` are those of the caller's tenant; `rate` are the headers that say how its rate stands, where the edge does
-    not say it.
+    not say it. `dates` are those of a method that ends; the answer of a version that ends has its own among `headers`.
 
     `version` returns the version that answers, of a model and the version asked for, the same whenever it is called.
 
@@ -83,6 +83,7 @@ class Call:
     about: dict[str, str | list[str]] = field(default_factory=dict)
     limits: TenantLimits | None = None
     rate: dict[str, str] = field(default_factory=dict)
+    dates: Mapping[str, str] = field(default_factory=dict)
     response: Any = None
     code: str = "OK"
     headers: dict[str, str] = field(default_factory=dict)
@@ -154,7 +155,7 @@ class Call:
 
     async def send_headers(self) -> None:
         """Sends the initial metadata once, with `headers`; for a stream, before its first message."""
-        metadata = [*self.headers.items(), *self.rate.items()]
+        metadata = [*{**self.dates, **self.headers}.items(), *self.rate.items()]
         if self.policy.operation:
             metadata.append(("idempotency-replayed", str(self.replayed).lower()))
         if not self.rest:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from camserve_server.base.dates import Dates
 from camserve_server.core.admission import Admission
 from camserve_server.core.counted import CountedNotes
 from camserve_server.core.idempotency import Idempotency
@@ -14,6 +15,7 @@ from camserve_server.core.tokens import TokenVerifier
 from camserve_server.rpc.call import Call, Interceptor
 from camserve_server.rpc.interceptors.admission import admission
 from camserve_server.rpc.interceptors.auth import auth, scopes
+from camserve_server.rpc.interceptors.deprecation import deprecation
 from camserve_server.rpc.interceptors.draining import Draining
 from camserve_server.rpc.interceptors.errors import errors
 from camserve_server.rpc.interceptors.headers import headers
@@ -42,11 +44,13 @@ def build_chain(
     refuse_early: Callable[[Call], None],
     *,
     upload_idle_s: float,
+    deprecated: Mapping[str, Dates],
 ) -> tuple[Interceptor, ...]:
     """Returns the links in the order in which a call meets them."""
     return (
         telemetry,  # sees the final code of every call, refused ones too
         errors,  # everything below may raise ApiError
+        deprecation(deprecated),  # refusals say it too
         headers,  # sent only when nothing below can fail any more
         draining,  # a stopping replica takes no new work, whoever asks
         auth(verifier),  # before any byte of the request is read
