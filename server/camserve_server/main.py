@@ -46,6 +46,7 @@ from camserve_server.core.oauth import TokenEndpoint
 from camserve_server.core.open_calls import OpenCalls
 from camserve_server.core.resumable import ResumableUploads
 from camserve_server.core.retention import Retention
+from camserve_server.core.shadows import Shadows
 from camserve_server.core.signing import UrlSigner
 from camserve_server.core.staged_uploads import StagedUploads
 from camserve_server.core.sync_or_job import SyncOrJob
@@ -155,11 +156,21 @@ class Replica:
         IMAGES_IN_FLIGHT_BYTES.set_function(lambda: budget.taken_bytes)
         IMAGING_QUEUE.set_function(lambda: self._imaging.stats().queued)
         IMAGING_BUSY.set_function(lambda: self._imaging.stats().busy)
+        self._disk = Disk()
+        route_records = RouteRecords(self._redis, self._disk)
+        self._routes = ModelRoutes(route_records, self._engine)
+        self._shadows = Shadows(self._engine, self._imaging, self._routes)
         infer = InferService(
-            self._engine, self._imaging, links, antivirus, gate, timeout_s=settings.sync_timeout_s, batch_width=width
+            self._engine,
+            self._imaging,
+            links,
+            antivirus,
+            gate,
+            self._shadows,
+            timeout_s=settings.sync_timeout_s,
+            batch_width=width,
         )
         state_keys = KeyRing(keys_dir / "state.json", clock=clock)
-        self._disk = Disk()
         outbox = Outbox(self._redis)
         self._jobs = Jobs(self._redis, Sealer(state_keys, "job"), self._disk, outbox)
         queue = JobQueue(self._redis, Sealer(state_keys, "job"), outbox)
@@ -247,8 +258,6 @@ class Replica:
             prefix=settings.link_prefix,
             budget=budget,
         )
-        route_records = RouteRecords(self._redis, self._disk)
-        self._routes = ModelRoutes(route_records, self._engine)
         chain = build_chain(
             verifier,
             self._draining,
@@ -323,6 +332,7 @@ class Replica:
         if {"api", "worker"} & set(settings.roles):
             await self._start_engine()
             await self._routes.start()
+            self._shadows.start()
         if "api" in settings.roles:
             await self._server.start()
             self._takes_calls = True
@@ -365,6 +375,7 @@ class Replica:
         self._warm.close()
         await self._internal.stop(None)
         await self._routes.close()
+        await self._shadows.close()
         await self._janitor.stop()
         await self._engine.close()
         await self._imaging.close()

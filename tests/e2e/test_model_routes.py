@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 from uuid import uuid4
 
@@ -195,6 +196,23 @@ async def test_a_version_that_ends_says_so_in_every_answer_it_gives(running: Pai
         await call
 
 
+async def test_a_shadow_sees_calls_on_every_replica_and_answers_none(running: Pair, routes):
+    before = [shown(replica) for replica in running.replicas]
+    await routes(shadow=pb.ModelShadow(version="1", percent=100))
+    with client(running) as api:
+        for replica, was in zip(running.replicas, before, strict=True):
+            while shown(replica) == was:
+                assert version(api) == "2"
+    await routes(end_shadow=Change.EndShadow())
+
+
+def shown(replica):
+    """Returns how many calls version 1 has seen."""
+    text = httpx.get(f"http://127.0.0.1:{replica.environment['CAMSERVE_METRICS_PORT']}/metrics", trust_env=False).text
+    counted = re.search(r'camserve_model_calls_total\{model="shapes",role="shadow",version="1"\} (.+)', text)
+    return float(counted[1]) if counted else 0.0
+
+
 async def test_commands_print_the_routes_before_and_after_and_refuse_a_stale_revision(running: Pair, routes):
     await routes(promote=Change.Promote(version="2"), why="as it was")
     start = (await routes(pin=Change.Pin(tenant="acme", version="2"))).revision
@@ -218,18 +236,20 @@ async def test_commands_print_the_routes_before_and_after_and_refuse_a_stale_rev
         ("rollback", "shapes"),
         ("canary", "shapes", "1", "--percent", "5", "--tenants", "widgets, acme"),
         ("canary", "shapes", "--end"),
+        ("shadow", "shapes", "1", "--percent", "50"),
+        ("shadow", "shapes", "--end"),
         ("deprecate", "shapes", "1", "--on", "2027-01-01", "--sunset", "2027-07-01"),
         ("deprecate", "shapes", "1", "--end"),
         ("pin", "shapes", "widgets", "1"),
         ("unpin", "shapes", "widgets"),
     ):
         assert command(running, *arguments).returncode == 0, arguments
-    await seen_everywhere(running, start + 8)
+    await seen_everywhere(running, start + 10)
     for arguments in (("promote", "shapes", "9"), ("deprecate", "shapes", "1", "--on", "soon"), ("canary", "shapes")):
         refused = command(running, *arguments)
         assert (refused.returncode, refused.stdout) == (1, ""), arguments
         assert refused.stderr.startswith("camserve: ")
-    assert command(running, "routes").stdout.startswith(f"shapes  revision {start + 8}\n  stable -> 2\n")
+    assert command(running, "routes").stdout.startswith(f"shapes  revision {start + 10}\n  stable -> 2\n")
 
 
 async def test_switches_under_load_fail_no_call_mix_no_answer_and_move_no_pinned_tenant(running: Pair, routes):

@@ -113,6 +113,33 @@ def unpin(model: Model, tenant: Tenant, revision: Revision = None, why: Why = ""
     _change(data_dir, model, revision, why, lambda request: _set(request.unpin, tenant=tenant))
 
 
+@commands.command("shadow")
+def shadow(
+    model: Model,
+    version: Annotated[str | None, typer.Argument(help="One of its versions, which must be ready.")] = None,
+    percent: Annotated[float, typer.Option(help="Part of the calls that it sees.", min=0.001, max=100)] = 100.0,
+    end: Annotated[bool, typer.Option("--end", help="End the shadow instead.")] = False,
+    revision: Revision = None,
+    why: Why = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Show a version calls that another one has answered, or with --end no more. It answers nobody.
+
+    It runs when the device has nothing else to do, so it sees fewer calls than asked for while that is busy. Metrics
+    tell its calls, errors and times beside those of the version that answers.
+    """
+
+    def fill(request: ChangeModelRoutesRequest) -> None:
+        if end:
+            request.end_shadow.SetInParent()
+            return
+        if version is None:
+            raise ValueError("name a version, or --end")
+        _set(request.shadow, version=version, percent=percent)
+
+    _change(data_dir, model, revision, why, fill)
+
+
 @commands.command("rollback")
 def rollback(model: Model, revision: Revision = None, why: Why = "", data_dir: DataDir = None) -> None:
     """Bring back aliases and canary from before their last change, on every replica within 2 s.

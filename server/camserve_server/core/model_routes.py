@@ -13,7 +13,7 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended
 from camserve_server.base.telemetry import ROUTES_REVISION, ROUTES_UNSEEN
 from camserve_server.engine.engine import Engine
-from camserve_server.stores.model_routes import Canary, Deprecation, RouteRecord, RouteRecords, Routes, Traffic
+from camserve_server.stores.model_routes import Canary, Deprecation, RouteRecord, RouteRecords, Routes, Shadow, Traffic
 
 _log = structlog.get_logger("routes")
 
@@ -86,6 +86,11 @@ class ModelRoutes:
     def aliases(self, model: str) -> Mapping[str, str]:
         """Returns the version that each alias of a model leads to, those that only a manifest knows included."""
         return {**self._in_manifests(model), **self.of(model).routes.traffic.aliases}
+
+    def shadow(self, model: str) -> Shadow | None:
+        """Returns the version that sees a model's calls besides, and how many of them."""
+        record = self._known.get(model)
+        return record.routes.shadow if record else None
 
     def choose(self, model: str, asked: str, *, tenant: str, key: str | None = None) -> Choice:
         """Returns the version that answers a call which asks for a version, an alias or, if empty, for the default.
