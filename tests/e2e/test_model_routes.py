@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import subprocess
 from uuid import uuid4
 
@@ -13,7 +12,7 @@ import httpx
 import pytest
 from tests.conftest import camserve_program
 from tests.e2e.test_jobs import entry, finished
-from tests.faults.model_callers import BATCH, ONE, ModelCallers, change_routes, seen_everywhere
+from tests.faults.model_callers import BATCH, ONE, ModelCallers, change_routes, metric, seen_everywhere
 from tests.faults.pair import Pair, pair
 from tests.images import star_png
 
@@ -197,20 +196,18 @@ async def test_a_version_that_ends_says_so_in_every_answer_it_gives(running: Pai
 
 
 async def test_a_shadow_sees_calls_on_every_replica_and_answers_none(running: Pair, routes):
-    before = [shown(replica) for replica in running.replicas]
+    before = [await shown(replica) for replica in running.replicas]
     await routes(shadow=pb.ModelShadow(version="1", percent=100))
     with client(running) as api:
         for replica, was in zip(running.replicas, before, strict=True):
-            while shown(replica) == was:
+            while await shown(replica) == was:
                 assert version(api) == "2"
     await routes(end_shadow=Change.EndShadow())
 
 
-def shown(replica):
+async def shown(replica):
     """Returns how many calls version 1 has seen."""
-    text = httpx.get(f"http://127.0.0.1:{replica.environment['CAMSERVE_METRICS_PORT']}/metrics", trust_env=False).text
-    counted = re.search(r'camserve_model_calls_total\{model="shapes",role="shadow",version="1"\} (.+)', text)
-    return float(counted[1]) if counted else 0.0
+    return await metric(replica, "camserve_model_calls_total", model="shapes", version="1", role="shadow")
 
 
 async def test_commands_print_the_routes_before_and_after_and_refuse_a_stale_revision(running: Pair, routes):

@@ -145,12 +145,18 @@ async def change_routes(running: Pair, replica: Process, **change: Any) -> pb.Ch
 
 async def seen_everywhere(running: Pair, revision: int, model: str = "shapes") -> None:
     """Returns once every replica says that it knows this revision."""
-    line = f'camserve_model_routes_revision{{model="{model}"}} {float(revision)}'
+    for replica in running.replicas:
+        while await metric(replica, "camserve_model_routes_revision", model=model) != revision:
+            await asyncio.sleep(0.02)
+
+
+async def metric(replica: Process, name: str, **labels: str) -> float:
+    """Returns a metric of a replica, summed over the labels that are not given."""
     async with httpx.AsyncClient(trust_env=False) as client:
-        for replica in running.replicas:
-            address = f"http://127.0.0.1:{replica.environment['CAMSERVE_METRICS_PORT']}/metrics"
-            while line not in (await client.get(address)).text:
-                await asyncio.sleep(0.02)
+        text = (await client.get(f"http://127.0.0.1:{replica.environment['CAMSERVE_METRICS_PORT']}/metrics")).text
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+    return sum(float(line.rpartition(" ")[2]) for line in lines if all(part in line for part in wanted))
 
 
 def _probabilities(document: dict[str, Any]) -> dict[str, float]:
