@@ -75,7 +75,7 @@ class ErrorObject(_message.Message):
         model_not_found: ErrorObject._Reason.ValueType  # 21
         """404 not_found, NOT_FOUND. There is no model of that name."""
         model_version_not_found: ErrorObject._Reason.ValueType  # 22
-        """404 not_found, NOT_FOUND. The model has no version or alias of that name."""
+        """404 not_found, NOT_FOUND. The model has no version or alias of that name; details `successor` of a version that has ended."""
         object_not_found: ErrorObject._Reason.ValueType  # 23
         """404 not_found, NOT_FOUND. The object never was, is gone, or is another tenant's."""
         method_not_allowed: ErrorObject._Reason.ValueType  # 24
@@ -203,7 +203,7 @@ class ErrorObject(_message.Message):
     model_not_found: ErrorObject.Reason.ValueType  # 21
     """404 not_found, NOT_FOUND. There is no model of that name."""
     model_version_not_found: ErrorObject.Reason.ValueType  # 22
-    """404 not_found, NOT_FOUND. The model has no version or alias of that name."""
+    """404 not_found, NOT_FOUND. The model has no version or alias of that name; details `successor` of a version that has ended."""
     object_not_found: ErrorObject.Reason.ValueType  # 23
     """404 not_found, NOT_FOUND. The object never was, is gone, or is another tenant's."""
     method_not_allowed: ErrorObject.Reason.ValueType  # 24
