@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import subprocess
@@ -193,6 +194,27 @@ async def test_a_version_that_ends_says_so_in_every_answer_it_gives(running: Pai
         )
         assert told.items() <= dict(await call.initial_metadata()).items()
         await call
+
+
+async def test_while_the_store_is_away_the_last_routes_hold_and_no_replica_starts(running: Pair, routes):
+    await routes(promote=Change.Promote(version="1"))
+    last = running.replicas[2]
+    await asyncio.to_thread(last.end)
+    running.store.kill()
+    try:
+        with client(running) as api:
+            assert [version(api) for _ in range(8)] == ["1"] * 8
+            refused = command(running, "promote", "shapes", "2")
+            assert (refused.returncode, refused.stderr) == (1, "camserve: The state store cannot be reached.\n")
+        last.start()
+        assert await asyncio.to_thread(last.running.wait, 60) == 1
+        assert "The state store cannot be reached." in last.log.read_text()
+    finally:
+        running.store.start()
+    await running.start_again(last)
+    await routes(2, promote=Change.Promote(version="2"))
+    with client(running) as api:
+        assert [version(api) for _ in range(8)] == ["2"] * 8
 
 
 async def test_a_shadow_sees_calls_on_every_replica_and_answers_none(running: Pair, routes):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import START_WITHIN_S, STOP_WITHIN_S, camserve_program, free_ports, stack_environment
-from tests.faults.valkey import valkey
+from tests.faults.valkey import Valkey, valkey
 
 from camserve_server.base.config import load
 from camserve_server.cli.envoy import ask_admin
@@ -65,6 +65,7 @@ class Pair:
     replicas: list[Process]
     edge: Process
     admin_socket: Path
+    store: Valkey
 
     def token(self, tenant: str = "tests") -> str:
         return issuer(load(data_dir=self.data_dir)).issue(tenant=tenant, subject="tests", scopes=SCOPES, ttl_s=3600)
@@ -111,7 +112,7 @@ def pair(folder: Path, *, names: str = "ab", **settings: object) -> Iterator[Pai
             for process in (*replicas, edge):
                 process.wait_ready()
             run_dir = data_dir / "run" / f"edge-{edge_port}"
-            yield Pair(data_dir, f"http://127.0.0.1:{edge_port}", replicas, edge, run_dir / "admin.sock")
+            yield Pair(data_dir, f"http://127.0.0.1:{edge_port}", replicas, edge, run_dir / "admin.sock", store)
         finally:
             for process in (edge, *replicas):
                 process.send(signal.SIGTERM)
