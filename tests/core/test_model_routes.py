@@ -214,43 +214,78 @@ async def test_a_change_that_makes_no_sense_is_refused(replica, model, edit, exp
     assert reason(caught) is expected
 
 
-async def test_a_canary_that_is_not_ready_here_leaves_its_calls_to_the_alias(replica, engine, redis):
+@pytest.fixture
+def fail(engine, monkeypatch):
+    """Makes a version one that cannot be asked, for a reason."""
+    resolve = engine.resolve
+
+    def make(version, why=Reason.MODEL_UNAVAILABLE):
+        def failing(model, asked):
+            if asked == version:
+                raise ApiError(why)
+            return resolve(model, asked)
+
+        monkeypatch.setattr(engine, "resolve", failing)
+
+    return make
+
+
+async def test_a_canary_that_is_not_ready_here_leaves_its_calls_to_the_alias(replica, fail):
     routes, admin = replica()
     await admin.make("tiny", changes.canary(Canary("3", "stable", 100.0)), by="ann")
     assert chosen(routes) == "3"
-    (three,) = (each for each in engine.models() if each.version == "3")
-    engine._catalog.set(changes.replace(three, state="loading"))
+    fail("3")
     assert chosen(routes) == "2"
 
 
-async def test_a_pin_to_a_version_that_is_not_here_is_unavailable_and_never_another_version(replica, engine):
+@pytest.mark.parametrize("why", [Reason.MODEL_UNAVAILABLE, Reason.MODEL_VERSION_NOT_FOUND])
+async def test_a_pin_to_a_version_that_is_not_here_is_unavailable_and_never_another_version(replica, fail, why):
     routes, admin = replica()
     await admin.make("tiny", changes.pin("acme", "3"), by="ann")
-    (three,) = (each for each in engine.models() if each.version == "3")
-    engine._catalog.set(changes.replace(three, state="loading"))
-    with pytest.raises(ApiError) as caught:
-        chosen(routes, tenant="acme")
-    assert reason(caught) is Reason.MODEL_UNAVAILABLE
-    del engine._catalog._versions["tiny", "3"]
+    fail("3", why)
     with pytest.raises(ApiError) as caught:
         chosen(routes, tenant="acme")
     assert reason(caught) is Reason.MODEL_UNAVAILABLE
 
 
-async def test_a_version_that_is_gone_names_its_successor(replica, engine):
+async def test_a_version_that_is_gone_names_its_successor(replica, engine, fail, monkeypatch):
     routes, admin = replica()
-    await admin.make("tiny", changes.deprecate("1", changes.Deprecation(1)), by="ann")
-    await admin.make("tiny", changes.deprecate("3", changes.Deprecation(1, successor="1")), by="ann")
-    for version, successor in (("1", "2"), ("3", "1")):
-        assert routes.choose("tiny", version, tenant="a").deprecation
-        del engine._catalog._versions["tiny", version]
+
+    def refused(version):
+        fail(version, Reason.MODEL_VERSION_NOT_FOUND)
         with pytest.raises(ApiError) as caught:
             chosen(routes, version)
         assert reason(caught) is Reason.MODEL_VERSION_NOT_FOUND
-        assert caught.value.details == {"successor": successor}
-    with pytest.raises(ApiError) as caught:
-        chosen(routes, "never")
-    assert caught.value.details == {}
+        return caught.value.details
+
+    # Retired: listed, but not found.
+    assert refused("1") == {"successor": "2"}
+    assert refused("never") == {}
+    await admin.make("tiny", changes.deprecate("1", changes.Deprecation(1)), by="ann")
+    await admin.make("tiny", changes.deprecate("3", changes.Deprecation(1, successor="1")), by="ann")
+    await admin.make("tiny", changes.promote("3"), by="ann")
+    left = [each for each in engine.models() if each.version not in ("1", "3")]
+    monkeypatch.setattr(engine, "models", lambda: left)
+    assert (refused("1"), refused("3")) == ({"successor": "3"}, {"successor": "1"})
+    assert refused("never") == {}
+
+
+async def test_versions_to_which_routes_lead_or_led_before_are_needed(replica, engine):
+    routes, admin = replica()
+
+    def needed():
+        return {each.version for each in engine.models() if routes.leads_to(each)}
+
+    assert needed() == {"2", "3"}
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    assert needed() == {"1", "2", "3"}
+    await admin.make("tiny", changes.promote("1", "next"), by="ann")
+    assert needed() == {"1", "3"}
+    await admin.make("tiny", changes.promote("1", "third"), by="ann")
+    assert needed() == {"1"}
+    await admin.make("tiny", changes.pin("acme", "2"), by="ann")
+    await admin.make("tiny", changes.shadow(changes.Shadow("3", 1.0)), by="ann")
+    assert needed() == {"1", "2", "3"}
 
 
 async def test_another_replica_follows_within_two_seconds(replica):

@@ -16,9 +16,9 @@ from camserve_server.core import shadows as module
 from camserve_server.core.infer_options import HeatmapOptions, InferOptions
 from camserve_server.core.model_route_changes import RouteChanges
 from camserve_server.core.model_routes import ModelRoutes
-from camserve_server.core.shadows import Shadows
+from camserve_server.core.shadows import Shadows, pause_s
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
-from camserve_server.engine.engine import Engine, EngineSettings, Explain
+from camserve_server.engine.engine import Engine, EngineSettings, EngineStats, Explain
 from camserve_server.engine.imaging import DecodeRequest
 from camserve_server.stores.durability import Disk
 from camserve_server.stores.model_routes import RouteRecords, Shadow
@@ -76,6 +76,10 @@ class Made:
                 answer = await self.engine.predict(answering, picture.pixels, explain, tenant="a", lane="unary")
                 self.shadows.offer(answering, answer, InferOptions("tiny", version, heatmap=heatmap), image, picture)
         return answer
+
+
+def busy(parts, monkeypatch, waiting):
+    monkeypatch.setattr(parts.engine, "stats", lambda: EngineStats({("other", "1"): waiting}, 0, 0))
 
 
 def sample(name, **labels):
@@ -138,10 +142,10 @@ async def test_without_a_shadow_with_none_of_its_share_and_of_its_own_answers_it
 async def test_while_the_device_is_busy_or_enough_wait_calls_are_dropped(parts, monkeypatch, budget):
     await parts.shadow("larger")
     dropped, shown = outcomes("dropped"), outcomes("shown")
-    monkeypatch.setattr(parts.engine, "waiting", lambda _: 1)
+    busy(parts, monkeypatch, 1)
     await parts.answer()
     assert outcomes("dropped") == dropped + 1
-    monkeypatch.setattr(parts.engine, "waiting", lambda _: 0)
+    busy(parts, monkeypatch, 0)
     monkeypatch.setattr(module, "_AFTER_S", 60.0)
     for _ in range(module._MOST_WAITING + 3):
         await parts.answer()
@@ -156,7 +160,7 @@ async def test_a_call_that_waited_until_the_device_was_busy_is_dropped(parts, mo
     await parts.shadow("same")
     dropped = outcomes("dropped")
     await parts.answer()
-    monkeypatch.setattr(parts.engine, "waiting", lambda _: 1)
+    busy(parts, monkeypatch, 1)
     await until(lambda: outcomes("dropped") == dropped + 1)
     assert parts.compared == []
 
@@ -183,6 +187,11 @@ async def test_a_shadow_that_fails_is_counted_and_goes_on(parts, monkeypatch):
     assert figures("failing") == [calls + 2, errors + 2, timed]
     await parts.answer()
     await until(lambda: parts.compared)
+
+
+def test_it_takes_a_twentieth_of_the_time_unless_it_hangs():
+    assert pause_s(0.01) == pytest.approx(0.19)
+    assert pause_s(300.0) == 60.0
 
 
 async def test_what_stops_leaves_nothing_behind(parts, budget):

@@ -125,8 +125,8 @@ def shadow(
 ) -> None:
     """Show a version calls that another one has answered, or with --end no more. It answers nobody.
 
-    It runs when the device has nothing else to do, so it sees fewer calls than asked for while that is busy. Metrics
-    tell its calls, errors and times beside those of the version that answers.
+    Callers come first: it runs while no picture waits, a twentieth of the time at most, and sees fewer calls than asked
+    for where there are many. Metrics tell its calls, errors and times beside those of the version that answers.
     """
 
     def fill(request: ChangeModelRoutesRequest) -> None:

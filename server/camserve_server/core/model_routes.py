@@ -13,6 +13,7 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended
 from camserve_server.base.telemetry import ROUTES_REVISION, ROUTES_UNSEEN
 from camserve_server.engine.engine import Engine
+from camserve_server.engine.model import ModelVersion
 from camserve_server.stores.model_routes import Canary, Deprecation, RouteRecord, RouteRecords, Routes, Shadow, Traffic
 
 _log = structlog.get_logger("routes")
@@ -92,6 +93,17 @@ class ModelRoutes:
         record = self._known.get(model)
         return record.routes.shadow if record else None
 
+    def leads_to(self, version: ModelVersion) -> bool:
+        """Returns whether the routes lead to a version, or did before their last change: it must stay loaded."""
+        record = self._known.get(version.name)
+        if record is None:
+            return bool(version.aliases)
+        routes = record.routes
+        led = {*routes.pins.values(), routes.shadow.version if routes.shadow else ""}
+        for traffic in (routes.traffic, routes.previous or Traffic()):
+            led |= {*traffic.aliases.values(), traffic.canary.version if traffic.canary else ""}
+        return version.version in led
+
     def choose(self, model: str, asked: str, *, tenant: str, key: str | None = None) -> Choice:
         """Returns the version that answers a call which asks for a version, an alias or, if empty, for the default.
 
@@ -101,9 +113,7 @@ class ModelRoutes:
         """
         asked = asked or DEFAULT_ALIAS
         record = self._known.get(model)
-        if record is None:
-            return Choice(self._engine.resolve(model, asked).version)
-        routes = record.routes
+        routes = record.routes if record else Routes()
         version = self._led_to(model, routes, asked, tenant, key)
         if version is None:
             version = self._named(model, routes, asked)
@@ -132,12 +142,19 @@ class ModelRoutes:
         try:
             return self._engine.resolve(model, asked).version
         except ApiError as error:
-            gone = routes.deprecations.get(asked)
-            if error.reason is not Reason.MODEL_VERSION_NOT_FOUND or gone is None:
-                raise
-            successor = gone.successor or routes.traffic.aliases.get(DEFAULT_ALIAS)
-            details = {"successor": successor} if successor else {}
-            raise ApiError(error.reason, **error.details | details) from None
+            if error.reason is Reason.MODEL_VERSION_NOT_FOUND and (successor := self._successor(model, routes, asked)):
+                raise ApiError(error.reason, **error.details | {"successor": successor}) from None
+            raise
+
+    def _successor(self, model: str, routes: Routes, version: str) -> str | None:
+        """Returns what to use instead of a version that is gone, None of one that never was as far as is known."""
+        announced = routes.deprecations.get(version)
+        if announced and announced.successor:
+            return announced.successor
+        # A version that is listed, but is not found when it is asked, is retired.
+        if announced or any(listed.key == (model, version) for listed in self._engine.models()):
+            return self.aliases(model).get(DEFAULT_ALIAS)
+        return None
 
     def _check_here(self, model: str, asked: str, version: str) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ _log = structlog.get_logger("shadows")
 _MOST_WAITING = 16
 # The answer is written and sent first.
 _AFTER_S = 0.05
+# Even if a shadow doubled the time of every call beside it, calls would take a twentieth longer on average.
+_SHARE_OF_TIME = 0.05
+# Nobody waits longer for a new shadow after one that hung.
+_LONGEST_PAUSE_S = 60.0
 # A version that sees pictures at another size decodes them again, for which they are kept until its turn.
 _LARGEST_BYTES = 4 * 1024 * 1024
 # Of its own among tenants, so that nobody's turn is taken.
@@ -61,7 +66,7 @@ class _Waiting:
 
 
 class Shadows:
-    """Takes answered calls, drops those for which there is no room, and runs the rest one after the other.
+    """Takes answered calls, drops those for which there is no room, and runs the rest one after the other, with pauses.
 
     `on_compared` is told of each.
     """
@@ -114,17 +119,19 @@ class Shadows:
         self._waiting.put_nowait(_Waiting(answering, answer, shadow, options, pixels, kept))
 
     def _is_busy(self) -> bool:
-        return any(self._engine.waiting(version) for version in self._engine.models())
+        return any(self._engine.stats().queue_depth.values())
 
     async def _show_all(self) -> None:
         while True:
             waiting = await self._waiting.get()
             try:
                 await asyncio.sleep(_AFTER_S)
+                began = time.monotonic()
                 outcome = "dropped" if self._is_busy() else await self._show(waiting)
-                SHADOWS.labels(outcome).inc()
             finally:
                 waiting.close()
+            SHADOWS.labels(outcome).inc()
+            await asyncio.sleep(pause_s(time.monotonic() - began))
 
     async def _show(self, waiting: _Waiting) -> str:
         shadow = waiting.shadow
@@ -148,6 +155,11 @@ class Shadows:
         request = DecodeRequest(shadow.input, longest_side_px=waiting.options.longest_side_px)
         with await self._imaging.decode(waiting.image, request, share=_TENANT, background=True) as picture:
             return await self._engine.predict(shadow, picture.pixels, explain, tenant=_TENANT, lane="stream")
+
+
+def pause_s(took_s: float) -> float:
+    """Returns how long nothing is shown after something that took that long."""
+    return min(_LONGEST_PAUSE_S, took_s / _SHARE_OF_TIME - took_s)
 
 
 def _kept(image: SharedBuffer) -> SharedBuffer | None:
