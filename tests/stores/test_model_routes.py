@@ -92,6 +92,17 @@ async def test_the_last_fifty_changes_are_kept(redis, records):
     assert await redis.llen(keys.model_route_changes("shapes")) == 50
 
 
+async def test_what_a_later_release_has_added_is_left_out(redis, records):
+    assert await records.write(*step(1))
+    stored = orjson.loads(await redis.hget(keys.model_routes(), "shapes"))
+    routes = stored["routes"]
+    for part in (stored, routes, routes["traffic"], routes["traffic"]["canary"], routes["shadow"]):
+        part["added"] = 1
+    routes["deprecations"]["1"]["added"] = 1
+    await redis.hset(keys.model_routes(), "shapes", orjson.dumps(stored))
+    assert await records.read(["shapes"]) == {"shapes": RouteRecord(1, FULL)}
+
+
 async def test_a_store_that_is_away_says_so():
     client = connect("redis://127.0.0.1:1", timeout_s=0.5)
     records = RouteRecords(client, Disk())

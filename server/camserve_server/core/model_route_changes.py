@@ -165,8 +165,10 @@ class RouteChanges:
             found = versions.get(version)
             if found is None:
                 raise ApiError(Reason.MODEL_VERSION_NOT_FOUND, version=version)
-            if found.state != "ready":
-                raise _unfit(version, found.reason or f"it is {found.state}")
+            try:
+                self._engine.resolve(model, version)
+            except ApiError as error:
+                raise _unfit(version, error.details.get("why", f"it is {found.state}")) from None
             if found.golden == "failed" and place != _SHADOW:
                 raise _unfit(version, f"its golden inputs failed: {found.golden_reason}")
         for version, chosen in after.deprecations.items():

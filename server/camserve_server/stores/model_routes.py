@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 import orjson
 from redis.asyncio import Redis
@@ -17,6 +17,8 @@ from camserve_server.stores.scripts import Script
 
 _MOST_CHANGES = 50
 _CHANGE = Script("model_routes_change")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,26 +140,32 @@ class RouteRecords:
         """Returns the last changes, the newest first."""
         with unavailable_on_error():
             entries: Any = await self._redis.lrange(keys.model_route_changes(model), 0, -1)
-        return [RouteChange(**orjson.loads(entry)) for entry in entries]
+        return [_read(RouteChange, orjson.loads(entry)) for entry in entries]
 
 
 def _record(stored: bytes) -> RouteRecord:
-    fields = orjson.loads(stored)
-    routes = fields["routes"]
+    document = orjson.loads(stored)
+    routes = document["routes"]
     return RouteRecord(
-        fields["revision"],
+        document["revision"],
         Routes(
             traffic=_traffic(routes["traffic"]),
             previous=_traffic(routes["previous"]) if routes["previous"] else None,
             pins=routes["pins"],
-            shadow=Shadow(**routes["shadow"]) if routes["shadow"] else None,
-            deprecations={version: Deprecation(**each) for version, each in routes["deprecations"].items()},
+            shadow=_read(Shadow, routes["shadow"]) if routes["shadow"] else None,
+            deprecations={version: _read(Deprecation, each) for version, each in routes["deprecations"].items()},
         ),
     )
 
 
-def _traffic(fields: dict[str, Any]) -> Traffic:
-    canary = fields["canary"]
-    if canary:
-        canary = Canary(**canary | {"tenants": tuple(canary["tenants"])})
-    return Traffic(fields["aliases"], canary)
+def _traffic(document: dict[str, Any]) -> Traffic:
+    canary = document["canary"]
+    if canary is None:
+        return Traffic(document["aliases"])
+    return Traffic(document["aliases"], _read(Canary, canary | {"tenants": tuple(canary["tenants"])}))
+
+
+def _read(kind: Callable[..., T], document: dict[str, Any]) -> T:
+    """Returns what a document describes; what a later release has added to it is left out."""
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in document.items() if name in known})
