@@ -90,6 +90,15 @@ async def test_a_version_that_is_named_comes_before_a_pin_that_before_the_canary
     assert (chosen(routes), chosen(routes, "next")) == ("2", "1")
 
 
+async def test_a_pin_holds_for_an_alias_that_only_a_manifest_knows(replica, engine, monkeypatch):
+    routes, admin = replica()
+    await admin.make("tiny", changes.pin("acme", "1"), by="ann")
+    # A version that came later, with an alias of its own.
+    resolve = engine.resolve
+    monkeypatch.setattr(engine, "resolve", lambda model, asked: resolve(model, "3" if asked == "new" else asked))
+    assert (chosen(routes, "new", tenant="acme"), chosen(routes, "new")) == ("1", "3")
+
+
 async def test_a_canary_takes_its_tenants_whatever_its_percentage(replica):
     routes, admin = replica()
     await admin.make("tiny", changes.canary(Canary("3", "stable", 0.0, ("acme",))), by="ann")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -60,7 +61,10 @@ def canary(chosen: Canary | None) -> Edit:
             raise ApiError(Reason.PARAM_INVALID, "A canary has a percentage, or tenants.", field="percent")
         return replace(routes, traffic=replace(routes.traffic, canary=chosen))
 
-    return Edit(f"canary {chosen.version} at {chosen.percent:g} % of {chosen.alias}" if chosen else "end canary", apply)
+    if chosen is None:
+        return Edit("end canary", apply)
+    tenants = f" and {len(chosen.tenants)} tenants" if chosen.tenants else ""
+    return Edit(f"canary {chosen.version} at {chosen.percent:g} % of {chosen.alias}{tenants}", apply)
 
 
 def pin(tenant: str, version: str) -> Edit:
@@ -143,7 +147,9 @@ class RouteChanges:
             change = RouteChange(after.revision, round(self._clock.now() * 1000), by, edit.what, why)
             if await self._records.write(model, after, change):
                 _log.info("routes changed", model=model, revision=after.revision, by=by, what=edit.what, why=why)
-                await self._routes.look()
+                # It is made, whether it can be read again at once or not.
+                with contextlib.suppress(ApiError):
+                    await self._routes.look()
                 return before, after
         raise _conflict(before.revision, (await self._read(model)).revision)
 

@@ -22,7 +22,8 @@ _log = structlog.get_logger("routes")
 DEFAULT_ALIAS = "stable"
 # A change is known everywhere within two seconds; that this is a quarter of it leaves room for a slow store.
 _LOOK_INTERVAL_S = 0.5
-_HASH_BYTES = 8
+# A float has room for more than these, so that no point is rounded up to 100 %.
+_HASH_BYTES = 4
 _HASHES = float(1 << 8 * _HASH_BYTES)
 
 
@@ -115,9 +116,10 @@ class ModelRoutes:
         routes = record.routes if record else Routes()
         version = self._led_to(model, routes, asked, tenant, key)
         if version is None:
-            version = self._named(model, routes, asked)
-        else:
-            self._check_here(model, asked, version)
+            named = self._named(model, routes, asked)
+            # Of an alias that only a manifest knows, a pin holds too.
+            version = named if named == asked else routes.pins.get(tenant, named)
+        self._check_here(model, version)
         return Choice(version, routes.deprecations.get(version))
 
     def _led_to(self, model: str, routes: Routes, asked: str, tenant: str, key: str | None) -> str | None:
@@ -155,7 +157,7 @@ class ModelRoutes:
             return self.aliases(model).get(DEFAULT_ALIAS)
         return None
 
-    def _check_here(self, model: str, asked: str, version: str) -> None:
+    def _check_here(self, model: str, version: str) -> None:
         try:
             self._engine.resolve(model, version)
         except ApiError as error:
