@@ -71,8 +71,8 @@ async def test_a_promotion_moves_an_alias_and_no_other(replica):
     routes, admin = replica()
     before, after = await admin.make("tiny", changes.promote("1"), by="ann")
     assert (before.revision, after.revision) == (0, 1)
-    assert before.routes.traffic.aliases == {"stable": "2", "next": "3"}
-    assert after.routes.traffic.aliases == {"stable": "1", "next": "3"}
+    assert before.routes.aliases == {"stable": "2", "next": "3"}
+    assert after.routes.aliases == {"stable": "1", "next": "3"}
     assert (chosen(routes), chosen(routes, "next"), chosen(routes, "2")) == ("1", "3", "2")
 
 
@@ -109,33 +109,55 @@ async def test_a_promotion_ends_the_canary_of_its_alias(replica):
     routes, admin = replica()
     await admin.make("tiny", changes.canary(Canary("3", "stable", 50.0)), by="ann")
     await admin.make("tiny", changes.promote("1", "next"), by="ann")
-    assert routes.of("tiny").routes.traffic.canary
+    assert routes.of("tiny").routes.canary
     await admin.make("tiny", changes.promote("3"), by="ann")
-    assert routes.of("tiny").routes.traffic.canary is None
+    assert routes.of("tiny").routes.canary is None
 
 
-async def test_a_rollback_brings_back_aliases_and_canary_and_a_second_one_undoes_it(replica):
+async def test_a_rollback_leads_the_alias_back_and_a_second_one_undoes_it(replica):
     routes, admin = replica()
     await admin.make("tiny", changes.promote("1"), by="ann")
-    await admin.make("tiny", changes.canary(Canary("3", "stable", 100.0)), by="ann")
-    await admin.make("tiny", changes.promote("3"), by="ann")
-    await admin.make("tiny", changes.pin("acme", "2"), by="ann")
+    await admin.make("tiny", changes.promote("1", "next"), by="ann")
+    await admin.make("tiny", changes.pin("acme", "3"), by="ann")
     before, after = await admin.make("tiny", changes.roll_back(), by="ann")
     assert after.revision == before.revision + 1
-    assert after.routes.traffic.aliases["stable"] == "1"
-    assert after.routes.traffic.canary == Canary("3", "stable", 100.0)
+    assert after.routes.aliases == {"stable": "2", "next": "1"}
     # A pinned tenant does not move with it.
-    assert chosen(routes, tenant="acme") == "2"
+    assert chosen(routes, tenant="acme") == "3"
     await admin.make("tiny", changes.roll_back(), by="ann")
-    assert routes.of("tiny").routes.traffic == before.routes.traffic
+    assert routes.of("tiny").routes.aliases == {"stable": "1", "next": "1"}
+    await admin.make("tiny", changes.roll_back("next"), by="ann")
+    assert routes.of("tiny").routes.aliases == {"stable": "1", "next": "3"}
 
 
-async def test_there_is_nothing_to_roll_back_before_aliases_or_canary_were_changed(replica):
+async def test_a_rollback_ends_a_canary_however_often_it_grew_and_only_then_takes_the_promotion_before(replica):
+    routes, admin = replica()
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    for percent in (1.0, 10.0, 100.0):
+        await admin.make("tiny", changes.canary(Canary("3", "stable", percent)), by="ann")
+    assert chosen(routes) == "3"
+    await admin.make("tiny", changes.roll_back(), by="ann")
+    assert chosen(routes) == "1"
+    await admin.make("tiny", changes.roll_back(), by="ann")
+    assert chosen(routes) == "2"
+
+
+async def test_a_rollback_after_a_canary_was_promoted_leaves_nobody_on_it(replica):
+    routes, admin = replica()
+    await admin.make("tiny", changes.canary(Canary("3", "stable", 50.0)), by="ann")
+    await admin.make("tiny", changes.promote("3"), by="ann")
+    await admin.make("tiny", changes.roll_back(), by="ann")
+    assert {chosen(routes, tenant=tenant) for tenant in TENANTS[:50]} == {"2"}
+
+
+async def test_an_alias_that_was_not_changed_cannot_be_rolled_back(replica):
     _, admin = replica()
-    await admin.make("tiny", changes.pin("acme", "1"), by="ann")
-    with pytest.raises(ApiError) as caught:
-        await admin.make("tiny", changes.roll_back(), by="ann")
-    assert reason(caught) is Reason.RESOURCE_VERSION_CONFLICT
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    await admin.make("tiny", changes.promote("1", "new"), by="ann")
+    for alias in ("next", "new", "never"):
+        with pytest.raises(ApiError) as caught:
+            await admin.make("tiny", changes.roll_back(alias), by="ann")
+        assert reason(caught) is Reason.RESOURCE_VERSION_CONFLICT
 
 
 async def test_a_change_that_names_another_revision_is_refused(replica):
@@ -168,7 +190,7 @@ async def test_the_last_changes_tell_who_made_what_and_why(replica):
     await admin.make("tiny", changes.roll_back(), by="bob")
     _, made = await admin.of("tiny")
     assert [(change.by, change.what, change.why) for change in made] == [
-        ("bob", "roll back", ""),
+        ("bob", "roll back stable", ""),
         ("ann", "promote 1 to stable", "slower than thought"),
     ]
     assert made[0].at_ms == 1_800_000_000_000
@@ -288,13 +310,18 @@ async def test_versions_to_which_routes_lead_or_led_before_are_needed(replica, e
     assert needed() == {"2", "3"}
     await admin.make("tiny", changes.promote("1"), by="ann")
     assert needed() == {"1", "2", "3"}
-    await admin.make("tiny", changes.promote("1", "next"), by="ann")
+    # The one before the last is not: a rollback leads to 1.
+    await admin.make("tiny", changes.promote("3"), by="ann")
     assert needed() == {"1", "3"}
-    await admin.make("tiny", changes.promote("1", "third"), by="ann")
-    assert needed() == {"1"}
-    await admin.make("tiny", changes.pin("acme", "2"), by="ann")
-    await admin.make("tiny", changes.shadow(changes.Shadow("3", 1.0)), by="ann")
-    assert needed() == {"1", "2", "3"}
+    for edit, undo in (
+        (changes.pin("acme", "2"), changes.unpin("acme")),
+        (changes.shadow(changes.Shadow("2", 1.0)), changes.shadow(None)),
+        (changes.canary(Canary("2", "stable", 1.0)), changes.canary(None)),
+    ):
+        await admin.make("tiny", edit, by="ann")
+        assert needed() == {"1", "2", "3"}
+        await admin.make("tiny", undo, by="ann")
+        assert needed() == {"1", "3"}
 
 
 async def test_another_replica_follows_within_two_seconds(replica):

@@ -130,12 +130,14 @@ async def test_a_pinned_tenant_stays_through_promotion_canary_and_rollback(runni
     with client(running, "acme") as acme, client(running) as other:
         await routes(promote=Change.Promote(version="1"))
         assert (version(acme), version(other)) == ("2", "1")
-        await routes(canary=pb.ModelCanary(version="1", percent=100, tenants=["acme"]))
-        assert version(acme) == "2"
         await routes(1, rollback=Change.Rollback())
+        assert (version(acme), version(other)) == ("2", "2")
+        await routes(canary=pb.ModelCanary(version="1", percent=100, tenants=["acme"]))
+        assert (version(acme), version(other)) == ("2", "1")
         await routes(2, rollback=Change.Rollback())
-        assert version(acme) == "2"
+        assert (version(acme), version(other)) == ("2", "2")
         assert acme.post("/v1/infer", json=BODY | {"model_version": "1"}).json()["model_version"] == "1"
+        await routes(promote=Change.Promote(version="1"))
         await routes(unpin=Change.Unpin(tenant="acme"))
         assert version(acme) == "1"
 
@@ -233,17 +235,18 @@ async def shown(replica):
 
 
 async def test_commands_print_the_routes_before_and_after_and_refuse_a_stale_revision(running: Pair, routes):
-    await routes(promote=Change.Promote(version="2"), why="as it was")
+    for chosen in ("1", "2"):
+        await routes(promote=Change.Promote(version=chosen), why="as it was")
     start = (await routes(pin=Change.Pin(tenant="acme", version="2"))).revision
     done = command(running, "promote", "shapes", "1", "--revision", str(start), "--why", "smaller")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:4] == [
         f"shapes  revision {start} -> {start + 1}",
         "before",
-        "  stable -> 2",
+        "  stable -> 2, before 1",
         "  pin acme -> 2",
     ]
-    assert "  stable -> 1" in done.stdout.partition("after")[2].splitlines()
+    assert "  stable -> 1, before 2" in done.stdout.partition("after")[2].splitlines()
     stale = command(running, "promote", "shapes", "2", "--revision", str(start))
     assert stale.returncode == 1
     assert stale.stderr.strip() == (
@@ -268,7 +271,7 @@ async def test_commands_print_the_routes_before_and_after_and_refuse_a_stale_rev
         refused = command(running, *arguments)
         assert (refused.returncode, refused.stdout) == (1, ""), arguments
         assert refused.stderr.startswith("camserve: ")
-    assert command(running, "routes").stdout.startswith(f"shapes  revision {start + 10}\n  stable -> 2\n")
+    assert command(running, "routes").stdout.startswith(f"shapes  revision {start + 10}\n  stable -> 2, before 1\n")
 
 
 async def test_switches_under_load_fail_no_call_mix_no_answer_and_move_no_pinned_tenant(running: Pair, routes):

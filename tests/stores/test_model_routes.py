@@ -16,13 +16,13 @@ from camserve_server.stores.model_routes import (
     RouteRecords,
     Routes,
     Shadow,
-    Traffic,
 )
 from camserve_server.stores.redis import connect
 
 FULL = Routes(
-    traffic=Traffic({"stable": "2", "next": "3"}, Canary("3", "stable", 12.5, ("acme",), "key")),
-    previous=Traffic({"stable": "1"}),
+    aliases={"stable": "2", "next": "3"},
+    previous={"stable": "1"},
+    canary=Canary("3", "stable", 12.5, ("acme",), "key"),
     pins={"widgets": "1"},
     shadow=Shadow("3", 5.0),
     deprecations={"1": Deprecation(1_800_000_000, 1_810_000_000, "https://x.example/1", "2"), "0": Deprecation(1)},
@@ -96,7 +96,7 @@ async def test_what_a_later_release_has_added_is_left_out(redis, records):
     assert await records.write(*step(1))
     stored = orjson.loads(await redis.hget(keys.model_routes(), "shapes"))
     routes = stored["routes"]
-    for part in (stored, routes, routes["traffic"], routes["traffic"]["canary"], routes["shadow"]):
+    for part in (stored, routes, routes["canary"], routes["shadow"]):
         part["added"] = 1
     routes["deprecations"]["1"]["added"] = 1
     await redis.hset(keys.model_routes(), "shapes", orjson.dumps(stored))

@@ -141,12 +141,14 @@ def shadow(
 
 
 @commands.command("rollback")
-def rollback(model: Model, revision: Revision = None, why: Why = "", data_dir: DataDir = None) -> None:
-    """Bring back aliases and canary from before their last change, on every replica within 2 s.
+def rollback(
+    model: Model, alias: Alias = "stable", revision: Revision = None, why: Why = "", data_dir: DataDir = None
+) -> None:
+    """Take back an alias's canary, or where it has none its last promotion, on every replica within 2 s.
 
-    Pins, shadow and dates stay. A second rollback undoes the first.
+    Pinned tenants stay where they are. A promotion that was rolled back comes back by a second rollback.
     """
-    _change(data_dir, model, revision, why, lambda request: request.rollback.SetInParent())
+    _change(data_dir, model, revision, why, lambda request: _set(request.rollback, alias=alias))
 
 
 @commands.command("deprecate")

@@ -62,7 +62,7 @@ def _indented(routes: pb.ModelRoutes) -> list[str]:
 
 
 def _lines(routes: pb.ModelRoutes) -> list[str]:
-    lines = [f"{alias} -> {version}" for alias, version in _sorted(routes.aliases)]
+    lines = [f"{alias} -> {version}{_before(routes, alias)}" for alias, version in _sorted(routes.aliases)]
     if routes.HasField("canary"):
         lines.append(_canary(routes.canary))
     lines += [f"pin {tenant} -> {version}" for tenant, version in _sorted(routes.pins)]
@@ -70,11 +70,11 @@ def _lines(routes: pb.ModelRoutes) -> list[str]:
         lines.append(f"shadow {routes.shadow.version}: {routes.shadow.percent:g} %")
     for version in sorted(routes.deprecations):
         lines.append(f"deprecated {version}: {_deprecation(routes.deprecations[version])}")
-    if routes.previous_aliases:
-        before = ", ".join(f"{alias} -> {version}" for alias, version in _sorted(routes.previous_aliases))
-        canary = f", {_canary(routes.previous_canary)}" if routes.HasField("previous_canary") else ""
-        lines.append(f"a rollback leads to: {before}{canary}")
     return lines
+
+
+def _before(routes: pb.ModelRoutes, alias: str) -> str:
+    return f", before {routes.previous[alias]}" if alias in routes.previous else ""
 
 
 def _canary(canary: pb.ModelCanary) -> str:

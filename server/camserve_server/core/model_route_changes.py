@@ -44,22 +44,34 @@ def promote(version: str, alias: str = DEFAULT_ALIAS) -> Edit:
     """Leads an alias to a version, and ends the alias's canary."""
 
     def apply(routes: Routes) -> Routes:
-        traffic = routes.traffic
-        canary = None if traffic.canary and traffic.canary.alias == alias else traffic.canary
-        return replace(routes, traffic=replace(traffic, aliases={**traffic.aliases, alias: version}, canary=canary))
+        return _led(_without_canary(routes, alias), alias, version)
 
     return Edit(f"promote {version} to {alias}", apply)
+
+
+def roll_back(alias: str = DEFAULT_ALIAS) -> Edit:
+    """Ends the alias's canary, or where it has none leads it to the version that it led to before."""
+
+    def apply(routes: Routes) -> Routes:
+        ended = _without_canary(routes, alias)
+        if ended != routes:
+            return ended
+        if alias not in routes.previous:
+            raise ApiError(Reason.RESOURCE_VERSION_CONFLICT, "The alias was not changed: nothing to roll back.")
+        return _led(routes, alias, routes.previous[alias])
+
+    return Edit(f"roll back {alias}", apply)
 
 
 def canary(chosen: Canary | None) -> Edit:
     """Gives a version a part of the calls for an alias, in place of the canary that there is; None ends it."""
 
     def apply(routes: Routes) -> Routes:
-        if chosen and chosen.alias not in routes.traffic.aliases:
+        if chosen and chosen.alias not in routes.aliases:
             raise ApiError(Reason.PARAM_INVALID, "The model has no such alias.", field="alias")
         if chosen and not chosen.percent and not chosen.tenants:
             raise ApiError(Reason.PARAM_INVALID, "A canary has a percentage, or tenants.", field="percent")
-        return replace(routes, traffic=replace(routes.traffic, canary=chosen))
+        return replace(routes, canary=chosen)
 
     if chosen is None:
         return Edit("end canary", apply)
@@ -91,17 +103,6 @@ def deprecate(version: str, chosen: Deprecation | None) -> Edit:
         return replace(routes, deprecations={**kept, version: chosen} if chosen else kept)
 
     return Edit(f"deprecate {version}" if chosen else f"end deprecation of {version}", apply)
-
-
-def roll_back() -> Edit:
-    """Brings back the aliases and the canary from before their last change; pins and all else stay."""
-
-    def apply(routes: Routes) -> Routes:
-        if routes.previous is None:
-            raise ApiError(Reason.RESOURCE_VERSION_CONFLICT, "No alias or canary was changed: nothing to roll back.")
-        return replace(routes, traffic=routes.previous)
-
-    return Edit("roll back", apply)
 
 
 class RouteChanges:
@@ -141,8 +142,6 @@ class RouteChanges:
             if routes == before.routes:
                 return before, before
             self._check(model, before.routes, routes)
-            if routes.traffic != before.routes.traffic:
-                routes = replace(routes, previous=before.routes.traffic)
             after = RouteRecord(before.revision + 1, routes)
             change = RouteChange(after.revision, round(self._clock.now() * 1000), by, edit.what, why)
             if await self._records.write(model, after, change):
@@ -164,10 +163,9 @@ class RouteChanges:
     def _check(self, model: str, before: Routes, after: Routes) -> None:
         """Refuses what leads a caller to a version that cannot answer; what has led there before may stay."""
         versions = {version.version: version for version in self._engine.models() if version.name == model}
-        if taken := (after.traffic.aliases.keys() - before.traffic.aliases.keys()) & versions.keys():
+        if taken := (after.aliases.keys() - before.aliases.keys()) & versions.keys():
             raise ApiError(Reason.PARAM_INVALID, f"{min(taken)} is a version of the model.", field="alias")
-        known = _led(before).items()
-        for place, version in _led(after).items() - known:
+        for place, version in _places(after).items() - _places(before).items():
             found = versions.get(version)
             if found is None:
                 raise ApiError(Reason.MODEL_VERSION_NOT_FOUND, version=version)
@@ -183,15 +181,25 @@ class RouteChanges:
                     raise ApiError(Reason.MODEL_VERSION_NOT_FOUND, version=named)
 
 
-def _led(routes: Routes) -> dict[str, str]:
+def _places(routes: Routes) -> dict[str, str]:
     """Returns every place from which the routes lead to a version."""
-    places = {f"alias {alias}": version for alias, version in routes.traffic.aliases.items()}
+    places = {f"alias {alias}": version for alias, version in routes.aliases.items()}
     places |= {f"pin {tenant}": version for tenant, version in routes.pins.items()}
-    if routes.traffic.canary:
-        places["canary"] = routes.traffic.canary.version
+    if routes.canary:
+        places["canary"] = routes.canary.version
     if routes.shadow:
         places[_SHADOW] = routes.shadow.version
     return places
+
+
+def _led(routes: Routes, alias: str, version: str) -> Routes:
+    before = routes.aliases.get(alias, version)
+    previous = routes.previous if before == version else {**routes.previous, alias: before}
+    return replace(routes, aliases={**routes.aliases, alias: version}, previous=previous)
+
+
+def _without_canary(routes: Routes, alias: str) -> Routes:
+    return replace(routes, canary=None) if routes.canary and routes.canary.alias == alias else routes
 
 
 def _without(mapping: Mapping[str, V], key: str) -> dict[str, V]:

@@ -14,7 +14,7 @@ from camserve_server.base.tasks import ended
 from camserve_server.base.telemetry import ROUTES_REVISION, ROUTES_UNSEEN
 from camserve_server.engine.engine import Engine
 from camserve_server.engine.model import ModelVersion
-from camserve_server.stores.model_routes import Canary, Deprecation, RouteRecord, RouteRecords, Routes, Shadow, Traffic
+from camserve_server.stores.model_routes import Canary, Deprecation, RouteRecord, RouteRecords, Routes, Shadow
 
 _log = structlog.get_logger("routes")
 
@@ -82,11 +82,11 @@ class ModelRoutes:
 
     def unset(self, model: str) -> RouteRecord:
         """Returns the routes of a model that nobody has set: the aliases of its manifests."""
-        return RouteRecord(0, Routes(Traffic(self._in_manifests(model))))
+        return RouteRecord(0, Routes(self._in_manifests(model)))
 
     def aliases(self, model: str) -> Mapping[str, str]:
         """Returns the version that each alias of a model leads to, those that only a manifest knows included."""
-        return {**self._in_manifests(model), **self.of(model).routes.traffic.aliases}
+        return {**self._in_manifests(model), **self.of(model).routes.aliases}
 
     def shadow(self, model: str) -> Shadow | None:
         """Returns the version that sees a model's calls besides, and how many of them."""
@@ -94,15 +94,14 @@ class ModelRoutes:
         return record.routes.shadow if record else None
 
     def leads_to(self, version: ModelVersion) -> bool:
-        """Returns whether the routes lead to a version, or did before their last change: it must stay loaded."""
+        """Returns whether the routes lead to a version, or would after a rollback: it must stay loaded."""
         record = self._known.get(version.name)
         if record is None:
             return bool(version.aliases)
         routes = record.routes
-        led = {*routes.pins.values(), routes.shadow.version if routes.shadow else ""}
-        for traffic in (routes.traffic, routes.previous or Traffic()):
-            led |= {*traffic.aliases.values(), traffic.canary.version if traffic.canary else ""}
-        return version.version in led or any(alias not in routes.traffic.aliases for alias in version.aliases)
+        led = {*routes.aliases.values(), *routes.previous.values(), *routes.pins.values()}
+        led |= {chosen.version for chosen in (routes.canary, routes.shadow) if chosen}
+        return version.version in led or any(alias not in routes.aliases for alias in version.aliases)
 
     def choose(self, model: str, asked: str, *, tenant: str, key: str | None = None) -> Choice:
         """Returns the version that answers a call which asks for a version, an alias or, if empty, for the default.
@@ -124,12 +123,11 @@ class ModelRoutes:
 
     def _led_to(self, model: str, routes: Routes, asked: str, tenant: str, key: str | None) -> str | None:
         """Returns where the routes lead whoever asks for an alias, None where it is no alias of theirs."""
-        traffic = routes.traffic
-        if asked not in traffic.aliases and asked != DEFAULT_ALIAS:
+        if asked not in routes.aliases and asked != DEFAULT_ALIAS:
             return None
         if pinned := routes.pins.get(tenant):
             return pinned
-        canary = traffic.canary
+        canary = routes.canary
         if (
             canary
             and canary.alias == asked
@@ -137,7 +135,7 @@ class ModelRoutes:
             and self._ready(model, canary.version)
         ):
             return canary.version
-        return traffic.aliases.get(asked)
+        return routes.aliases.get(asked)
 
     def _named(self, model: str, routes: Routes, asked: str) -> str:
         try:

@@ -17,20 +17,16 @@ from camserve_server.stores.model_routes import Canary, Deprecation, RouteChange
 def routes_message(model: str, record: RouteRecord) -> pb.ModelRoutes:
     """Returns a model's routes."""
     routes = record.routes
-    message = pb.ModelRoutes(
+    return pb.ModelRoutes(
         model=model,
         revision=record.revision,
-        aliases=routes.traffic.aliases,
-        canary=_canary_message(routes.traffic.canary),
+        aliases=routes.aliases,
+        previous=routes.previous,
+        canary=_canary_message(routes.canary),
         pins=routes.pins,
         shadow=pb.ModelShadow(version=routes.shadow.version, percent=routes.shadow.percent) if routes.shadow else None,
         deprecations={version: deprecation_message(each) for version, each in routes.deprecations.items()},
     )
-    if routes.previous:
-        message.previous_aliases.update(routes.previous.aliases)
-        if before := _canary_message(routes.previous.canary):
-            message.previous_canary.CopyFrom(before)
-    return message
 
 
 def change_message(change: RouteChange) -> pb.ModelRouteChange:
@@ -82,7 +78,7 @@ def edit_of(request: pb.ChangeModelRoutesRequest) -> Edit:
         case "end_deprecation":
             return changes.deprecate(request.end_deprecation.version, None)
         case _:
-            return changes.roll_back()
+            return changes.roll_back(request.rollback.alias or DEFAULT_ALIAS)
 
 
 def _canary(message: pb.ModelCanary) -> Canary:

@@ -36,14 +36,6 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
-    """Where calls go that name no version: what a rollback brings back."""
-
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    canary: Canary | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Shadow:
     """A version that sees `percent` of the calls after they are answered, and answers nobody."""
 
@@ -63,12 +55,13 @@ class Deprecation:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """The routes of a model. `previous` is the traffic before its last change, `pins` are versions by tenant,
-    `deprecations` by version.
+    """The routes of a model: `aliases` are versions by alias, `previous` those before the last change of each, `pins`
+    versions by tenant, `deprecations` dates by version.
     """
 
-    traffic: Traffic = field(default_factory=Traffic)
-    previous: Traffic | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    previous: Mapping[str, str] = field(default_factory=dict)
+    canary: Canary | None = None
     pins: Mapping[str, str] = field(default_factory=dict)
     shadow: Shadow | None = None
     deprecations: Mapping[str, Deprecation] = field(default_factory=dict)
@@ -146,23 +139,18 @@ class RouteRecords:
 def _record(stored: bytes) -> RouteRecord:
     document = orjson.loads(stored)
     routes = document["routes"]
+    canary = routes["canary"]
     return RouteRecord(
         document["revision"],
         Routes(
-            traffic=_traffic(routes["traffic"]),
-            previous=_traffic(routes["previous"]) if routes["previous"] else None,
+            aliases=routes["aliases"],
+            previous=routes["previous"],
+            canary=_read(Canary, canary | {"tenants": tuple(canary["tenants"])}) if canary else None,
             pins=routes["pins"],
             shadow=_read(Shadow, routes["shadow"]) if routes["shadow"] else None,
             deprecations={version: _read(Deprecation, each) for version, each in routes["deprecations"].items()},
         ),
     )
-
-
-def _traffic(document: dict[str, Any]) -> Traffic:
-    canary = document["canary"]
-    if canary is None:
-        return Traffic(document["aliases"])
-    return Traffic(document["aliases"], _read(Canary, canary | {"tenants": tuple(canary["tenants"])}))
 
 
 def _read(kind: Callable[..., T], document: dict[str, Any]) -> T:

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63\x61mserve/v1/model_routes.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x05\n\x0bModelRoutes\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x36\n\x07\x61liases\x18\x03 \x03(\x0b\x32%.camserve.v1.ModelRoutes.AliasesEntry\x12-\n\x06\x63\x61nary\x18\x04 \x01(\x0b\x32\x18.camserve.v1.ModelCanaryH\x00\x88\x01\x01\x12\x30\n\x04pins\x18\x05 \x03(\x0b\x32\".camserve.v1.ModelRoutes.PinsEntry\x12-\n\x06shadow\x18\x06 \x01(\x0b\x32\x18.camserve.v1.ModelShadowH\x01\x88\x01\x01\x12@\n\x0c\x64\x65precations\x18\x07 \x03(\x0b\x32*.camserve.v1.ModelRoutes.DeprecationsEntry\x12G\n\x10previous_aliases\x18\x08 \x03(\x0b\x32-.camserve.v1.ModelRoutes.PreviousAliasesEntry\x12\x36\n\x0fprevious_canary\x18\t \x01(\x0b\x32\x18.camserve.v1.ModelCanaryH\x02\x88\x01\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a+\n\tPinsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aR\n\x11\x44\x65precationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.camserve.v1.ModelDeprecation:\x02\x38\x01\x1a\x36\n\x14PreviousAliasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_canaryB\t\n\x07_shadowB\x12\n\x10_previous_canary\"\x8d\x02\n\x0bModelCanary\x12\x39\n\x07version\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x12(\n\x07percent\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00\x12;\n\x07tenants\x18\x03 \x03(\tB*\xbaH\'\x92\x01$\x10\xe8\x07\x18\x01\"\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\x12 \n\x02\x62y\x18\x04 \x01(\tB\x14\xbaH\x11r\x0fR\x00R\x06tenantR\x03key\x12:\n\x05\x61lias\x18\x05 \x01(\tB+\xbaH(r&2$^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$\"r\n\x0bModelShadow\x12\x39\n\x07version\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x12(\n\x07percent\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00\"\x9d\x02\n\x10ModelDeprecation\x12\x39\n\rdeprecated_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\tsunset_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x33\n\x04link\x18\x03 \x01(\tB \xbaH\x1dr\x1b\x18\x80\x04\x32\x16^https?://[!#-;=?-~]+$H\x01\x88\x01\x01\x12@\n\tsuccessor\x18\x04 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$H\x02\x88\x01\x01\x42\x0c\n\n_sunset_atB\x07\n\x05_linkB\x0c\n\n_successor\"x\n\x10ModelRouteChange\x12\x10\n\x08revision\x18\x01 \x01(\x05\x12+\n\x07made_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x0c\n\x04what\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\"\x18\n\x16ListModelRoutesRequest\"C\n\x17ListModelRoutesResponse\x12(\n\x06routes\x18\x01 \x03(\x0b\x32\x18.camserve.v1.ModelRoutes\"P\n\x15GetModelRoutesRequest\x12\x37\n\x05model\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\"r\n\x16GetModelRoutesResponse\x12(\n\x06routes\x18\x01 \x01(\x0b\x32\x18.camserve.v1.ModelRoutes\x12.\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1d.camserve.v1.ModelRouteChange\"\xdf\n\n\x18\x43hangeModelRoutesRequest\x12\x37\n\x05model\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x12\'\n\x11\x65xpected_revision\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x01\x88\x01\x01\x12\x15\n\x03why\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12@\n\x07promote\x18\x04 \x01(\x0b\x32-.camserve.v1.ChangeModelRoutesRequest.PromoteH\x00\x12*\n\x06\x63\x61nary\x18\x05 \x01(\x0b\x32\x18.camserve.v1.ModelCanaryH\x00\x12\x45\n\nend_canary\x18\x06 \x01(\x0b\x32/.camserve.v1.ChangeModelRoutesRequest.EndCanaryH\x00\x12\x38\n\x03pin\x18\x07 \x01(\x0b\x32).camserve.v1.ChangeModelRoutesRequest.PinH\x00\x12<\n\x05unpin\x18\x08 \x01(\x0b\x32+.camserve.v1.ChangeModelRoutesRequest.UnpinH\x00\x12*\n\x06shadow\x18\t \x01(\x0b\x32\x18.camserve.v1.ModelShadowH\x00\x12\x45\n\nend_shadow\x18\n \x01(\x0b\x32/.camserve.v1.ChangeModelRoutesRequest.EndShadowH\x00\x12\x44\n\tdeprecate\x18\x0b \x01(\x0b\x32/.camserve.v1.ChangeModelRoutesRequest.DeprecateH\x00\x12O\n\x0f\x65nd_deprecation\x18\x0c \x01(\x0b\x32\x34.camserve.v1.ChangeModelRoutesRequest.EndDeprecationH\x00\x12\x42\n\x08rollback\x18\r \x01(\x0b\x32..camserve.v1.ChangeModelRoutesRequest.RollbackH\x00\x1a\x80\x01\n\x07Promote\x12\x39\n\x07version\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x12:\n\x05\x61lias\x18\x02 \x01(\tB+\xbaH(r&2$^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$\x1ar\n\x03Pin\x12\x30\n\x06tenant\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\x12\x39\n\x07version\x18\x02 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x1a\x39\n\x05Unpin\x12\x30\n\x06tenant\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\x1a\x82\x01\n\tDeprecate\x12\x39\n\x07version\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x12:\n\x0b\x64\x65precation\x18\x02 \x01(\x0b\x32\x1d.camserve.v1.ModelDeprecationB\x06\xbaH\x03\xc8\x01\x01\x1aK\n\x0e\x45ndDeprecation\x12\x39\n\x07version\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x1a\x0b\n\tEndCanary\x1a\x0b\n\tEndShadow\x1a\n\n\x08RollbackB\x0f\n\x06\x63hange\x12\x05\xbaH\x02\x08\x01\x42\x14\n\x12_expected_revision\"n\n\x19\x43hangeModelRoutesResponse\x12(\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x18.camserve.v1.ModelRoutes\x12\'\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x18.camserve.v1.ModelRoutesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63\x61mserve/v1/model_routes.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x04\n\x0bModelRoutes\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x36\n\x07\x61liases\x18\x03 \x03(\x0b\x32%.camserve.v1.ModelRoutes.AliasesEntry\x12-\n\x06\x63\x61nary\x18\x04 \x01(\x0b\x32\x18.camserve.v1.ModelCanaryH\x00\x88\x01\x01\x12\x30\n\x04pins\x18\x05 \x03(\x0b\x32\".camserve.v1.ModelRoutes.PinsEntry\x12-\n\x06shadow\x18\x06 \x01(\x0b\x32\x18.camserve.v1.ModelShadowH\x01\x88\x01\x01\x12@\n\x0c\x64\x65precations\x18\x07 \x03(\x0b\x32*.camserve.v1.ModelRoutes.DeprecationsEntry\x12\x38\n\x08previous\x18\x08 \x03(\x0b\x32&.camserve.v1.ModelRoutes.PreviousEntry\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a+\n\tPinsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aR\n\x11\x44\x65precationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.camserve.v1.ModelDeprecation:\x02\x38\x01\x1a/\n\rPreviousEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_canaryB\t\n\x07_shadow\"\x8d\x02\n\x0bModelCanary\x12\x39\n\x07version\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x12(\n\x07percent\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00\x12;\n\x07tenants\x18\x03 \x03(\tB*\xbaH\'\x92\x01$\x10\xe8\x07\x18\x01\"\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\x12 \n\x02\x62y\x18\x04 \x01(\tB\x14\xbaH\x11r\x0fR\x00R\x06tenantR\x03key\x12:\n\x05\x61lias\x18\x05 \x01(\tB+\xbaH(r&2$^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$\"r\n\x0bModelShadow\x12\x39\n\x07version\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x12(\n\x07percent\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00\"\x9d\x02\n\x10ModelDeprecation\x12\x39\n\rdeprecated_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\tsunset_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x33\n\x04link\x18\x03 \x01(\tB \xbaH\x1dr\x1b\x18\x80\x04\x32\x16^https?://[!#-;=?-~]+$H\x01\x88\x01\x01\x12@\n\tsuccessor\x18\x04 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$H\x02\x88\x01\x01\x42\x0c\n\n_sunset_atB\x07\n\x05_linkB\x0c\n\n_successor\"x\n\x10ModelRouteChange\x12\x10\n\x08revision\x18\x01 \x01(\x05\x12+\n\x07made_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x0c\n\x04what\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\"\x18\n\x16ListModelRoutesRequest\"C\n\x17ListModelRoutesResponse\x12(\n\x06routes\x18\x01 \x03(\x0b\x32\x18.camserve.v1.ModelRoutes\"P\n\x15GetModelRoutesRequest\x12\x37\n\x05model\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\"r\n\x16GetModelRoutesResponse\x12(\n\x06routes\x18\x01 \x01(\x0b\x32\x18.camserve.v1.ModelRoutes\x12.\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1d.camserve.v1.ModelRouteChange\"\x9b\x0b\n\x18\x43hangeModelRoutesRequest\x12\x37\n\x05model\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x12\'\n\x11\x65xpected_revision\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x01\x88\x01\x01\x12\x15\n\x03why\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12@\n\x07promote\x18\x04 \x01(\x0b\x32-.camserve.v1.ChangeModelRoutesRequest.PromoteH\x00\x12*\n\x06\x63\x61nary\x18\x05 \x01(\x0b\x32\x18.camserve.v1.ModelCanaryH\x00\x12\x45\n\nend_canary\x18\x06 \x01(\x0b\x32/.camserve.v1.ChangeModelRoutesRequest.EndCanaryH\x00\x12\x38\n\x03pin\x18\x07 \x01(\x0b\x32).camserve.v1.ChangeModelRoutesRequest.PinH\x00\x12<\n\x05unpin\x18\x08 \x01(\x0b\x32+.camserve.v1.ChangeModelRoutesRequest.UnpinH\x00\x12*\n\x06shadow\x18\t \x01(\x0b\x32\x18.camserve.v1.ModelShadowH\x00\x12\x45\n\nend_shadow\x18\n \x01(\x0b\x32/.camserve.v1.ChangeModelRoutesRequest.EndShadowH\x00\x12\x44\n\tdeprecate\x18\x0b \x01(\x0b\x32/.camserve.v1.ChangeModelRoutesRequest.DeprecateH\x00\x12O\n\x0f\x65nd_deprecation\x18\x0c \x01(\x0b\x32\x34.camserve.v1.ChangeModelRoutesRequest.EndDeprecationH\x00\x12\x42\n\x08rollback\x18\r \x01(\x0b\x32..camserve.v1.ChangeModelRoutesRequest.RollbackH\x00\x1a\x80\x01\n\x07Promote\x12\x39\n\x07version\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x12:\n\x05\x61lias\x18\x02 \x01(\tB+\xbaH(r&2$^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$\x1ar\n\x03Pin\x12\x30\n\x06tenant\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\x12\x39\n\x07version\x18\x02 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x1a\x39\n\x05Unpin\x12\x30\n\x06tenant\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\x1a\x82\x01\n\tDeprecate\x12\x39\n\x07version\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x12:\n\x0b\x64\x65precation\x18\x02 \x01(\x0b\x32\x1d.camserve.v1.ModelDeprecationB\x06\xbaH\x03\xc8\x01\x01\x1aK\n\x0e\x45ndDeprecation\x12\x39\n\x07version\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$\x1a\x0b\n\tEndCanary\x1a\x0b\n\tEndShadow\x1a\x46\n\x08Rollback\x12:\n\x05\x61lias\x18\x01 \x01(\tB+\xbaH(r&2$^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$B\x0f\n\x06\x63hange\x12\x05\xbaH\x02\x08\x01\x42\x14\n\x12_expected_revision\"n\n\x19\x43hangeModelRoutesResponse\x12(\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x18.camserve.v1.ModelRoutes\x12\'\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x18.camserve.v1.ModelRoutesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELROUTES_PINSENTRY']._serialized_options = b'8\001'
   _globals['_MODELROUTES_DEPRECATIONSENTRY']._loaded_options = None
   _globals['_MODELROUTES_DEPRECATIONSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELROUTES_PREVIOUSALIASESENTRY']._loaded_options = None
-  _globals['_MODELROUTES_PREVIOUSALIASESENTRY']._serialized_options = b'8\001'
+  _globals['_MODELROUTES_PREVIOUSENTRY']._loaded_options = None
+  _globals['_MODELROUTES_PREVIOUSENTRY']._serialized_options = b'8\001'
   _globals['_MODELCANARY'].fields_by_name['version']._loaded_options = None
   _globals['_MODELCANARY'].fields_by_name['version']._serialized_options = b'\272H%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
   _globals['_MODELCANARY'].fields_by_name['percent']._loaded_options = None
@@ -79,6 +79,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHANGEMODELROUTESREQUEST_DEPRECATE'].fields_by_name['deprecation']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CHANGEMODELROUTESREQUEST_ENDDEPRECATION'].fields_by_name['version']._loaded_options = None
   _globals['_CHANGEMODELROUTESREQUEST_ENDDEPRECATION'].fields_by_name['version']._serialized_options = b'\272H%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
+  _globals['_CHANGEMODELROUTESREQUEST_ROLLBACK'].fields_by_name['alias']._loaded_options = None
+  _globals['_CHANGEMODELROUTESREQUEST_ROLLBACK'].fields_by_name['alias']._serialized_options = b'\272H(r&2$^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$'
   _globals['_CHANGEMODELROUTESREQUEST'].oneofs_by_name['change']._loaded_options = None
   _globals['_CHANGEMODELROUTESREQUEST'].oneofs_by_name['change']._serialized_options = b'\272H\002\010\001'
   _globals['_CHANGEMODELROUTESREQUEST'].fields_by_name['model']._loaded_options = None
@@ -88,49 +90,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHANGEMODELROUTESREQUEST'].fields_by_name['why']._loaded_options = None
   _globals['_CHANGEMODELROUTESREQUEST'].fields_by_name['why']._serialized_options = b'\272H\005r\003\030\364\003'
   _globals['_MODELROUTES']._serialized_start=110
-  _globals['_MODELROUTES']._serialized_end=826
-  _globals['_MODELROUTES_ALIASESENTRY']._serialized_start=553
-  _globals['_MODELROUTES_ALIASESENTRY']._serialized_end=599
-  _globals['_MODELROUTES_PINSENTRY']._serialized_start=601
-  _globals['_MODELROUTES_PINSENTRY']._serialized_end=644
-  _globals['_MODELROUTES_DEPRECATIONSENTRY']._serialized_start=646
-  _globals['_MODELROUTES_DEPRECATIONSENTRY']._serialized_end=728
-  _globals['_MODELROUTES_PREVIOUSALIASESENTRY']._serialized_start=730
-  _globals['_MODELROUTES_PREVIOUSALIASESENTRY']._serialized_end=784
-  _globals['_MODELCANARY']._serialized_start=829
-  _globals['_MODELCANARY']._serialized_end=1098
-  _globals['_MODELSHADOW']._serialized_start=1100
-  _globals['_MODELSHADOW']._serialized_end=1214
-  _globals['_MODELDEPRECATION']._serialized_start=1217
-  _globals['_MODELDEPRECATION']._serialized_end=1502
-  _globals['_MODELROUTECHANGE']._serialized_start=1504
-  _globals['_MODELROUTECHANGE']._serialized_end=1624
-  _globals['_LISTMODELROUTESREQUEST']._serialized_start=1626
-  _globals['_LISTMODELROUTESREQUEST']._serialized_end=1650
-  _globals['_LISTMODELROUTESRESPONSE']._serialized_start=1652
-  _globals['_LISTMODELROUTESRESPONSE']._serialized_end=1719
-  _globals['_GETMODELROUTESREQUEST']._serialized_start=1721
-  _globals['_GETMODELROUTESREQUEST']._serialized_end=1801
-  _globals['_GETMODELROUTESRESPONSE']._serialized_start=1803
-  _globals['_GETMODELROUTESRESPONSE']._serialized_end=1917
-  _globals['_CHANGEMODELROUTESREQUEST']._serialized_start=1920
-  _globals['_CHANGEMODELROUTESREQUEST']._serialized_end=3295
-  _globals['_CHANGEMODELROUTESREQUEST_PROMOTE']._serialized_start=2705
-  _globals['_CHANGEMODELROUTESREQUEST_PROMOTE']._serialized_end=2833
-  _globals['_CHANGEMODELROUTESREQUEST_PIN']._serialized_start=2835
-  _globals['_CHANGEMODELROUTESREQUEST_PIN']._serialized_end=2949
-  _globals['_CHANGEMODELROUTESREQUEST_UNPIN']._serialized_start=2951
-  _globals['_CHANGEMODELROUTESREQUEST_UNPIN']._serialized_end=3008
-  _globals['_CHANGEMODELROUTESREQUEST_DEPRECATE']._serialized_start=3011
-  _globals['_CHANGEMODELROUTESREQUEST_DEPRECATE']._serialized_end=3141
-  _globals['_CHANGEMODELROUTESREQUEST_ENDDEPRECATION']._serialized_start=3143
-  _globals['_CHANGEMODELROUTESREQUEST_ENDDEPRECATION']._serialized_end=3218
-  _globals['_CHANGEMODELROUTESREQUEST_ENDCANARY']._serialized_start=3220
-  _globals['_CHANGEMODELROUTESREQUEST_ENDCANARY']._serialized_end=3231
-  _globals['_CHANGEMODELROUTESREQUEST_ENDSHADOW']._serialized_start=3233
-  _globals['_CHANGEMODELROUTESREQUEST_ENDSHADOW']._serialized_end=3244
-  _globals['_CHANGEMODELROUTESREQUEST_ROLLBACK']._serialized_start=3246
-  _globals['_CHANGEMODELROUTESREQUEST_ROLLBACK']._serialized_end=3256
-  _globals['_CHANGEMODELROUTESRESPONSE']._serialized_start=3297
-  _globals['_CHANGEMODELROUTESRESPONSE']._serialized_end=3407
+  _globals['_MODELROUTES']._serialized_end=728
+  _globals['_MODELROUTES_ALIASESENTRY']._serialized_start=482
+  _globals['_MODELROUTES_ALIASESENTRY']._serialized_end=528
+  _globals['_MODELROUTES_PINSENTRY']._serialized_start=530
+  _globals['_MODELROUTES_PINSENTRY']._serialized_end=573
+  _globals['_MODELROUTES_DEPRECATIONSENTRY']._serialized_start=575
+  _globals['_MODELROUTES_DEPRECATIONSENTRY']._serialized_end=657
+  _globals['_MODELROUTES_PREVIOUSENTRY']._serialized_start=659
+  _globals['_MODELROUTES_PREVIOUSENTRY']._serialized_end=706
+  _globals['_MODELCANARY']._serialized_start=731
+  _globals['_MODELCANARY']._serialized_end=1000
+  _globals['_MODELSHADOW']._serialized_start=1002
+  _globals['_MODELSHADOW']._serialized_end=1116
+  _globals['_MODELDEPRECATION']._serialized_start=1119
+  _globals['_MODELDEPRECATION']._serialized_end=1404
+  _globals['_MODELROUTECHANGE']._serialized_start=1406
+  _globals['_MODELROUTECHANGE']._serialized_end=1526
+  _globals['_LISTMODELROUTESREQUEST']._serialized_start=1528
+  _globals['_LISTMODELROUTESREQUEST']._serialized_end=1552
+  _globals['_LISTMODELROUTESRESPONSE']._serialized_start=1554
+  _globals['_LISTMODELROUTESRESPONSE']._serialized_end=1621
+  _globals['_GETMODELROUTESREQUEST']._serialized_start=1623
+  _globals['_GETMODELROUTESREQUEST']._serialized_end=1703
+  _globals['_GETMODELROUTESRESPONSE']._serialized_start=1705
+  _globals['_GETMODELROUTESRESPONSE']._serialized_end=1819
+  _globals['_CHANGEMODELROUTESREQUEST']._serialized_start=1822
+  _globals['_CHANGEMODELROUTESREQUEST']._serialized_end=3257
+  _globals['_CHANGEMODELROUTESREQUEST_PROMOTE']._serialized_start=2607
+  _globals['_CHANGEMODELROUTESREQUEST_PROMOTE']._serialized_end=2735
+  _globals['_CHANGEMODELROUTESREQUEST_PIN']._serialized_start=2737
+  _globals['_CHANGEMODELROUTESREQUEST_PIN']._serialized_end=2851
+  _globals['_CHANGEMODELROUTESREQUEST_UNPIN']._serialized_start=2853
+  _globals['_CHANGEMODELROUTESREQUEST_UNPIN']._serialized_end=2910
+  _globals['_CHANGEMODELROUTESREQUEST_DEPRECATE']._serialized_start=2913
+  _globals['_CHANGEMODELROUTESREQUEST_DEPRECATE']._serialized_end=3043
+  _globals['_CHANGEMODELROUTESREQUEST_ENDDEPRECATION']._serialized_start=3045
+  _globals['_CHANGEMODELROUTESREQUEST_ENDDEPRECATION']._serialized_end=3120
+  _globals['_CHANGEMODELROUTESREQUEST_ENDCANARY']._serialized_start=3122
+  _globals['_CHANGEMODELROUTESREQUEST_ENDCANARY']._serialized_end=3133
+  _globals['_CHANGEMODELROUTESREQUEST_ENDSHADOW']._serialized_start=3135
+  _globals['_CHANGEMODELROUTESREQUEST_ENDSHADOW']._serialized_end=3146
+  _globals['_CHANGEMODELROUTESREQUEST_ROLLBACK']._serialized_start=3148
+  _globals['_CHANGEMODELROUTESREQUEST_ROLLBACK']._serialized_end=3218
+  _globals['_CHANGEMODELROUTESRESPONSE']._serialized_start=3259
+  _globals['_CHANGEMODELROUTESRESPONSE']._serialized_end=3369
 # @@protoc_insertion_point(module_scope)

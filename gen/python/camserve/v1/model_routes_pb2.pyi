@@ -89,7 +89,7 @@ class ModelRoutes(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
-    class PreviousAliasesEntry(_message.Message):
+    class PreviousEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -115,8 +115,7 @@ class ModelRoutes(_message.Message):
     PINS_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     DEPRECATIONS_FIELD_NUMBER: _builtins.int
-    PREVIOUS_ALIASES_FIELD_NUMBER: _builtins.int
-    PREVIOUS_CANARY_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Names the model."""
     revision: _builtins.int
@@ -142,12 +141,8 @@ class ModelRoutes(_message.Message):
         """Carries the dates of each version that has any."""
 
     @_builtins.property
-    def previous_aliases(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Names the version that each alias leads to after a rollback. Empty when there is nothing to roll back."""
-
-    @_builtins.property
-    def previous_canary(self) -> Global___ModelCanary:
-        """Describes the canary after a rollback. Absent: there is none then."""
+    def previous(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Names the version that each alias led to before its last change, to which a rollback leads it."""
 
     def __init__(
         self,
@@ -159,23 +154,18 @@ class ModelRoutes(_message.Message):
         pins: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         shadow: Global___ModelShadow | None = ...,
         deprecations: _abc.Mapping[_builtins.str, Global___ModelDeprecation] | None = ...,
-        previous_aliases: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        previous_canary: Global___ModelCanary | None = ...,
+        previous: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "_previous_canary", b"_previous_canary", "_shadow", b"_shadow", "canary", b"canary", "previous_canary", b"previous_canary", "shadow", b"shadow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "_shadow", b"_shadow", "canary", b"canary", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "_previous_canary", b"_previous_canary", "_shadow", b"_shadow", "aliases", b"aliases", "canary", b"canary", "deprecations", b"deprecations", "model", b"model", "pins", b"pins", "previous_aliases", b"previous_aliases", "previous_canary", b"previous_canary", "revision", b"revision", "shadow", b"shadow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "_shadow", b"_shadow", "aliases", b"aliases", "canary", b"canary", "deprecations", b"deprecations", "model", b"model", "pins", b"pins", "previous", b"previous", "revision", b"revision", "shadow", b"shadow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__canary: _TypeAlias = _typing.Literal["canary"]  # noqa: Y015
     _WhichOneofArgType__canary: _TypeAlias = _typing.Literal["_canary", b"_canary"]  # noqa: Y015
-    _WhichOneofReturnType__previous_canary: _TypeAlias = _typing.Literal["previous_canary"]  # noqa: Y015
-    _WhichOneofArgType__previous_canary: _TypeAlias = _typing.Literal["_previous_canary", b"_previous_canary"]  # noqa: Y015
     _WhichOneofReturnType__shadow: _TypeAlias = _typing.Literal["shadow"]  # noqa: Y015
     _WhichOneofArgType__shadow: _TypeAlias = _typing.Literal["_shadow", b"_shadow"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__canary) -> _WhichOneofReturnType__canary | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_canary) -> _WhichOneofReturnType__previous_canary | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow) -> _WhichOneofReturnType__shadow | None: ...
 
@@ -584,16 +574,23 @@ class ChangeModelRoutesRequest(_message.Message):
 
     @_typing.final
     class Rollback(_message.Message):
-        """Brings back aliases and canary from before their last change; pins, shadow and dates stay. A second one undoes it."""
+        """Ends an alias's canary, or where it has none leads it to the version that it led to before, which a second one undoes.
+        Pins stay.
+        """
 
         DESCRIPTOR: _descriptor.Descriptor
 
+        ALIAS_FIELD_NUMBER: _builtins.int
+        alias: _builtins.str
+        """Names the alias. Default: `stable`."""
         def __init__(
             self,
+            *,
+            alias: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -654,7 +651,7 @@ class ChangeModelRoutesRequest(_message.Message):
 
     @_builtins.property
     def rollback(self) -> Global___ChangeModelRoutesRequest.Rollback:
-        """Brings back aliases and canary from before their last change."""
+        """Takes back the canary of an alias, or its last promotion."""
 
     def __init__(
         self,
