@@ -150,6 +150,20 @@ async def test_a_rollback_after_a_canary_was_promoted_leaves_nobody_on_it(replic
     assert {chosen(routes, tenant=tenant) for tenant in TENANTS[:50]} == {"2"}
 
 
+async def test_an_alias_that_is_removed_is_the_manifests_again_or_none(replica):
+    routes, admin = replica()
+    await admin.make("tiny", changes.promote("1", "new"), by="ann")
+    await admin.make("tiny", changes.promote("1", "next"), by="ann")
+    await admin.make("tiny", changes.canary(Canary("3", "new", 1.0)), by="ann")
+    for alias in ("new", "next"):
+        await admin.make("tiny", changes.remove_alias(alias), by="ann")
+    assert routes.of("tiny").routes == changes.Routes(aliases={"stable": "2"})
+    assert chosen(routes, "next") == "3"
+    with pytest.raises(ApiError) as caught:
+        chosen(routes, "new")
+    assert reason(caught) is Reason.MODEL_VERSION_NOT_FOUND
+
+
 async def test_an_alias_that_was_not_changed_cannot_be_rolled_back(replica):
     _, admin = replica()
     await admin.make("tiny", changes.promote("1"), by="ann")
@@ -233,6 +247,8 @@ async def test_only_a_shadow_may_be_a_version_whose_golden_inputs_failed(replica
         ("tiny", changes.promote("9"), Reason.MODEL_VERSION_NOT_FOUND),
         ("tiny", changes.promote("1", "2"), Reason.PARAM_INVALID),
         ("tiny", changes.canary(Canary("1", "none", 5.0)), Reason.PARAM_INVALID),
+        ("tiny", changes.remove_alias("stable"), Reason.PARAM_INVALID),
+        ("tiny", changes.remove_alias("none"), Reason.PARAM_INVALID),
         ("tiny", changes.canary(Canary("1", "stable", 0.0)), Reason.PARAM_INVALID),
         ("tiny", changes.deprecate("9", changes.Deprecation(1)), Reason.MODEL_VERSION_NOT_FOUND),
         ("tiny", changes.deprecate("1", changes.Deprecation(1, successor="9")), Reason.MODEL_VERSION_NOT_FOUND),

@@ -54,6 +54,18 @@ def promote(
     _change(data_dir, model, revision, why, lambda request: _set(request.promote, version=version, alias=alias))
 
 
+@commands.command("unalias")
+def unalias(
+    model: Model,
+    alias: Annotated[str, typer.Argument(help="Alias, other than stable.")],
+    revision: Revision = None,
+    why: Why = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Forget an alias: calls that ask for it are refused, unless a manifest claims it."""
+    _change(data_dir, model, revision, why, lambda request: _set(request.remove_alias, alias=alias))
+
+
 @commands.command("canary")
 def canary(
     model: Model,

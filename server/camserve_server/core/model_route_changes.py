@@ -49,6 +49,18 @@ def promote(version: str, alias: str = DEFAULT_ALIAS) -> Edit:
     return Edit(f"promote {version} to {alias}", apply)
 
 
+def remove_alias(alias: str) -> Edit:
+    """Forgets an alias, and its canary."""
+
+    def apply(routes: Routes) -> Routes:
+        if alias == DEFAULT_ALIAS or alias not in routes.aliases:
+            raise ApiError(Reason.PARAM_INVALID, "The model has no such alias that could be removed.", field="alias")
+        kept = _without(routes.aliases, alias)
+        return replace(_without_canary(routes, alias), aliases=kept, previous=_without(routes.previous, alias))
+
+    return Edit(f"remove alias {alias}", apply)
+
+
 def roll_back(alias: str = DEFAULT_ALIAS) -> Edit:
     """Ends the alias's canary, or where it has none leads it to the version that it led to before."""
 

@@ -61,6 +61,8 @@ def edit_of(request: pb.ChangeModelRoutesRequest) -> Edit:
     match request.WhichOneof("change"):
         case "promote":
             return changes.promote(request.promote.version, request.promote.alias or DEFAULT_ALIAS)
+        case "remove_alias":
+            return changes.remove_alias(request.remove_alias.alias)
         case "canary":
             return changes.canary(_canary(request.canary))
         case "end_canary":

@@ -453,6 +453,26 @@ class ChangeModelRoutesRequest(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class RemoveAlias(_message.Message):
+        """Forgets an alias, and its canary. An alias that a manifest claims leads to that version again."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ALIAS_FIELD_NUMBER: _builtins.int
+        alias: _builtins.str
+        """Names the alias; not `stable`."""
+        def __init__(
+            self,
+            *,
+            alias: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Pin(_message.Message):
         """Pins a tenant to a version."""
 
@@ -607,6 +627,7 @@ class ChangeModelRoutesRequest(_message.Message):
     DEPRECATE_FIELD_NUMBER: _builtins.int
     END_DEPRECATION_FIELD_NUMBER: _builtins.int
     ROLLBACK_FIELD_NUMBER: _builtins.int
+    REMOVE_ALIAS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Names the model."""
     expected_revision: _builtins.int
@@ -653,6 +674,10 @@ class ChangeModelRoutesRequest(_message.Message):
     def rollback(self) -> Global___ChangeModelRoutesRequest.Rollback:
         """Takes back the canary of an alias, or its last promotion."""
 
+    @_builtins.property
+    def remove_alias(self) -> Global___ChangeModelRoutesRequest.RemoveAlias:
+        """Forgets an alias."""
+
     def __init__(
         self,
         *,
@@ -669,14 +694,15 @@ class ChangeModelRoutesRequest(_message.Message):
         deprecate: Global___ChangeModelRoutesRequest.Deprecate | None = ...,
         end_deprecation: Global___ChangeModelRoutesRequest.EndDeprecation | None = ...,
         rollback: Global___ChangeModelRoutesRequest.Rollback | None = ...,
+        remove_alias: Global___ChangeModelRoutesRequest.RemoveAlias | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "canary", b"canary", "change", b"change", "deprecate", b"deprecate", "end_canary", b"end_canary", "end_deprecation", b"end_deprecation", "end_shadow", b"end_shadow", "expected_revision", b"expected_revision", "pin", b"pin", "promote", b"promote", "rollback", b"rollback", "shadow", b"shadow", "unpin", b"unpin"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "canary", b"canary", "change", b"change", "deprecate", b"deprecate", "end_canary", b"end_canary", "end_deprecation", b"end_deprecation", "end_shadow", b"end_shadow", "expected_revision", b"expected_revision", "pin", b"pin", "promote", b"promote", "remove_alias", b"remove_alias", "rollback", b"rollback", "shadow", b"shadow", "unpin", b"unpin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "canary", b"canary", "change", b"change", "deprecate", b"deprecate", "end_canary", b"end_canary", "end_deprecation", b"end_deprecation", "end_shadow", b"end_shadow", "expected_revision", b"expected_revision", "model", b"model", "pin", b"pin", "promote", b"promote", "rollback", b"rollback", "shadow", b"shadow", "unpin", b"unpin", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "canary", b"canary", "change", b"change", "deprecate", b"deprecate", "end_canary", b"end_canary", "end_deprecation", b"end_deprecation", "end_shadow", b"end_shadow", "expected_revision", b"expected_revision", "model", b"model", "pin", b"pin", "promote", b"promote", "remove_alias", b"remove_alias", "rollback", b"rollback", "shadow", b"shadow", "unpin", b"unpin", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["promote", "canary", "end_canary", "pin", "unpin", "shadow", "end_shadow", "deprecate", "end_deprecation", "rollback"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["promote", "canary", "end_canary", "pin", "unpin", "shadow", "end_shadow", "deprecate", "end_deprecation", "rollback", "remove_alias"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
