@@ -5,6 +5,8 @@ from __future__ import annotations
 from email.utils import formatdate
 from typing import Literal
 
+from google.protobuf import timestamp_pb2
+
 from camserve.v1 import model_routes_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core import model_route_changes as changes
@@ -12,6 +14,9 @@ from camserve_server.core.model_route_changes import Edit
 from camserve_server.core.model_routes import DEFAULT_ALIAS
 from camserve_server.rpc.answers import timestamp
 from camserve_server.stores.model_routes import Canary, Deprecation, RouteChange, RouteRecord, Shadow
+
+# The end of the year 9999, which is as far as dates of headers go.
+_LAST_S = 253_402_300_799
 
 
 def routes_message(model: str, record: RouteRecord) -> pb.ModelRoutes:
@@ -97,8 +102,14 @@ def _canary_message(canary: Canary | None) -> pb.ModelCanary | None:
 
 
 def _deprecation(message: pb.ModelDeprecation) -> Deprecation:
-    since = message.deprecated_at.seconds
-    sunset = message.sunset_at.seconds if message.HasField("sunset_at") else None
+    since = _unix_s(message.deprecated_at, "deprecated_at")
+    sunset = _unix_s(message.sunset_at, "sunset_at") if message.HasField("sunset_at") else None
     if sunset is not None and sunset < since:
         raise ApiError(Reason.PARAM_INVALID, "A version ends after it is deprecated.", field="sunset_at")
     return Deprecation(since, sunset, message.link or None, message.successor or None)
+
+
+def _unix_s(time: timestamp_pb2.Timestamp, field: str) -> int:
+    if not 0 <= time.seconds <= _LAST_S:
+        raise ApiError(Reason.PARAM_OUT_OF_RANGE, field=field, minimum=0, maximum=_LAST_S)
+    return time.seconds
