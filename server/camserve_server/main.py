@@ -281,6 +281,7 @@ class Replica:
                     job_service,
                     images,
                     webhook_service,
+                    self._routes,
                     prefix=settings.link_prefix,
                 ),
                 "webhooks": WebhookServicer(webhook_service, prefix=settings.link_prefix),

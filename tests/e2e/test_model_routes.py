@@ -177,6 +177,9 @@ async def test_a_version_that_ends_says_so_in_every_answer_it_gives(running: Pai
             api.post("/v1/jobs", json={"model": "shapes", "inputs": [entry("a")]} | asked),
         ]
         assert [answer.status_code for answer in made] == [200, 202, 200, 200, 202]
+        job = made[-1].json()["job_id"]
+        finished(api, job)
+        made += [api.get(f"/v1/jobs/{job}{of_it}") for of_it in ("", "/results", "/events")]
         for answer in made:
             assert {name: answer.headers[name] for name in told} == told
         assert "deprecation" not in api.post("/v1/infer", json=BODY).headers

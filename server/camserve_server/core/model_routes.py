@@ -93,6 +93,11 @@ class ModelRoutes:
         record = self._known.get(model)
         return record.routes.shadow if record else None
 
+    def deprecation(self, model: str, version: str) -> Deprecation | None:
+        """Returns when a version ends, None where that is not known."""
+        record = self._known.get(model)
+        return record.routes.deprecations.get(version) if record else None
+
     def leads_to(self, version: ModelVersion) -> bool:
         """Returns whether the routes lead to a version, or would after a rollback: it must stay loaded."""
         record = self._known.get(version.name)
