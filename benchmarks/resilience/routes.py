@@ -31,7 +31,7 @@ _STEPS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("canary", "1", {"canary": ModelCanary(version="1", tenants=[_FREE])}),
     ("rollback", "2", {"rollback": Change.Rollback()}),
 )
-_ROUNDS = 3
+_ROUNDS = 5
 _CONCURRENCY = 8
 
 
