@@ -72,7 +72,7 @@ test-corpus: $(DEV_STAMP)
 chaos: $(DEV_STAMP)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-# Overload, limits, faults and hostile callers in figures, in under ten minutes; `make resilience ARGS='--only overload'`.
+# Overload, limits, faults, routes and hostile callers in figures, in a quarter of an hour; `make resilience ARGS='--only overload'`.
 resilience: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.resilience $(ARGS)
 

@@ -48,6 +48,14 @@ class Job:
         }
         return "/v1/infer?" + urlencode(options)
 
+    def as_upload(self, token: str) -> bytes:
+        """Returns the whole HTTP/1.1 request of the raw upload."""
+        head = (
+            f"POST {self.as_query()} HTTP/1.1\r\nHost: camserve\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Type: {self.media_type}\r\nContent-Length: {len(self.picture)}\r\n\r\n"
+        )
+        return head.encode() + self.picture
+
 
 def check(answer: inference_pb2.InferResponse, job: Job) -> None:
     """Raises ValueError when the answer is not what was asked for."""

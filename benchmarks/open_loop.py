@@ -61,6 +61,17 @@ class Callers:
             await asyncio.wait(calls)
         return outcome
 
+    async def in_turn(self, count: int, seconds: float) -> Outcome:
+        """Returns the outcome of so many callers who wait for each answer before they call again."""
+        outcome, ends = Outcome(seconds), time.monotonic() + seconds
+
+        async def call() -> None:
+            while time.monotonic() < ends:
+                await self.call(time.monotonic(), outcome)
+
+        await asyncio.gather(*(call() for _ in range(count)))
+        return outcome
+
     def close(self) -> None:
         """Closes the connections."""
         for _, writer in self._idle:

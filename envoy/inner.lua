@@ -9,7 +9,7 @@ local KEPT = { ["x-http-status"] = "http_status", ["x-error-json"] = "error_json
   ["allow"] = "allow", ["idempotency-replayed"] = "idempotency-replayed", ["tus-resumable"] = "tus-resumable",
   ["tus-version"] = "tus-version", ["x-ratelimit-limit"] = "x-ratelimit-limit",
   ["x-ratelimit-remaining"] = "x-ratelimit-remaining", ["x-ratelimit-reset"] = "x-ratelimit-reset",
-  ["x-camserve-shed"] = "x-camserve-shed" }
+  ["x-camserve-shed"] = "x-camserve-shed", ["deprecation"] = "deprecation", ["sunset"] = "sunset", ["link"] = "link" }
 
 local function plain(key)
   local decoded = key:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)

@@ -89,7 +89,8 @@ function envoy_on_response(handle)
 
   if upstream["http_status"] ~= nil and upstream["error_json"] ~= nil then
     for _, name in ipairs({ "retry-after", "www-authenticate", "allow", "idempotency-replayed", "tus-resumable",
-      "tus-version", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset" }) do
+      "tus-version", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "deprecation", "sunset",
+      "link" }) do
       if upstream[name] ~= nil then headers:replace(name, upstream[name]) end
     end
     reply(handle, edge, upstream["http_status"], upstream["error_json"])

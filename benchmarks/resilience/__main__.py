@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import machine
 from benchmarks.report import table
-from benchmarks.resilience import cancel, faults, hostile, overload, rolling
+from benchmarks.resilience import cancel, faults, hostile, overload, rolling, routes
 from benchmarks.resilience.plan import Plan
 from benchmarks.sections import Findings, Place
 from benchmarks.service import RESNET, SHAPES, write_models
@@ -24,6 +24,7 @@ SECTIONS: dict[str, Callable[[Place, Plan], Findings]] = {
     "overload": overload.measure,
     "faults": faults.measure,
     "rolling": rolling.measure,
+    "routes": routes.measure,
     "cancel": cancel.measure,
     "hostile": hostile.measure,
 }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import asdict, dataclass
 
 from benchmarks import picture, processes
 from benchmarks.job import Job
-from benchmarks.open_loop import Callers, Outcome, quantile
+from benchmarks.open_loop import Callers, quantile
 from benchmarks.report import Verdict, number, table
 from benchmarks.resilience.plan import Plan
 from benchmarks.sections import Findings, Place
@@ -79,10 +78,12 @@ def measure(place: Place, plan: Plan) -> Findings:
 
 async def _loads(place: Place, plan: Plan, service: Service) -> list[_Row]:
     job = Job(picture.photo(512, 384), "image/jpeg", RESNET, cam=True)
-    request = _request(job, service.token)
+    request = job.as_upload(service.token)
     place.progress("overload: what can be had")
-    await _closed(service, request, plan.seconds(6, 3))
-    capacity = (await _closed(service, request, plan.seconds(10, 5))).goodput
+    callers = Callers(service.edge_port, request, seed=0)
+    await callers.in_turn(_CONCURRENCY, plan.seconds(6, 3))
+    capacity = (await callers.in_turn(_CONCURRENCY, plan.seconds(10, 5))).goodput
+    callers.close()
     rows = []
     for load in _LOADS:
         place.progress(f"overload: {load} times {capacity:.1f} calls a second")
@@ -90,19 +91,6 @@ async def _loads(place: Place, plan: Plan, service: Service) -> list[_Row]:
     await asyncio.sleep(_RECOVERED_AFTER_S)
     rows.append(await _open(plan, service, request, 0.5, capacity / 2))
     return rows
-
-
-async def _closed(service: Service, request: bytes, seconds: float) -> Outcome:
-    """Returns what callers get who wait for each answer."""
-    callers, outcome, ends = Callers(service.edge_port, request, seed=0), Outcome(seconds), time.monotonic() + seconds
-
-    async def call() -> None:
-        while time.monotonic() < ends:
-            await callers.call(time.monotonic(), outcome)
-
-    await asyncio.gather(*(call() for _ in range(_CONCURRENCY)))
-    callers.close()
-    return outcome
 
 
 async def _open(plan: Plan, service: Service, request: bytes, load: float, per_s: float) -> _Row:
@@ -126,11 +114,3 @@ async def _open(plan: Plan, service: Service, request: bytes, load: float, per_s
         without_retry_after=outcome.without_retry_after,
         replica_mb=processes.memory(service.pids()["replica"]).rss_mb,
     )
-
-
-def _request(job: Job, token: str) -> bytes:
-    head = (
-        f"POST {job.as_query()} HTTP/1.1\r\nHost: camserve\r\nAuthorization: Bearer {token}\r\n"
-        f"Content-Type: {job.media_type}\r\nContent-Length: {len(job.picture)}\r\n\r\n"
-    )
-    return head.encode() + job.picture

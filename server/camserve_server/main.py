@@ -39,11 +39,14 @@ from camserve_server.core.jobs import JobService
 from camserve_server.core.labels import LabelLists
 from camserve_server.core.limits import LimitAdmin, Limits, StoreWatch, TenantLimits
 from camserve_server.core.links import Links
+from camserve_server.core.model_route_changes import RouteChanges
+from camserve_server.core.model_routes import ModelRoutes
 from camserve_server.core.models import Models
 from camserve_server.core.oauth import TokenEndpoint
 from camserve_server.core.open_calls import OpenCalls
 from camserve_server.core.resumable import ResumableUploads
 from camserve_server.core.retention import Retention
+from camserve_server.core.shadows import Shadows
 from camserve_server.core.signing import UrlSigner
 from camserve_server.core.staged_uploads import StagedUploads
 from camserve_server.core.sync_or_job import SyncOrJob
@@ -83,6 +86,7 @@ from camserve_server.stores.job_queue import JobQueue
 from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.limits import LimitRecords
+from camserve_server.stores.model_routes import RouteRecords
 from camserve_server.stores.oauth_clients import OAuthClients
 from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.pending_uploads import PendingUploads
@@ -153,11 +157,22 @@ class Replica:
         IMAGES_IN_FLIGHT_BYTES.set_function(lambda: budget.taken_bytes)
         IMAGING_QUEUE.set_function(lambda: self._imaging.stats().queued)
         IMAGING_BUSY.set_function(lambda: self._imaging.stats().busy)
+        self._disk = Disk()
+        route_records = RouteRecords(self._redis, self._disk)
+        self._routes = ModelRoutes(route_records, self._engine)
+        self._engine.protect(self._routes.leads_to)
+        self._shadows = Shadows(self._engine, self._imaging, self._routes)
         infer = InferService(
-            self._engine, self._imaging, links, antivirus, gate, timeout_s=settings.sync_timeout_s, batch_width=width
+            self._engine,
+            self._imaging,
+            links,
+            antivirus,
+            gate,
+            self._shadows,
+            timeout_s=settings.sync_timeout_s,
+            batch_width=width,
         )
         state_keys = KeyRing(keys_dir / "state.json", clock=clock)
-        self._disk = Disk()
         outbox = Outbox(self._redis)
         self._jobs = Jobs(self._redis, Sealer(state_keys, "job"), self._disk, outbox)
         queue = JobQueue(self._redis, Sealer(state_keys, "job"), outbox)
@@ -253,9 +268,11 @@ class Replica:
             OpenCalls(settings.tenant_open_calls),
             self._idempotency,
             SigningAgain(links, presigning),
+            self._routes,
             self._admission,
             inference.refuse_early,
             upload_idle_s=settings.upload_idle_s,
+            deprecated=settings.deprecated_methods,
         )
         clients = OAuthClients(self._redis, clock=clock)
         self._server, self._health = public_server(
@@ -266,11 +283,13 @@ class Replica:
                     job_service,
                     images,
                     webhook_service,
+                    self._routes,
                     prefix=settings.link_prefix,
                 ),
                 "webhooks": WebhookServicer(webhook_service, prefix=settings.link_prefix),
                 "models": ModelServicer(
-                    Models(self._engine), LabelLists(self._engine, engine_settings(settings).models_dirs)
+                    Models(self._engine, self._routes),
+                    LabelLists(self._engine, engine_settings(settings).models_dirs),
                 ),
                 "objects": ObjectServicer(links, uploads, prefix=settings.link_prefix),
                 "uploads": UploadServicer(uploads, self._resumable, presigning, prefix=settings.link_prefix),
@@ -290,8 +309,11 @@ class Replica:
             chain,
             max_image_bytes=settings.max_image_bytes,
         )
+        admin = AdminServicer(
+            LimitAdmin(records, limits), RouteChanges(route_records, self._routes, self._engine, clock)
+        )
         self._internal, self._internal_health = internal_server(
-            {"admin": AdminServicer(LimitAdmin(records, limits))}, chain, RateLimitServicer(limits, notes, gate)
+            {"admin": admin}, chain, RateLimitServicer(limits, notes, gate)
         )
         self._janitor = Janitor(
             self._objects, self._jobs, outbox, clock, objects_interval_s=settings.janitor_interval_s
@@ -315,6 +337,8 @@ class Replica:
         self._disk.wait = await needs_wait(self._redis)
         if {"api", "worker"} & set(settings.roles):
             await self._start_engine()
+            await self._routes.start()
+            self._shadows.start()
         if "api" in settings.roles:
             await self._server.start()
             self._takes_calls = True
@@ -353,6 +377,8 @@ class Replica:
         await self._parts.close()
         self._warm.close()
         await self._internal.stop(None)
+        await self._routes.close()
+        await self._shadows.close()
         await self._janitor.stop()
         await self._engine.close()
         await self._imaging.close()

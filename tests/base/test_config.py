@@ -147,3 +147,20 @@ def test_an_image_must_fit_into_the_memory_for_images():
     assert load(max_image_bytes=128 << 20, upload_memory_mb=128).max_image_bytes == 128 << 20
     with pytest.raises(ConfigError, match=r"max_image_bytes=134217729 .* upload_memory_mb=128"):
         load(max_image_bytes=(128 << 20) + 1, upload_memory_mb=128)
+
+
+def test_dates_of_methods_are_days_or_times_and_reach_a_child_process(monkeypatch):
+    dates = '{"InferenceService.Infer": {"deprecated_at": "2027-01-01", "sunset_at": "2027-07-01T12:00:00+02:00"}}'
+    monkeypatch.setenv("CAMSERVE_DEPRECATED_METHODS", dates)
+    settings = load()
+    ends = settings.deprecated_methods["InferenceService.Infer"]
+    assert ends.deprecated_at.timestamp() == 1_798_761_600
+    assert ends.sunset_at.timestamp() == 1_814_436_000
+    monkeypatch.setenv("CAMSERVE_DEPRECATED_METHODS", settings.environment()["CAMSERVE_DEPRECATED_METHODS"])
+    assert load() == settings
+
+
+@pytest.mark.parametrize("link", ["ftp://x", 'https://x/">', "https://x/ y", "https://x/\r\nset-cookie:a"])
+def test_a_link_that_would_break_its_header_is_refused(link):
+    with pytest.raises(ConfigError, match="DEPRECATED_METHODS"):
+        load(deprecated_methods={"InferenceService.Infer": {"deprecated_at": "2027-01-01", "link": link}})

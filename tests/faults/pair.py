@@ -1,4 +1,4 @@
-"""Two replicas that share their state, behind an edge of their own: what an operator with two replicas runs."""
+"""Replicas that share their state, behind an edge of their own: what an operator with two of them, or more, runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import START_WITHIN_S, STOP_WITHIN_S, camserve_program, free_ports, stack_environment
-from tests.faults.valkey import valkey
+from tests.faults.valkey import Valkey, valkey
 
 from camserve_server.base.config import load
 from camserve_server.cli.envoy import ask_admin
@@ -65,6 +65,7 @@ class Pair:
     replicas: list[Process]
     edge: Process
     admin_socket: Path
+    store: Valkey
 
     def token(self, tenant: str = "tests") -> str:
         return issuer(load(data_dir=self.data_dir)).issue(tenant=tenant, subject="tests", scopes=SCOPES, ttl_s=3600)
@@ -83,8 +84,8 @@ class Pair:
 
 
 @contextmanager
-def pair(folder: Path, **settings: object) -> Iterator[Pair]:
-    """Starts all of it; `settings` are the replicas'."""
+def pair(folder: Path, *, names: str = "ab", **settings: object) -> Iterator[Pair]:
+    """Starts all of it; `names` has a letter for each replica, and `settings` are theirs."""
     data_dir = folder / "data"
     data_dir.mkdir(parents=True)
     with valkey(folder / "valkey") as store:
@@ -92,7 +93,7 @@ def pair(folder: Path, **settings: object) -> Iterator[Pair]:
         shared = {"redis_url": store.url, "torch_threads": 1, "imaging_workers": 1}
         shared |= {"public_url": f"http://127.0.0.1:{edge_port}"} | settings
         replicas = []
-        for name in ("a", "b"):
+        for name in names:
             ready = folder / f"{name}.json"
             environment = stack_environment(data_dir, ready_file=ready, **shared)
             replicas.append(Process(["serve"], environment, ready, folder / f"{name}.log"))
@@ -111,7 +112,7 @@ def pair(folder: Path, **settings: object) -> Iterator[Pair]:
             for process in (*replicas, edge):
                 process.wait_ready()
             run_dir = data_dir / "run" / f"edge-{edge_port}"
-            yield Pair(data_dir, f"http://127.0.0.1:{edge_port}", replicas, edge, run_dir / "admin.sock")
+            yield Pair(data_dir, f"http://127.0.0.1:{edge_port}", replicas, edge, run_dir / "admin.sock", store)
         finally:
             for process in (edge, *replicas):
                 process.send(signal.SIGTERM)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -19,6 +20,7 @@ from pydantic_settings import (
 )
 
 from camserve_server.base import bundle
+from camserve_server.base.dates import Dates
 from camserve_server.base.errors import OperatorError
 
 PREFIX = "CAMSERVE_"
@@ -183,6 +185,11 @@ class Settings(BaseSettings):
     upload_retention_hours: float = Field(72, gt=0, le=8760, description="How long an uploaded image is kept.")
     tenant_retention_hours: dict[str, Annotated[float, Field(gt=0, le=8760)]] = Field(
         {}, description='Both times for tenants that have one of their own, as JSON: `{"acme": 24}`.'
+    )
+    deprecated_methods: dict[str, Dates] = Field(
+        {},
+        description="Methods of the API that end, as JSON: "
+        '`{"InferenceService.InferBatch": {"deprecated_at": "2027-01-01", "sunset_at": …, "link": …}}`.',
     )
     janitor_interval_s: float = Field(300, gt=0, description="Pause between removals of what expired.")
 
@@ -360,7 +367,7 @@ class Settings(BaseSettings):
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return json.dumps(value)
+        return json.dumps(to_jsonable_python(value))
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 

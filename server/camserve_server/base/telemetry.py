@@ -48,6 +48,27 @@ LIMITS_UNCHECKED = Counter(
 LIMITER_ANSWERS = Counter(
     "camserve_limiter_answers", "What the edge was told of requests: passed, over the rate, no room.", ["verdict"]
 )
+MODEL_CALLS = Counter(
+    "camserve_model_calls",
+    "Predictions of a version: those that are answers, and those that it only made as a shadow.",
+    ["model", "version", "role"],
+)
+MODEL_ERRORS = Counter(
+    "camserve_model_errors", "Those of them that failed, not for want of a sound request.", ["model", "version", "role"]
+)
+MODEL_SECONDS = Histogram(
+    "camserve_model_seconds",
+    "Time of one of them: its wait for the device, forward pass and map.",
+    ["model", "version", "role"],
+    buckets=_STAGE_BUCKETS_S,
+)
+SHADOWS = Counter(
+    "camserve_shadows",
+    "Answered calls for a shadow by what became of them: shown, failed, dropped, not ready.",
+    ["outcome"],
+)
+ROUTES_REVISION = Gauge("camserve_model_routes_revision", "Revision of a model's routes as known here.", ["model"])
+ROUTES_UNSEEN = Counter("camserve_model_routes_unseen", "Looks for changed routes to which the store gave no answer.")
 CIRCUIT_STATE = Gauge(
     "camserve_circuit_state",
     "Whether a part is called: 0 yes, 1 one call tries it (half open), 2 it is left alone (open).",

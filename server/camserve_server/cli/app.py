@@ -16,6 +16,7 @@ from camserve_server.cli.command import fail as _fail
 from camserve_server.cli.command import or_fail as _or_fail
 from camserve_server.cli.command import settings_of as _settings
 from camserve_server.cli.model_commands import commands as model_commands
+from camserve_server.cli.model_route_commands import commands as model_route_commands
 
 app = typer.Typer(
     name="camserve",
@@ -34,6 +35,7 @@ app.add_typer(client_app, name="client")
 app.add_typer(tenants_app, name="tenants")
 app.add_typer(plans_app, name="plans")
 models_app.add_typer(model_commands)
+models_app.add_typer(model_route_commands)
 app.add_typer(models_app, name="models")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(keys_app, name="keys")

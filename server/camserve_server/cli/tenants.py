@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
-import grpc
-
 from camserve.v1 import admin_pb2 as pb
-from camserve.v1 import admin_pb2_grpc
 from camserve_server.base.config import Settings
-from camserve_server.cli.tokens import issuer
-
-A = TypeVar("A")
+from camserve_server.cli.admin import ask
 
 _WORDS = {
     "requests_per_second": "rps",
@@ -27,57 +19,42 @@ _WORDS = {
 def set_tenant(settings: Settings, tenant: str, plan: str | None, **limits: int | None) -> str:
     """Changes what is given and returns a line about the tenant; raises ValueError when the server refuses it."""
     request = pb.SetTenantRequest(tenant=tenant, plan=plan, limits=_values(limits))
-    return _line(_ask(settings, lambda admin, options: admin.SetTenant(request, **options)))
+    return _line(ask(settings, lambda admin, options: admin.SetTenant(request, **options)))
 
 
 def reset_tenant(settings: Settings, tenant: str) -> str:
     """Gives a tenant the limits of everybody and returns a line about it; raises ValueError as `set_tenant` does."""
     request = pb.ResetTenantRequest(tenant=tenant)
-    return _line(_ask(settings, lambda admin, options: admin.ResetTenant(request, **options)))
+    return _line(ask(settings, lambda admin, options: admin.ResetTenant(request, **options)))
 
 
 def show_tenant(settings: Settings, tenant: str) -> str:
     """Returns a line about a tenant; raises ValueError as `set_tenant` does."""
     request = pb.GetTenantRequest(tenant=tenant)
-    return _line(_ask(settings, lambda admin, options: admin.GetTenant(request, **options)))
+    return _line(ask(settings, lambda admin, options: admin.GetTenant(request, **options)))
 
 
 def list_tenants(settings: Settings) -> list[str]:
     """Returns a line for each tenant that has a plan or limits of its own; raises ValueError when no server answers."""
-    answer = _ask(settings, lambda admin, options: admin.ListTenants(pb.ListTenantsRequest(), **options))
+    answer = ask(settings, lambda admin, options: admin.ListTenants(pb.ListTenantsRequest(), **options))
     return [_line(tenant) for tenant in answer.tenants]
 
 
 def set_plan(settings: Settings, plan: str, **limits: int | None) -> str:
     """Makes or changes a plan and returns a line about it; raises ValueError as `set_tenant` does."""
     request = pb.SetPlanRequest(plan=plan, limits=_values(limits))
-    return _plan(_ask(settings, lambda admin, options: admin.SetPlan(request, **options)))
+    return _plan(ask(settings, lambda admin, options: admin.SetPlan(request, **options)))
 
 
 def list_plans(settings: Settings) -> list[str]:
     """Returns a line for each plan; raises ValueError when no server answers."""
-    answer = _ask(settings, lambda admin, options: admin.ListPlans(pb.ListPlansRequest(), **options))
+    answer = ask(settings, lambda admin, options: admin.ListPlans(pb.ListPlansRequest(), **options))
     return [_plan(plan) for plan in answer.plans]
 
 
 def delete_plan(settings: Settings, plan: str) -> None:
     """Removes a plan; raises ValueError as `set_tenant` does."""
-    _ask(settings, lambda admin, options: admin.DeletePlan(pb.DeletePlanRequest(plan=plan), **options))
-
-
-def _ask(settings: Settings, call: Callable[..., A]) -> A:
-    token = issuer(settings).issue(tenant="operator", subject="camserve", scopes=("admin",), ttl_s=60)
-    target = f"127.0.0.1:{settings.internal_port}"
-    with grpc.insecure_channel(target) as channel:
-        try:
-            options = {"metadata": (("authorization", f"Bearer {token}"),), "timeout": 10}
-            return call(admin_pb2_grpc.AdminServiceStub(channel), options)
-        except grpc.RpcError as error:
-            # Only a server says under which id; without one it was never asked.
-            answered = "request-id" in str(error.trailing_metadata())
-            if error.code() is grpc.StatusCode.UNAVAILABLE and not answered:
-                raise ValueError(f"no server answers at {target}: start `camserve up` first") from None
-            raise ValueError(error.details()) from None
+    ask(settings, lambda admin, options: admin.DeletePlan(pb.DeletePlanRequest(plan=plan), **options))
 
 
 def _values(limits: dict[str, int | None]) -> pb.LimitValues:

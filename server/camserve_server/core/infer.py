@@ -17,6 +17,8 @@ from camserve_server.core.gate import Gate
 from camserve_server.core.infer_options import BatchInput, HeatmapOptions, InferOptions
 from camserve_server.core.infer_result import BatchOutcome, ClassScore, Heatmap, InferResult, Timings
 from camserve_server.core.links import Link, Links
+from camserve_server.core.model_figures import count, errors_counted
+from camserve_server.core.shadows import Shadows
 from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.engine import Engine, Explain, Prediction
 from camserve_server.engine.imaging import DecodedImage, DecodeRequest, ImagingPool, RenderedHeatmap, RenderRequest
@@ -39,6 +41,7 @@ class InferService:
         links: Links,
         antivirus: Antivirus,
         gate: Gate,
+        shadows: Shadows,
         *,
         timeout_s: float,
         batch_width: int,
@@ -46,6 +49,7 @@ class InferService:
         self._engine = engine
         self._antivirus = antivirus
         self._gate = gate
+        self._shadows = shadows
         self._imaging = imaging
         self._links = links
         self._timeout_s = timeout_s
@@ -223,19 +227,23 @@ class InferService:
             share=_share(version, tenant, background=background),
             background=background,
         ) as picture:
-            prediction = await self._engine.predict(
-                version,
-                picture.pixels,
-                Explain(wanted.layer, wanted.method, target) if wanted else None,
-                tenant=tenant,
-                lane=lane,
-                deadline_monotonic=None if budget_s is None else started + budget_s,
-            )
+            with errors_counted(version, "answer"):
+                prediction = await self._engine.predict(
+                    version,
+                    picture.pixels,
+                    Explain(wanted.layer, wanted.method, target) if wanted else None,
+                    tenant=tenant,
+                    lane=lane,
+                    deadline_monotonic=None if budget_s is None else started + budget_s,
+                )
+            count(version, "answer", prediction)
             rendered = (
                 await self._render(version, tenant, picture, prediction, wanted, background=background)
                 if wanted
                 else None
             )
+            if lane == "unary":
+                self._shadows.offer(version, prediction, options, image, picture)
         heatmap = None
         if wanted and rendered:
             link = await self._link(tenant, rendered, wanted.format, options.inline, keep_until)

@@ -96,11 +96,15 @@ class JobIntake:
         job = NewJob(job_id, version.name, version.version, ttl_s * 1000, request.metadata, items, request.callback_url)
         # Where this fails the job may have been accepted all the same: then it needs its inputs.
         submitted = await self._jobs.submit(tenant, job)
+        answering = version.version
         if not submitted.accepted:
             self._discard(tenant, object_ids)
+            # An attempt before this one made the job, by the routes of then.
+            if made := await self._jobs.get(tenant, job_id):
+                answering = made.model_version
         self.on_accept()
         wait_ms = await self._wait_ms(tenant, submitted.waiting)
-        return Receipt(job_id, version.name, version.version, len(items), wait_ms)
+        return Receipt(job_id, version.name, answering, len(items), wait_ms)
 
     async def _wait_ms(self, tenant: str, waiting: int) -> int:
         try:

@@ -155,7 +155,7 @@ def _cors_policy(settings: EdgeSettings, methods: tuple[Method, ...]) -> Node | 
         "@type": f"{_TYPE}.filters.http.cors.v3.CorsPolicy",
         "allow_origin_string_match": [{"exact": origin} for origin in settings.cors_origins],
         "allow_methods": ", ".join(routes.verbs(methods)),
-        "allow_headers": "authorization, content-type, content-md5, accept, prefer, idempotency-key, range, "
+        "allow_headers": "authorization, content-type, content-md5, accept, prefer, idempotency-key, route-key, range, "
         "x-grpc-web, x-user-agent, grpc-timeout, tus-resumable, upload-length, upload-offset, upload-metadata",
         "expose_headers": "request-id, retry-after, www-authenticate, content-disposition, content-range, etag, "
         "location, tus-resumable, tus-version, tus-extension, tus-max-size, upload-offset, upload-length, "

@@ -1,20 +1,24 @@
-"""AdminService: what tenants may do."""
+"""AdminService: what tenants may do, and which versions answer them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
 from camserve.v1 import admin_pb2 as pb
+from camserve.v1 import model_routes_pb2
 from camserve_server.core.limits import LimitAdmin, TenantLimits
+from camserve_server.core.model_route_changes import RouteChanges
 from camserve_server.rpc.call import Call
+from camserve_server.rpc.model_routes import change_message, edit_of, routes_message
 from camserve_server.stores.limits import TenantRecord, Values
 
 
 class AdminServicer:
-    """Converts between messages and the rules in core/limits."""
+    """Converts between messages and the rules in core/limits and core/model_route_changes."""
 
-    def __init__(self, limits: LimitAdmin) -> None:
+    def __init__(self, limits: LimitAdmin, routes: RouteChanges) -> None:
         self._limits = limits
+        self._routes = routes
 
     async def list_tenants(self, call: Call, request: pb.ListTenantsRequest) -> pb.ListTenantsResponse:
         """Lists the tenants for which something is set."""
@@ -49,6 +53,37 @@ class AdminServicer:
         """Removes a plan."""
         await self._limits.delete_plan(request.plan)
         return pb.DeletePlanResponse()
+
+    async def list_model_routes(
+        self, call: Call, request: model_routes_pb2.ListModelRoutesRequest
+    ) -> model_routes_pb2.ListModelRoutesResponse:
+        """Lists the routes of every model."""
+        models = await self._routes.models()
+        return model_routes_pb2.ListModelRoutesResponse(routes=[routes_message(*entry) for entry in models.items()])
+
+    async def get_model_routes(
+        self, call: Call, request: model_routes_pb2.GetModelRoutesRequest
+    ) -> model_routes_pb2.GetModelRoutesResponse:
+        """Returns a model's routes and their last changes."""
+        record, made = await self._routes.of(request.model)
+        return model_routes_pb2.GetModelRoutesResponse(
+            routes=routes_message(request.model, record), changes=[change_message(each) for each in made]
+        )
+
+    async def change_model_routes(
+        self, call: Call, request: model_routes_pb2.ChangeModelRoutesRequest
+    ) -> model_routes_pb2.ChangeModelRoutesResponse:
+        """Changes a model's routes."""
+        before, after = await self._routes.make(
+            request.model,
+            edit_of(request),
+            by=call.identity.subject,
+            why=request.why,
+            expected=request.expected_revision if request.HasField("expected_revision") else None,
+        )
+        return model_routes_pb2.ChangeModelRoutesResponse(
+            before=routes_message(request.model, before), after=routes_message(request.model, after)
+        )
 
     async def _whole(self, tenant: str) -> pb.Tenant:
         return _tenant(tenant, *await self._limits.tenant(tenant))

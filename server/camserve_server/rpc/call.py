@@ -26,6 +26,7 @@ _READ = frozenset(
         "if-range",
         "prefer",
         "range",
+        "route-key",
         "tus-resumable",
         "upload-length",
         "upload-metadata",
@@ -43,6 +44,10 @@ def _nothing(_: str) -> None:
     pass
 
 
+def _as_asked(_: str, asked: str) -> str:
+    return asked
+
+
 async def _run(_: Callable[[], bytes], serve: Callable[[], Awaitable[Message]]) -> Message:
     return await serve()
 
@@ -58,7 +63,9 @@ class Call:
     methods have links; `on_link` is told of it. `about` names what the first message of a client stream is about.
 
     `limits` are those of the caller's tenant; `rate` are the headers that say how its rate stands, where the edge does
-    not say it.
+    not say it. `dates` are those of a method that ends; the answer of a version that ends has its own among `headers`.
+
+    `version` returns the version that answers, of a model and the version asked for, the same whenever it is called.
 
     `nonce` is the same in every attempt at a request with an idempotency key. A servicer of a client stream hands
     `once` what tells the request from others, and what serves it. `answer_id` is the request id in an error's body.
@@ -76,12 +83,14 @@ class Call:
     about: dict[str, str | list[str]] = field(default_factory=dict)
     limits: TenantLimits | None = None
     rate: dict[str, str] = field(default_factory=dict)
+    dates: Mapping[str, str] = field(default_factory=dict)
     response: Any = None
     code: str = "OK"
     headers: dict[str, str] = field(default_factory=dict)
     http_code: int | None = None
     nonce: str | None = None
     replayed: bool = False
+    version: Callable[[str, str], str] = _as_asked
     once: Callable[[Callable[[], bytes], Callable[[], Awaitable[Message]]], Awaitable[Any]] = _run
     answer_id: str = ""
 
@@ -146,7 +155,7 @@ class Call:
 
     async def send_headers(self) -> None:
         """Sends the initial metadata once, with `headers`; for a stream, before its first message."""
-        metadata = [*self.headers.items(), *self.rate.items()]
+        metadata = [*{**self.dates, **self.headers}.items(), *self.rate.items()]
         if self.policy.operation:
             metadata.append(("idempotency-replayed", str(self.replayed).lower()))
         if not self.rest:

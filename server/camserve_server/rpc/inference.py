@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import partial
+from dataclasses import replace
 
 from camserve.v1 import inference_pb2 as pb
 from camserve_server.base.errors import ApiError
@@ -62,17 +62,16 @@ class InferenceServicer:
         """
         request = call.request
         if isinstance(request, pb.InferRequest) and not call.prefers_async:
-            self._service.check_room(
-                call.identity.tenant, InferOptions(request.model, request.model_version or "stable")
-            )
+            self._service.check_room(call.identity.tenant, InferOptions(request.model, request.model_version))
 
     async def infer_upload(self, call: Call, requests: AsyncIterator[pb.InferUploadRequest]) -> pb.InferResponse:
         """Classifies the image that is streamed."""
+
+        def check(options: InferOptions) -> None:
+            self._single.check(call.identity.tenant, _routed(call, options), background=call.prefers_async)
+
         # The answer to a call with a key may be there already.
-        admit = (
-            _admit if call.has_key else partial(self._single.check, call.identity.tenant, background=call.prefers_async)
-        )
-        upload = await self._receiver.receive(call, requests, admit)
+        upload = await self._receiver.receive(call, requests, _admit if call.has_key else check)
         with upload.image as image:
             answer: pb.InferResponse = await call.once(
                 lambda: fingerprint(upload.asked, image.view()),
@@ -109,7 +108,7 @@ class InferenceServicer:
         outcome = await self._single.infer(
             call.identity.tenant,
             image,
-            options,
+            _routed(call, options),
             background=call.prefers_async,
             time_left_s=call.context.time_remaining(),
             nonce=call.nonce,
@@ -117,6 +116,10 @@ class InferenceServicer:
         if isinstance(outcome, Receipt):
             return infer_receipt(call, outcome, self._prefix)
         return infer_response(call, outcome)
+
+
+def _routed(call: Call, options: InferOptions) -> InferOptions:
+    return replace(options, model_version=call.version(options.model, options.model_version))
 
 
 def _admit(_: InferOptions) -> None:

@@ -15,12 +15,14 @@ from camserve.v1.models_pb2 import Page
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, JobIntake, JobRequest
 from camserve_server.core.jobs import LATEST_MS, Item, JobFilter, JobService
+from camserve_server.core.model_routes import ModelRoutes
 from camserve_server.core.webhooks import WebhookService
 from camserve_server.rpc.answers import accepted, batch_result, timestamp
 from camserve_server.rpc.batch_inputs import batch_inputs
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import Images
+from camserve_server.rpc.model_routes import deprecation_headers
 from camserve_server.rpc.status import error_object
 from camserve_server.stores.jobs import JobRecord
 
@@ -33,12 +35,20 @@ class JobServicer:
     """Converts between messages and the rules in core/jobs; `prefix` begins every link."""
 
     def __init__(
-        self, intake: JobIntake, jobs: JobService, images: Images, webhooks: WebhookService, *, prefix: str
+        self,
+        intake: JobIntake,
+        jobs: JobService,
+        images: Images,
+        webhooks: WebhookService,
+        routes: ModelRoutes,
+        *,
+        prefix: str,
     ) -> None:
         self._intake = intake
         self._jobs = jobs
         self._images = images
         self._webhooks = webhooks
+        self._routes = routes
         self._prefix = prefix
 
     async def create_job(self, call: Call, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
@@ -82,13 +92,17 @@ class JobServicer:
 
     async def get_job(self, call: Call, request: pb.GetJobRequest) -> pb.Job:
         """Returns one job, with its result if it has one image."""
-        return await self._whole_job(call, await self._jobs.get(call.identity.tenant, request.job_id))
+        job = await self._jobs.get(call.identity.tenant, request.job_id)
+        self._note_end(call, job.model, job.model_version)
+        return await self._whole_job(call, job)
 
     async def list_job_results(self, call: Call, request: pb.ListJobResultsRequest) -> pb.ListJobResultsResponse:
         """Lists the images of a job."""
         items, cursor = await self._jobs.results(
             call.identity.tenant, request.job_id, cursor=request.cursor, limit=_limit(request)
         )
+        if answer := next((outcome.result for _, outcome in items if outcome and outcome.result), None):
+            self._note_end(call, answer.model, answer.model_version)
         return pb.ListJobResultsResponse(
             items=[_item(call, item) for item in items], page=Page(next_cursor=cursor, size=len(items))
         )
@@ -96,7 +110,8 @@ class JobServicer:
     async def watch_job(self, call: Call, request: pb.WatchJobRequest) -> AsyncIterator[pb.JobEvent]:
         """Yields an event per change, heartbeats in between, and `done` or `error` at the end."""
         tenant = call.identity.tenant
-        await self._jobs.get(tenant, request.job_id)
+        job = await self._jobs.get(tenant, request.job_id)
+        self._note_end(call, job.model, job.model_version)
         try:
             async with (
                 aclosing(self._jobs.watch(tenant, request.job_id)) as changes,
@@ -109,8 +124,8 @@ class JobServicer:
                     elif change.item:
                         yield pb.JobEvent(event=inference_pb2.StreamEvent.item, item=_item(call, change.item))
                     elif change.last:
-                        job = await self._whole_job(call, change.job)
-                        yield pb.JobEvent(event=inference_pb2.StreamEvent.done, job=job, summary=job.result_summary)
+                        done = await self._whole_job(call, change.job)
+                        yield pb.JobEvent(event=inference_pb2.StreamEvent.done, job=done, summary=done.result_summary)
                     else:
                         yield pb.JobEvent(event=inference_pb2.StreamEvent.status, job=self._job(call, change.job))
         except ApiError as error:
@@ -119,6 +134,11 @@ class JobServicer:
     async def cancel_job(self, call: Call, request: pb.CancelJobRequest) -> pb.Job:
         """Cancels a job."""
         return self._job(call, await self._jobs.cancel(call.identity.tenant, request.job_id))
+
+    def _note_end(self, call: Call, model: str, version: str) -> None:
+        """Has the answer say when the version ends that gave it."""
+        if ends := self._routes.deprecation(model, version):
+            call.headers |= deprecation_headers(ends)
 
     async def _whole_job(self, call: Call, job: JobRecord) -> pb.Job:
         """Returns a job with what is known from its items: the only result, or why it failed."""

@@ -9,6 +9,8 @@ from camserve_server.core.labels import LabelLists, MappedClass, Place
 from camserve_server.core.models import Models
 from camserve_server.engine.model import ModelVersion
 from camserve_server.rpc.call import Call
+from camserve_server.rpc.model_routes import deprecation_message
+from camserve_server.stores.model_routes import Deprecation
 
 
 class ModelServicer:
@@ -20,13 +22,19 @@ class ModelServicer:
 
     async def list_models(self, call: Call, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """Returns every model, without labels."""
-        listed = [_model(name, versions, full=False) for name, versions in self._models.all().items()]
+        listed = [self._model(name, versions, full=False) for name, versions in self._models.all().items()]
         return pb.ListModelsResponse(models=listed, page=pb.Page(size=len(listed)))
 
     async def get_model(self, call: Call, request: pb.GetModelRequest) -> pb.Model:
         """Returns one model, with labels in the full view."""
         versions = self._models.versions(request.model)
-        return _model(request.model, versions, full=request.view == "full")
+        return self._model(request.model, versions, full=request.view == "full")
+
+    def _model(self, name: str, versions: list[ModelVersion], *, full: bool) -> pb.Model:
+        dates = self._models.deprecations(name)
+        return pb.Model(
+            model=name, versions=[_version(version, dates.get(version.version), full=full) for version in versions]
+        )
 
     async def get_label_mapping(self, call: Call, request: pb.GetLabelMappingRequest) -> pb.LabelMapping:
         """Returns what became of every class between two labels_versions."""
@@ -52,11 +60,7 @@ def _place(place: Place | None) -> pb.LabelPlace | None:
     return None if place is None else pb.LabelPlace(index=place.index, label=place.label)
 
 
-def _model(name: str, versions: list[ModelVersion], *, full: bool) -> pb.Model:
-    return pb.Model(model=name, versions=[_version(version, full=full) for version in versions])
-
-
-def _version(version: ModelVersion, *, full: bool) -> pb.ModelVersion:
+def _version(version: ModelVersion, deprecation: Deprecation | None, *, full: bool) -> pb.ModelVersion:
     message = pb.ModelVersion(
         version=version.version,
         state=pb.ModelVersion.State.Value(version.state),
@@ -73,6 +77,8 @@ def _version(version: ModelVersion, *, full: bool) -> pb.ModelVersion:
     )
     if version.reason:
         message.reason = version.reason
+    if deprecation:
+        message.deprecation.CopyFrom(deprecation_message(deprecation))
     if full:
         message.labels.extend(pb.Label(id=class_id, label=label) for class_id, label in version.labels)
     return message

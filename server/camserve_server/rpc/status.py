@@ -42,7 +42,7 @@ def grpc_code(entry: Entry) -> grpc.StatusCode:
 
 def trailing_metadata(error: ApiError, call: Call) -> tuple[tuple[str, str | bytes], ...]:
     """Returns the trailers of a failed call: for the edge status and body, for a native caller the details."""
-    headers = [*_headers(error).items(), *call.rate.items()]
+    headers = [*_headers(error).items(), *call.rate.items(), *call.dates.items()]
     if call.rest and "tus-resumable" in call.metadata:
         headers += [("tus-resumable", tus.VERSION), ("tus-version", tus.VERSION)]
     if call.rest and isinstance(error, NoRoomError) and error.hopeless:

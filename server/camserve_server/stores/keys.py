@@ -183,6 +183,21 @@ def plan(name: str) -> str:
     return f"camserve:{{plans}}:plan:{name}"
 
 
+def model_route_marks() -> str:
+    """A hash: of each model with routes the revision of them and what tells its writer, to see a change by one look."""
+    return "camserve:{models}:route_marks"
+
+
+def model_routes() -> str:
+    """A hash: the routes of each model that has any, as JSON."""
+    return "camserve:{models}:routes"
+
+
+def model_route_changes(model: str) -> str:
+    """A list: the last changes of a model's routes as JSON, the newest first."""
+    return f"camserve:{{models}}:route_changes:{_tag(model)}"
+
+
 def job_expiries() -> str:
     """A sorted set: `job_id tenant` by the time in ms at which the janitor looks at the job."""
     return f"{ring()}expiries"

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from camserve.v1 import admin_pb2 as camserve_dot_v1_dot_admin__pb2
+from camserve.v1 import model_routes_pb2 as camserve_dot_v1_dot_model__routes__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +27,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Sets what tenants may do. Every change is in force on every replica within two seconds.
+    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
+    two seconds.
     """
 
     def __init__(self, channel):
@@ -70,10 +72,26 @@ class AdminServiceStub:
                 request_serializer=camserve_dot_v1_dot_admin__pb2.DeletePlanRequest.SerializeToString,
                 response_deserializer=camserve_dot_v1_dot_admin__pb2.DeletePlanResponse.FromString,
                 _registered_method=True)
+        self.ListModelRoutes = channel.unary_unary(
+                '/camserve.v1.AdminService/ListModelRoutes',
+                request_serializer=camserve_dot_v1_dot_model__routes__pb2.ListModelRoutesRequest.SerializeToString,
+                response_deserializer=camserve_dot_v1_dot_model__routes__pb2.ListModelRoutesResponse.FromString,
+                _registered_method=True)
+        self.GetModelRoutes = channel.unary_unary(
+                '/camserve.v1.AdminService/GetModelRoutes',
+                request_serializer=camserve_dot_v1_dot_model__routes__pb2.GetModelRoutesRequest.SerializeToString,
+                response_deserializer=camserve_dot_v1_dot_model__routes__pb2.GetModelRoutesResponse.FromString,
+                _registered_method=True)
+        self.ChangeModelRoutes = channel.unary_unary(
+                '/camserve.v1.AdminService/ChangeModelRoutes',
+                request_serializer=camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesRequest.SerializeToString,
+                response_deserializer=camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
-    """Sets what tenants may do. Every change is in force on every replica within two seconds.
+    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
+    two seconds.
     """
 
     def ListTenants(self, request, context):
@@ -127,6 +145,29 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModelRoutes(self, request, context):
+        """Lists the routes of every model, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelRoutes(self, request, context):
+        """Returns a model's routes and their last changes. Fails with `model.not_found`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeModelRoutes(self, request, context):
+        """Changes a model's routes in one step. Fails with `resource.version_conflict` when they are not at the expected
+        revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
+        whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -165,6 +206,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=camserve_dot_v1_dot_admin__pb2.DeletePlanRequest.FromString,
                     response_serializer=camserve_dot_v1_dot_admin__pb2.DeletePlanResponse.SerializeToString,
             ),
+            'ListModelRoutes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelRoutes,
+                    request_deserializer=camserve_dot_v1_dot_model__routes__pb2.ListModelRoutesRequest.FromString,
+                    response_serializer=camserve_dot_v1_dot_model__routes__pb2.ListModelRoutesResponse.SerializeToString,
+            ),
+            'GetModelRoutes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelRoutes,
+                    request_deserializer=camserve_dot_v1_dot_model__routes__pb2.GetModelRoutesRequest.FromString,
+                    response_serializer=camserve_dot_v1_dot_model__routes__pb2.GetModelRoutesResponse.SerializeToString,
+            ),
+            'ChangeModelRoutes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeModelRoutes,
+                    request_deserializer=camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesRequest.FromString,
+                    response_serializer=camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'camserve.v1.AdminService', rpc_method_handlers)
@@ -174,7 +230,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Sets what tenants may do. Every change is in force on every replica within two seconds.
+    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
+    two seconds.
     """
 
     @staticmethod
@@ -356,6 +413,87 @@ class AdminService:
             '/camserve.v1.AdminService/DeletePlan',
             camserve_dot_v1_dot_admin__pb2.DeletePlanRequest.SerializeToString,
             camserve_dot_v1_dot_admin__pb2.DeletePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelRoutes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/camserve.v1.AdminService/ListModelRoutes',
+            camserve_dot_v1_dot_model__routes__pb2.ListModelRoutesRequest.SerializeToString,
+            camserve_dot_v1_dot_model__routes__pb2.ListModelRoutesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelRoutes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/camserve.v1.AdminService/GetModelRoutes',
+            camserve_dot_v1_dot_model__routes__pb2.GetModelRoutesRequest.SerializeToString,
+            camserve_dot_v1_dot_model__routes__pb2.GetModelRoutesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeModelRoutes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/camserve.v1.AdminService/ChangeModelRoutes',
+            camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesRequest.SerializeToString,
+            camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 Administration, on the internal listener only."""
 
 from camserve.v1 import admin_pb2 as _admin_pb2
+from camserve.v1 import model_routes_pb2 as _model_routes_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
 import abc as _abc_1
@@ -27,7 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """Sets what tenants may do. Every change is in force on every replica within two seconds."""
+    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
+    two seconds.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -51,10 +54,21 @@ class AdminServiceStub:
     """Removes a plan. Tenants that have it keep its name, and the limits of everybody until there is one of that name
     again. Fails with `plan.not_found`.
     """
+    ListModelRoutes: _grpc.UnaryUnaryMultiCallable[_model_routes_pb2.ListModelRoutesRequest, _model_routes_pb2.ListModelRoutesResponse]
+    """Lists the routes of every model, by name."""
+    GetModelRoutes: _grpc.UnaryUnaryMultiCallable[_model_routes_pb2.GetModelRoutesRequest, _model_routes_pb2.GetModelRoutesResponse]
+    """Returns a model's routes and their last changes. Fails with `model.not_found`."""
+    ChangeModelRoutes: _grpc.UnaryUnaryMultiCallable[_model_routes_pb2.ChangeModelRoutesRequest, _model_routes_pb2.ChangeModelRoutesResponse]
+    """Changes a model's routes in one step. Fails with `resource.version_conflict` when they are not at the expected
+    revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
+    whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """Sets what tenants may do. Every change is in force on every replica within two seconds."""
+    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
+    two seconds.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTenants: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListTenantsRequest, _admin_pb2.ListTenantsResponse]  # type: ignore[assignment]
@@ -75,9 +89,20 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Removes a plan. Tenants that have it keep its name, and the limits of everybody until there is one of that name
     again. Fails with `plan.not_found`.
     """
+    ListModelRoutes: _aio.UnaryUnaryMultiCallable[_model_routes_pb2.ListModelRoutesRequest, _model_routes_pb2.ListModelRoutesResponse]  # type: ignore[assignment]
+    """Lists the routes of every model, by name."""
+    GetModelRoutes: _aio.UnaryUnaryMultiCallable[_model_routes_pb2.GetModelRoutesRequest, _model_routes_pb2.GetModelRoutesResponse]  # type: ignore[assignment]
+    """Returns a model's routes and their last changes. Fails with `model.not_found`."""
+    ChangeModelRoutes: _aio.UnaryUnaryMultiCallable[_model_routes_pb2.ChangeModelRoutesRequest, _model_routes_pb2.ChangeModelRoutesResponse]  # type: ignore[assignment]
+    """Changes a model's routes in one step. Fails with `resource.version_conflict` when they are not at the expected
+    revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
+    whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Sets what tenants may do. Every change is in force on every replica within two seconds."""
+    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
+    two seconds.
+    """
 
     @_abc_1.abstractmethod
     def ListTenants(
@@ -137,6 +162,33 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_pb2.DeletePlanResponse, _abc.Awaitable[_admin_pb2.DeletePlanResponse]]:
         """Removes a plan. Tenants that have it keep its name, and the limits of everybody until there is one of that name
         again. Fails with `plan.not_found`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListModelRoutes(
+        self,
+        request: _model_routes_pb2.ListModelRoutesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_routes_pb2.ListModelRoutesResponse, _abc.Awaitable[_model_routes_pb2.ListModelRoutesResponse]]:
+        """Lists the routes of every model, by name."""
+
+    @_abc_1.abstractmethod
+    def GetModelRoutes(
+        self,
+        request: _model_routes_pb2.GetModelRoutesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_routes_pb2.GetModelRoutesResponse, _abc.Awaitable[_model_routes_pb2.GetModelRoutesResponse]]:
+        """Returns a model's routes and their last changes. Fails with `model.not_found`."""
+
+    @_abc_1.abstractmethod
+    def ChangeModelRoutes(
+        self,
+        request: _model_routes_pb2.ChangeModelRoutesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_routes_pb2.ChangeModelRoutesResponse, _abc.Awaitable[_model_routes_pb2.ChangeModelRoutesResponse]]:
+        """Changes a model's routes in one step. Fails with `resource.version_conflict` when they are not at the expected
+        revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
+        whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -75,7 +75,7 @@ class ErrorObject(_message.Message):
         model_not_found: ErrorObject._Reason.ValueType  # 21
         """404 not_found, NOT_FOUND. There is no model of that name."""
         model_version_not_found: ErrorObject._Reason.ValueType  # 22
-        """404 not_found, NOT_FOUND. The model has no version or alias of that name."""
+        """404 not_found, NOT_FOUND. The model has no version or alias of that name; details `successor` of a version that has ended."""
         object_not_found: ErrorObject._Reason.ValueType  # 23
         """404 not_found, NOT_FOUND. The object never was, is gone, or is another tenant's."""
         method_not_allowed: ErrorObject._Reason.ValueType  # 24
@@ -139,7 +139,7 @@ class ErrorObject(_message.Message):
         upload_protocol_unsupported: ErrorObject._Reason.ValueType  # 73
         """412 validation_error, FAILED_PRECONDITION. The header `Tus-Resumable` names a version other than 1.0.0."""
         resource_version_conflict: ErrorObject._Reason.ValueType  # 65
-        """409 conflict, FAILED_PRECONDITION. The presigned upload has come already."""
+        """409 conflict, FAILED_PRECONDITION. What was to be changed is another by now: the presigned upload has come, or the model has other routes; or the version cannot take calls, details `why`."""
         cursor_invalid: ErrorObject._Reason.ValueType  # 63
         """400 validation_error, INVALID_ARGUMENT. The cursor is altered, or another listing's."""
         webhook_not_found: ErrorObject._Reason.ValueType  # 70
@@ -203,7 +203,7 @@ class ErrorObject(_message.Message):
     model_not_found: ErrorObject.Reason.ValueType  # 21
     """404 not_found, NOT_FOUND. There is no model of that name."""
     model_version_not_found: ErrorObject.Reason.ValueType  # 22
-    """404 not_found, NOT_FOUND. The model has no version or alias of that name."""
+    """404 not_found, NOT_FOUND. The model has no version or alias of that name; details `successor` of a version that has ended."""
     object_not_found: ErrorObject.Reason.ValueType  # 23
     """404 not_found, NOT_FOUND. The object never was, is gone, or is another tenant's."""
     method_not_allowed: ErrorObject.Reason.ValueType  # 24
@@ -267,7 +267,7 @@ class ErrorObject(_message.Message):
     upload_protocol_unsupported: ErrorObject.Reason.ValueType  # 73
     """412 validation_error, FAILED_PRECONDITION. The header `Tus-Resumable` names a version other than 1.0.0."""
     resource_version_conflict: ErrorObject.Reason.ValueType  # 65
-    """409 conflict, FAILED_PRECONDITION. The presigned upload has come already."""
+    """409 conflict, FAILED_PRECONDITION. What was to be changed is another by now: the presigned upload has come, or the model has other routes; or the version cannot take calls, details `why`."""
     cursor_invalid: ErrorObject.Reason.ValueType  # 63
     """400 validation_error, INVALID_ARGUMENT. The cursor is altered, or another listing's."""
     webhook_not_found: ErrorObject.Reason.ValueType  # 70

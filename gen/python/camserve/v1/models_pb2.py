@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from camserve.options.v1 import policy_pb2 as camserve_dot_options_dot_v1_dot_policy__pb2
+from camserve.v1 import model_routes_pb2 as camserve_dot_v1_dot_model__routes__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63\x61mserve/v1/models.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\"\x13\n\x11ListModelsRequest\"Y\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.camserve.v1.Model\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\">\n\x04Page\x12\x18\n\x0bnext_cursor\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04size\x18\x02 \x01(\x05\x42\x0e\n\x0c_next_cursor\"P\n\x0fGetModelRequest\x12\x19\n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\"\n\x04view\x18\x02 \x01(\tB\x14\xbaH\x11r\x0fR\x00R\x05\x62\x61sicR\x04\x66ull\"C\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.camserve.v1.ModelVersion\"\xb2\x04\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.camserve.v1.ModelVersion.State\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x16\n\x0elabels_version\x18\x04 \x01(\t\x12\x1b\n\x13\x63\x61libration_version\x18\x05 \x01(\t\x12%\n\x05input\x18\x06 \x01(\x0b\x32\x16.camserve.v1.InputSize\x12\x0e\n\x06layers\x18\x07 \x03(\t\x12\x15\n\rdefault_layer\x18\x08 \x01(\t\x12\x0f\n\x07\x63lasses\x18\t \x01(\x05\x12\x30\n\x06golden\x18\n \x01(\x0e\x32 .camserve.v1.ModelVersion.Golden\x12\x13\n\x06reason\x18\x0b \x01(\tH\x00\x88\x01\x01\x12\x16\n\x0e\x63ontent_sha256\x18\x0c \x01(\t\x12\"\n\x06labels\x18\r \x03(\x0b\x32\x12.camserve.v1.Label\x12\x14\n\x0cmemory_bytes\x18\x14 \x01(\x03\"T\n\x05State\x12\x15\n\x11state_unspecified\x10\x00\x12\t\n\x05ready\x10\x01\x12\x0b\n\x07loading\x10\x02\x12\x0f\n\x0bunavailable\x10\x03\x12\x0b\n\x07retired\x10\x04\"B\n\x06Golden\x12\x16\n\x12golden_unspecified\x10\x00\x12\n\n\x06passed\x10\x01\x12\n\n\x06\x66\x61iled\x10\x02\x12\x08\n\x04none\x10\x03\x42\t\n\x07_reason\"*\n\tInputSize\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\"\"\n\x05Label\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"e\n\x16GetLabelMappingRequest\x12\x19\n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x18\n\x04\x66rom\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x16\n\x02to\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\"\x8d\x01\n\x0cLabelMapping\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04\x66rom\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12)\n\x06\x63ounts\x18\x04 \x01(\x0b\x32\x19.camserve.v1.LabelChanges\x12)\n\x07\x63lasses\x18\x05 \x03(\x0b\x32\x18.camserve.v1.MappedClass\"\\\n\x0cLabelChanges\x12\x0c\n\x04kept\x18\x01 \x01(\x05\x12\r\n\x05moved\x18\x02 \x01(\x05\x12\x0f\n\x07renamed\x18\x03 \x01(\x05\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x05\x12\x0f\n\x07removed\x18\x05 \x01(\x05\"\x8d\x02\n\x0bMappedClass\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x07\x63hanges\x18\x02 \x03(\x0e\x32\x1f.camserve.v1.MappedClass.Change\x12*\n\x04\x66rom\x18\x03 \x01(\x0b\x32\x17.camserve.v1.LabelPlaceH\x00\x88\x01\x01\x12(\n\x02to\x18\x04 \x01(\x0b\x32\x17.camserve.v1.LabelPlaceH\x01\x88\x01\x01\"Z\n\x06\x43hange\x12\x16\n\x12\x63hange_unspecified\x10\x00\x12\x08\n\x04kept\x10\x01\x12\t\n\x05moved\x10\x02\x12\x0b\n\x07renamed\x10\x03\x12\t\n\x05\x61\x64\x64\x65\x64\x10\x04\x12\x0b\n\x07removed\x10\x05\x42\x07\n\x05_fromB\x05\n\x03_to\"*\n\nLabelPlace\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05label\x18\x02 \x01(\t2\xfe\x02\n\x0cModelService\x12u\n\nListModels\x12\x1e.camserve.v1.ListModelsRequest\x1a\x1f.camserve.v1.ListModelsResponse\"&\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12l\n\x08GetModel\x12\x1c.camserve.v1.GetModelRequest\x1a\x12.camserve.v1.Model\".\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models/{model}\x12\x88\x01\n\x0fGetLabelMapping\x12#.camserve.v1.GetLabelMappingRequest\x1a\x19.camserve.v1.LabelMapping\"5\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/models/{model}/labelsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63\x61mserve/v1/models.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x1e\x63\x61mserve/v1/model_routes.proto\x1a\x1cgoogle/api/annotations.proto\"\x13\n\x11ListModelsRequest\"Y\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.camserve.v1.Model\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.camserve.v1.Page\">\n\x04Page\x12\x18\n\x0bnext_cursor\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04size\x18\x02 \x01(\x05\x42\x0e\n\x0c_next_cursor\"P\n\x0fGetModelRequest\x12\x19\n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\"\n\x04view\x18\x02 \x01(\tB\x14\xbaH\x11r\x0fR\x00R\x05\x62\x61sicR\x04\x66ull\"C\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.camserve.v1.ModelVersion\"\xfb\x04\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.camserve.v1.ModelVersion.State\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x16\n\x0elabels_version\x18\x04 \x01(\t\x12\x1b\n\x13\x63\x61libration_version\x18\x05 \x01(\t\x12%\n\x05input\x18\x06 \x01(\x0b\x32\x16.camserve.v1.InputSize\x12\x0e\n\x06layers\x18\x07 \x03(\t\x12\x15\n\rdefault_layer\x18\x08 \x01(\t\x12\x0f\n\x07\x63lasses\x18\t \x01(\x05\x12\x30\n\x06golden\x18\n \x01(\x0e\x32 .camserve.v1.ModelVersion.Golden\x12\x13\n\x06reason\x18\x0b \x01(\tH\x00\x88\x01\x01\x12\x16\n\x0e\x63ontent_sha256\x18\x0c \x01(\t\x12\"\n\x06labels\x18\r \x03(\x0b\x32\x12.camserve.v1.Label\x12\x37\n\x0b\x64\x65precation\x18\x0e \x01(\x0b\x32\x1d.camserve.v1.ModelDeprecationH\x01\x88\x01\x01\x12\x14\n\x0cmemory_bytes\x18\x14 \x01(\x03\"T\n\x05State\x12\x15\n\x11state_unspecified\x10\x00\x12\t\n\x05ready\x10\x01\x12\x0b\n\x07loading\x10\x02\x12\x0f\n\x0bunavailable\x10\x03\x12\x0b\n\x07retired\x10\x04\"B\n\x06Golden\x12\x16\n\x12golden_unspecified\x10\x00\x12\n\n\x06passed\x10\x01\x12\n\n\x06\x66\x61iled\x10\x02\x12\x08\n\x04none\x10\x03\x42\t\n\x07_reasonB\x0e\n\x0c_deprecation\"*\n\tInputSize\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\"\"\n\x05Label\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"e\n\x16GetLabelMappingRequest\x12\x19\n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x18\n\x04\x66rom\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x16\n\x02to\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\"\x8d\x01\n\x0cLabelMapping\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04\x66rom\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12)\n\x06\x63ounts\x18\x04 \x01(\x0b\x32\x19.camserve.v1.LabelChanges\x12)\n\x07\x63lasses\x18\x05 \x03(\x0b\x32\x18.camserve.v1.MappedClass\"\\\n\x0cLabelChanges\x12\x0c\n\x04kept\x18\x01 \x01(\x05\x12\r\n\x05moved\x18\x02 \x01(\x05\x12\x0f\n\x07renamed\x18\x03 \x01(\x05\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x05\x12\x0f\n\x07removed\x18\x05 \x01(\x05\"\x8d\x02\n\x0bMappedClass\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x07\x63hanges\x18\x02 \x03(\x0e\x32\x1f.camserve.v1.MappedClass.Change\x12*\n\x04\x66rom\x18\x03 \x01(\x0b\x32\x17.camserve.v1.LabelPlaceH\x00\x88\x01\x01\x12(\n\x02to\x18\x04 \x01(\x0b\x32\x17.camserve.v1.LabelPlaceH\x01\x88\x01\x01\"Z\n\x06\x43hange\x12\x16\n\x12\x63hange_unspecified\x10\x00\x12\x08\n\x04kept\x10\x01\x12\t\n\x05moved\x10\x02\x12\x0b\n\x07renamed\x10\x03\x12\t\n\x05\x61\x64\x64\x65\x64\x10\x04\x12\x0b\n\x07removed\x10\x05\x42\x07\n\x05_fromB\x05\n\x03_to\"*\n\nLabelPlace\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05label\x18\x02 \x01(\t2\xfe\x02\n\x0cModelService\x12u\n\nListModels\x12\x1e.camserve.v1.ListModelsRequest\x1a\x1f.camserve.v1.ListModelsResponse\"&\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12l\n\x08GetModel\x12\x1c.camserve.v1.GetModelRequest\x1a\x12.camserve.v1.Model\".\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models/{model}\x12\x88\x01\n\x0fGetLabelMapping\x12#.camserve.v1.GetLabelMappingRequest\x1a\x19.camserve.v1.LabelMapping\"5\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/models/{model}/labelsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,38 +51,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\222\202\031\020\022\016inference.read\202\323\344\223\002\024\022\022/v1/models/{model}'
   _globals['_MODELSERVICE'].methods_by_name['GetLabelMapping']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetLabelMapping']._serialized_options = b'\222\202\031\020\022\016inference.read\202\323\344\223\002\033\022\031/v1/models/{model}/labels'
-  _globals['_LISTMODELSREQUEST']._serialized_start=134
-  _globals['_LISTMODELSREQUEST']._serialized_end=153
-  _globals['_LISTMODELSRESPONSE']._serialized_start=155
-  _globals['_LISTMODELSRESPONSE']._serialized_end=244
-  _globals['_PAGE']._serialized_start=246
-  _globals['_PAGE']._serialized_end=308
-  _globals['_GETMODELREQUEST']._serialized_start=310
-  _globals['_GETMODELREQUEST']._serialized_end=390
-  _globals['_MODEL']._serialized_start=392
-  _globals['_MODEL']._serialized_end=459
-  _globals['_MODELVERSION']._serialized_start=462
-  _globals['_MODELVERSION']._serialized_end=1024
-  _globals['_MODELVERSION_STATE']._serialized_start=861
-  _globals['_MODELVERSION_STATE']._serialized_end=945
-  _globals['_MODELVERSION_GOLDEN']._serialized_start=947
-  _globals['_MODELVERSION_GOLDEN']._serialized_end=1013
-  _globals['_INPUTSIZE']._serialized_start=1026
-  _globals['_INPUTSIZE']._serialized_end=1068
-  _globals['_LABEL']._serialized_start=1070
-  _globals['_LABEL']._serialized_end=1104
-  _globals['_GETLABELMAPPINGREQUEST']._serialized_start=1106
-  _globals['_GETLABELMAPPINGREQUEST']._serialized_end=1207
-  _globals['_LABELMAPPING']._serialized_start=1210
-  _globals['_LABELMAPPING']._serialized_end=1351
-  _globals['_LABELCHANGES']._serialized_start=1353
-  _globals['_LABELCHANGES']._serialized_end=1445
-  _globals['_MAPPEDCLASS']._serialized_start=1448
-  _globals['_MAPPEDCLASS']._serialized_end=1717
-  _globals['_MAPPEDCLASS_CHANGE']._serialized_start=1611
-  _globals['_MAPPEDCLASS_CHANGE']._serialized_end=1701
-  _globals['_LABELPLACE']._serialized_start=1719
-  _globals['_LABELPLACE']._serialized_end=1761
-  _globals['_MODELSERVICE']._serialized_start=1764
-  _globals['_MODELSERVICE']._serialized_end=2146
+  _globals['_LISTMODELSREQUEST']._serialized_start=166
+  _globals['_LISTMODELSREQUEST']._serialized_end=185
+  _globals['_LISTMODELSRESPONSE']._serialized_start=187
+  _globals['_LISTMODELSRESPONSE']._serialized_end=276
+  _globals['_PAGE']._serialized_start=278
+  _globals['_PAGE']._serialized_end=340
+  _globals['_GETMODELREQUEST']._serialized_start=342
+  _globals['_GETMODELREQUEST']._serialized_end=422
+  _globals['_MODEL']._serialized_start=424
+  _globals['_MODEL']._serialized_end=491
+  _globals['_MODELVERSION']._serialized_start=494
+  _globals['_MODELVERSION']._serialized_end=1129
+  _globals['_MODELVERSION_STATE']._serialized_start=950
+  _globals['_MODELVERSION_STATE']._serialized_end=1034
+  _globals['_MODELVERSION_GOLDEN']._serialized_start=1036
+  _globals['_MODELVERSION_GOLDEN']._serialized_end=1102
+  _globals['_INPUTSIZE']._serialized_start=1131
+  _globals['_INPUTSIZE']._serialized_end=1173
+  _globals['_LABEL']._serialized_start=1175
+  _globals['_LABEL']._serialized_end=1209
+  _globals['_GETLABELMAPPINGREQUEST']._serialized_start=1211
+  _globals['_GETLABELMAPPINGREQUEST']._serialized_end=1312
+  _globals['_LABELMAPPING']._serialized_start=1315
+  _globals['_LABELMAPPING']._serialized_end=1456
+  _globals['_LABELCHANGES']._serialized_start=1458
+  _globals['_LABELCHANGES']._serialized_end=1550
+  _globals['_MAPPEDCLASS']._serialized_start=1553
+  _globals['_MAPPEDCLASS']._serialized_end=1822
+  _globals['_MAPPEDCLASS_CHANGE']._serialized_start=1716
+  _globals['_MAPPEDCLASS_CHANGE']._serialized_end=1806
+  _globals['_LABELPLACE']._serialized_start=1824
+  _globals['_LABELPLACE']._serialized_end=1866
+  _globals['_MODELSERVICE']._serialized_start=1869
+  _globals['_MODELSERVICE']._serialized_end=2251
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 isort:skip_file
 Models, their versions and what they can be asked."""
 
+from camserve.v1 import model_routes_pb2 as _model_routes_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -225,6 +226,7 @@ class ModelVersion(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    DEPRECATION_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Names the version."""
@@ -262,6 +264,10 @@ class ModelVersion(_message.Message):
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
         """Lists the labels in the order of the network's outputs. Filled in the `full` view only."""
 
+    @_builtins.property
+    def deprecation(self) -> _model_routes_pb2.ModelDeprecation:
+        """Says when the version ends. Present only where that is known."""
+
     def __init__(
         self,
         *,
@@ -278,14 +284,20 @@ class ModelVersion(_message.Message):
         reason: _builtins.str | None = ...,
         content_sha256: _builtins.str = ...,
         labels: _abc.Iterable[Global___Label] | None = ...,
+        deprecation: _model_routes_pb2.ModelDeprecation | None = ...,
         memory_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "input", b"input", "reason", b"reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation", "_reason", b"_reason", "deprecation", b"deprecation", "input", b"input", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "aliases", b"aliases", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "default_layer", b"default_layer", "golden", b"golden", "input", b"input", "labels", b"labels", "labels_version", b"labels_version", "layers", b"layers", "memory_bytes", b"memory_bytes", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation", "_reason", b"_reason", "aliases", b"aliases", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "default_layer", b"default_layer", "deprecation", b"deprecation", "golden", b"golden", "input", b"input", "labels", b"labels", "labels_version", b"labels_version", "layers", b"layers", "memory_bytes", b"memory_bytes", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deprecation: _TypeAlias = _typing.Literal["deprecation"]  # noqa: Y015
+    _WhichOneofArgType__deprecation: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation"]  # noqa: Y015
     _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
     _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deprecation) -> _WhichOneofReturnType__deprecation | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015

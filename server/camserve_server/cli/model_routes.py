@@ -1,0 +1,111 @@
+"""Routes of models from the command line, through the running server's internal listener."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+
+from google.protobuf import timestamp_pb2
+
+from camserve.v1 import model_routes_pb2 as pb
+from camserve_server.base.config import Settings
+from camserve_server.cli.admin import ask
+
+
+def list_routes(settings: Settings) -> list[str]:
+    """Returns the lines of every model's routes; raises ValueError when no server answers."""
+    answer = ask(settings, lambda admin, options: admin.ListModelRoutes(pb.ListModelRoutesRequest(), **options))
+    return [line for routes in answer.routes for line in (_head(routes), *_indented(routes))]
+
+
+def show_routes(settings: Settings, model: str) -> list[str]:
+    """Returns the lines of a model's routes and of their last changes; raises ValueError as `change` does."""
+    request = pb.GetModelRoutesRequest(model=model)
+    answer = ask(settings, lambda admin, options: admin.GetModelRoutes(request, **options))
+    return [_head(answer.routes), *_indented(answer.routes), *_history(answer.changes)]
+
+
+def change(settings: Settings, request: pb.ChangeModelRoutesRequest) -> list[str]:
+    """Makes a change and returns the lines of the routes before and after it; raises ValueError when it is refused."""
+    answer = ask(settings, lambda admin, options: admin.ChangeModelRoutes(request, **options))
+    if answer.before.revision == answer.after.revision:
+        return [f"{_head(answer.after)}, as before", *_indented(answer.after)]
+    return [
+        f"{request.model}  revision {answer.before.revision} -> {answer.after.revision}",
+        "before",
+        *_indented(answer.before),
+        "after",
+        *_indented(answer.after),
+    ]
+
+
+def timestamp(day: str) -> timestamp_pb2.Timestamp:
+    """Returns the time of `2027-01-31` or `2027-01-31T12:00:00Z`; raises ValueError for anything else."""
+    try:
+        time = datetime.fromisoformat(day)
+    except ValueError:
+        raise ValueError(f"{day!r} is no date like 2027-01-31 or 2027-01-31T12:00:00Z") from None
+    return timestamp_pb2.Timestamp(seconds=int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()))
+
+
+def today() -> str:
+    """Returns this day (UTC) as `timestamp` takes it."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def _head(routes: pb.ModelRoutes) -> str:
+    return f"{routes.model}  revision {routes.revision}"
+
+
+def _indented(routes: pb.ModelRoutes) -> list[str]:
+    return [f"  {line}" for line in _lines(routes)] or ["  no routes"]
+
+
+def _lines(routes: pb.ModelRoutes) -> list[str]:
+    lines = [f"{alias} -> {version}{_before(routes, alias)}" for alias, version in _sorted(routes.aliases)]
+    if routes.HasField("canary"):
+        lines.append(_canary(routes.canary))
+    lines += [f"pin {tenant} -> {version}" for tenant, version in _sorted(routes.pins)]
+    if routes.HasField("shadow"):
+        lines.append(f"shadow {routes.shadow.version}: {routes.shadow.percent:g} %")
+    for version in sorted(routes.deprecations):
+        lines.append(f"deprecated {version}: {_deprecation(routes.deprecations[version])}")
+    return lines
+
+
+def _before(routes: pb.ModelRoutes, alias: str) -> str:
+    return f", before {routes.previous[alias]}" if alias in routes.previous else ""
+
+
+def _canary(canary: pb.ModelCanary) -> str:
+    tenants = f", all calls of {', '.join(canary.tenants)}" if canary.tenants else ""
+    return f"canary {canary.version}: {canary.percent:g} % of {canary.alias} by {canary.by}{tenants}"
+
+
+def _deprecation(deprecation: pb.ModelDeprecation) -> str:
+    parts = [f"since {_day(deprecation.deprecated_at)}"]
+    if deprecation.HasField("sunset_at"):
+        parts.append(f"until {_day(deprecation.sunset_at)}")
+    if deprecation.HasField("successor"):
+        parts.append(f"then {deprecation.successor}")
+    if deprecation.HasField("link"):
+        parts.append(f"see {deprecation.link}")
+    return ", ".join(parts)
+
+
+def _history(changes: list[pb.ModelRouteChange]) -> list[str]:
+    lines = ["changes"] if changes else []
+    for each in changes:
+        why = f": {each.why}" if each.why else ""
+        made = each.made_at.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        lines.append(f"  {each.revision}  {made}  {each.by}  {each.what}{why}")
+    return lines
+
+
+def _day(time: timestamp_pb2.Timestamp) -> str:
+    moment = time.ToDatetime(UTC)
+    return str(date(moment.year, moment.month, moment.day)) if time.seconds % 86_400 == 0 else moment.isoformat()
+
+
+def _sorted(mapping: Mapping[str, str]) -> list[tuple[str, str]]:
+    return sorted(mapping.items())

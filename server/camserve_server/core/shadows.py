@@ -1,0 +1,184 @@
+"""Shows a version the calls that another one has answered, out of the way of callers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from camserve_server.base.errors import ApiError
+from camserve_server.base.tasks import ended
+from camserve_server.base.telemetry import SHADOWS
+from camserve_server.core.infer_options import InferOptions
+from camserve_server.core.model_figures import count, errors_counted
+from camserve_server.core.model_routes import ModelRoutes
+from camserve_server.engine.buffers import SharedBuffer
+from camserve_server.engine.engine import Engine, Explain, Prediction
+from camserve_server.engine.imaging import DecodedImage, DecodeRequest, ImagingPool
+from camserve_server.engine.model import ModelVersion
+
+_log = structlog.get_logger("shadows")
+
+# A few seconds of calls for one that is slow: what waits longer is of no use to anybody.
+_MOST_WAITING = 16
+# The answer is written and sent first.
+_AFTER_S = 0.05
+# Even if a shadow doubled the time of every call beside it, calls would take a twentieth longer on average.
+_SHARE_OF_TIME = 0.05
+# Nobody waits longer for a new shadow after one that hung.
+_LONGEST_PAUSE_S = 60.0
+# A version that sees pictures at another size decodes them again, for which they are kept until its turn.
+_LARGEST_BYTES = 4 * 1024 * 1024
+# Of its own among tenants, so that nobody's turn is taken.
+_TENANT = "shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One picture by two versions of a model; maps, if one was asked for, are of the same class where both have it."""
+
+    answering: ModelVersion
+    answer: Prediction
+    shadow: ModelVersion
+    shown: Prediction
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A picture for the shadow: its pixels, or where those would be of another size the image."""
+
+    answering: ModelVersion
+    answer: Prediction
+    shadow: ModelVersion
+    options: InferOptions
+    pixels: NDArray[np.uint8] | None
+    image: SharedBuffer | None
+
+    def close(self) -> None:
+        if self.image:
+            self.image.close()
+
+
+class Shadows:
+    """Takes answered calls, drops those for which there is no room, and runs the rest one after the other, with pauses.
+
+    `on_compared` is told of each.
+    """
+
+    def __init__(self, engine: Engine, imaging: ImagingPool, routes: ModelRoutes) -> None:
+        self._engine = engine
+        self._imaging = imaging
+        self._routes = routes
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_MOST_WAITING)
+        self._showing: asyncio.Task[None] | None = None
+        self.on_compared: Callable[[Compared], None] = lambda _: None
+
+    def start(self) -> None:
+        """Begins to run what waits."""
+        self._showing = asyncio.create_task(self._show_all())
+
+    async def close(self) -> None:
+        """Runs nothing more and lets go of what waits."""
+        if self._showing:
+            await ended([self._showing])
+        while not self._waiting.empty():
+            self._waiting.get_nowait().close()
+
+    def offer(
+        self,
+        answering: ModelVersion,
+        answer: Prediction,
+        options: InferOptions,
+        image: SharedBuffer,
+        picture: DecodedImage,
+    ) -> None:
+        """Keeps what the shadow needs of a call if it is one that the shadow sees; does not wait."""
+        chosen = self._routes.shadow(answering.name)
+        if chosen is None or chosen.version == answering.version or random.random() * 100 >= chosen.percent:
+            return
+        try:
+            shadow = self._engine.resolve(answering.name, chosen.version)
+        except ApiError:
+            SHADOWS.labels("not ready").inc()
+            return
+        if self._waiting.full() or self._is_busy():
+            SHADOWS.labels("dropped").inc()
+            return
+        same = shadow.input == answering.input
+        kept = None if same else _kept(image)
+        if not same and kept is None:
+            SHADOWS.labels("dropped").inc()
+            return
+        pixels = picture.pixels.copy() if same else None
+        self._waiting.put_nowait(_Waiting(answering, answer, shadow, options, pixels, kept))
+
+    def _is_busy(self) -> bool:
+        return any(self._engine.stats().queue_depth.values())
+
+    async def _show_all(self) -> None:
+        while True:
+            waiting = await self._waiting.get()
+            try:
+                await asyncio.sleep(_AFTER_S)
+                began = time.monotonic()
+                outcome = "dropped" if self._is_busy() else await self._show(waiting)
+            finally:
+                waiting.close()
+            SHADOWS.labels(outcome).inc()
+            await asyncio.sleep(pause_s(time.monotonic() - began))
+
+    async def _show(self, waiting: _Waiting) -> str:
+        shadow = waiting.shadow
+        try:
+            with errors_counted(shadow, "shadow"):
+                shown = await self._predict(waiting)
+            count(shadow, "shadow", shown)
+            self.on_compared(Compared(waiting.answering, waiting.answer, shadow, shown))
+        except ApiError:
+            return "failed"
+        except Exception:
+            _log.exception("a shadow failed", model=shadow.name, version=shadow.version)
+            return "failed"
+        return "shown"
+
+    async def _predict(self, waiting: _Waiting) -> Prediction:
+        shadow, explain = waiting.shadow, _explain(waiting)
+        with self._engine.kept(shadow):
+            if waiting.pixels is not None:
+                return await self._engine.predict(shadow, waiting.pixels, explain, tenant=_TENANT, lane="stream")
+            assert waiting.image is not None
+            request = DecodeRequest(shadow.input, longest_side_px=waiting.options.longest_side_px)
+            with await self._imaging.decode(waiting.image, request, share=_TENANT, background=True) as picture:
+                return await self._engine.predict(shadow, picture.pixels, explain, tenant=_TENANT, lane="stream")
+
+
+def pause_s(took_s: float) -> float:
+    """Returns how long nothing is shown after something that took that long."""
+    return min(_LONGEST_PAUSE_S, took_s / _SHARE_OF_TIME - took_s)
+
+
+def _kept(image: SharedBuffer) -> SharedBuffer | None:
+    if image.size > _LARGEST_BYTES:
+        return None
+    try:
+        return image.share()
+    except ApiError:
+        return None  # the memory set aside for images is needed for callers'
+
+
+def _explain(waiting: _Waiting) -> Explain | None:
+    """Returns the answer's heatmap as the shadow can draw it: of the same class, at the same layer if it has that."""
+    answer, shadow = waiting.answer, waiting.shadow
+    if answer.cam is None or answer.method is None or answer.target is None or shadow.default_layer is None:
+        return None
+    wanted = waiting.options.heatmap
+    layer = wanted.layer if wanted and wanted.layer in shadow.layers else "auto"
+    class_id = waiting.answering.labels[answer.target].id
+    target = next((index for index, label in enumerate(shadow.labels) if label.id == class_id), None)
+    return Explain(layer, answer.method, target)

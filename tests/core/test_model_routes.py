@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.clock import FakeClock
+from tests.engine.tiny import write_model
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core import model_route_changes as changes
+from camserve_server.core.model_route_changes import RouteChanges
+from camserve_server.core.model_routes import ModelRoutes, takes
+from camserve_server.engine.engine import Engine, EngineSettings
+from camserve_server.stores.durability import Disk
+from camserve_server.stores.model_routes import Canary, RouteRecords
+from camserve_server.stores.redis import connect
+
+TENANTS = [f"tenant-{n}" for n in range(2000)]
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for version, top in (("1", ""), ("2", 'aliases = ["stable"]'), ("3", 'aliases = ["next"]')):
+        write_model(folder, version=version, top=top)
+    write_model(folder, version="broken", weights='file = "none.safetensors"', top="")
+    return folder
+
+
+@pytest.fixture
+async def engine(models_dir):
+    engine = Engine(EngineSettings((models_dir,), device="cpu", torch_threads=1, max_batch=2))
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+def replica(redis, engine):
+    """Makes a replica's routes, and what changes them."""
+
+    def make(client=redis):
+        records = RouteRecords(client, Disk())
+        routes = ModelRoutes(records, engine)
+        return routes, RouteChanges(records, routes, engine, FakeClock())
+
+    return make
+
+
+def chosen(routes, asked="", tenant="anybody", key=None):
+    return routes.choose("tiny", asked, tenant=tenant, key=key).version
+
+
+def reason(caught):
+    return caught.value.reason
+
+
+async def test_without_a_record_the_manifests_aliases_hold(replica):
+    routes, _ = replica()
+    await routes.look()
+    assert (chosen(routes), chosen(routes, "stable"), chosen(routes, "next"), chosen(routes, "1")) == (
+        *("2", "2", "3"),
+        "1",
+    )
+    assert routes.of("tiny").revision == 0
+
+
+async def test_a_promotion_moves_an_alias_and_no_other(replica):
+    routes, admin = replica()
+    before, after = await admin.make("tiny", changes.promote("1"), by="ann")
+    assert (before.revision, after.revision) == (0, 1)
+    assert before.routes.aliases == {"stable": "2", "next": "3"}
+    assert after.routes.aliases == {"stable": "1", "next": "3"}
+    assert (chosen(routes), chosen(routes, "next"), chosen(routes, "2")) == ("1", "3", "2")
+
+
+async def test_a_version_that_is_named_comes_before_a_pin_that_before_the_canary_and_that_before_the_alias(replica):
+    routes, admin = replica()
+    await admin.make("tiny", changes.pin("acme", "1"), by="ann")
+    await admin.make("tiny", changes.canary(Canary("3", "stable", 100.0)), by="ann")
+    assert chosen(routes) == "3"
+    assert chosen(routes, tenant="acme") == "1"
+    assert chosen(routes, "next", tenant="acme") == "1"
+    assert chosen(routes, "2", tenant="acme") == "2"
+    # A canary is of its alias only.
+    assert chosen(routes, "next") == "3"
+    await admin.make("tiny", changes.canary(Canary("1", "next", 100.0)), by="ann")
+    assert (chosen(routes), chosen(routes, "next")) == ("2", "1")
+
+
+async def test_a_pin_holds_for_an_alias_that_only_a_manifest_knows(replica, engine, monkeypatch):
+    routes, admin = replica()
+    await admin.make("tiny", changes.pin("acme", "1"), by="ann")
+    # A version that came later, with an alias of its own.
+    resolve = engine.resolve
+    monkeypatch.setattr(engine, "resolve", lambda model, asked: resolve(model, "3" if asked == "new" else asked))
+    assert (chosen(routes, "new", tenant="acme"), chosen(routes, "new")) == ("1", "3")
+
+
+async def test_a_canary_takes_its_tenants_whatever_its_percentage(replica):
+    routes, admin = replica()
+    await admin.make("tiny", changes.canary(Canary("3", "stable", 0.0, ("acme",))), by="ann")
+    assert (chosen(routes), chosen(routes, tenant="acme")) == ("2", "3")
+
+
+async def test_a_promotion_ends_the_canary_of_its_alias(replica):
+    routes, admin = replica()
+    await admin.make("tiny", changes.canary(Canary("3", "stable", 50.0)), by="ann")
+    await admin.make("tiny", changes.promote("1", "next"), by="ann")
+    assert routes.of("tiny").routes.canary
+    await admin.make("tiny", changes.promote("3"), by="ann")
+    assert routes.of("tiny").routes.canary is None
+
+
+async def test_a_rollback_leads_the_alias_back_and_a_second_one_undoes_it(replica):
+    routes, admin = replica()
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    await admin.make("tiny", changes.promote("1", "next"), by="ann")
+    await admin.make("tiny", changes.pin("acme", "3"), by="ann")
+    before, after = await admin.make("tiny", changes.roll_back(), by="ann")
+    assert after.revision == before.revision + 1
+    assert after.routes.aliases == {"stable": "2", "next": "1"}
+    # A pinned tenant does not move with it.
+    assert chosen(routes, tenant="acme") == "3"
+    await admin.make("tiny", changes.roll_back(), by="ann")
+    assert routes.of("tiny").routes.aliases == {"stable": "1", "next": "1"}
+    await admin.make("tiny", changes.roll_back("next"), by="ann")
+    assert routes.of("tiny").routes.aliases == {"stable": "1", "next": "3"}
+
+
+async def test_a_rollback_ends_a_canary_however_often_it_grew_and_only_then_takes_the_promotion_before(replica):
+    routes, admin = replica()
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    for percent in (1.0, 10.0, 100.0):
+        await admin.make("tiny", changes.canary(Canary("3", "stable", percent)), by="ann")
+    assert chosen(routes) == "3"
+    await admin.make("tiny", changes.roll_back(), by="ann")
+    assert chosen(routes) == "1"
+    await admin.make("tiny", changes.roll_back(), by="ann")
+    assert chosen(routes) == "2"
+
+
+async def test_a_rollback_after_a_canary_was_promoted_leaves_nobody_on_it(replica):
+    routes, admin = replica()
+    await admin.make("tiny", changes.canary(Canary("3", "stable", 50.0)), by="ann")
+    await admin.make("tiny", changes.promote("3"), by="ann")
+    await admin.make("tiny", changes.roll_back(), by="ann")
+    assert {chosen(routes, tenant=tenant) for tenant in TENANTS[:50]} == {"2"}
+
+
+async def test_an_alias_that_is_removed_is_the_manifests_again_or_none(replica):
+    routes, admin = replica()
+    await admin.make("tiny", changes.promote("1", "new"), by="ann")
+    await admin.make("tiny", changes.promote("1", "next"), by="ann")
+    await admin.make("tiny", changes.canary(Canary("3", "new", 1.0)), by="ann")
+    for alias in ("new", "next"):
+        await admin.make("tiny", changes.remove_alias(alias), by="ann")
+    assert routes.of("tiny").routes == changes.Routes(aliases={"stable": "2"})
+    assert chosen(routes, "next") == "3"
+    with pytest.raises(ApiError) as caught:
+        chosen(routes, "new")
+    assert reason(caught) is Reason.MODEL_VERSION_NOT_FOUND
+
+
+async def test_an_alias_that_was_not_changed_cannot_be_rolled_back(replica):
+    _, admin = replica()
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    await admin.make("tiny", changes.promote("1", "new"), by="ann")
+    for alias in ("next", "new", "never"):
+        with pytest.raises(ApiError) as caught:
+            await admin.make("tiny", changes.roll_back(alias), by="ann")
+        assert reason(caught) is Reason.RESOURCE_VERSION_CONFLICT
+
+
+async def test_a_change_that_names_another_revision_is_refused(replica):
+    _, admin = replica()
+    await admin.make("tiny", changes.promote("1"), by="ann", expected=0)
+    with pytest.raises(ApiError) as caught:
+        await admin.make("tiny", changes.promote("3"), by="bob", expected=0)
+    assert reason(caught) is Reason.RESOURCE_VERSION_CONFLICT
+    assert caught.value.details == {"expected_revision": 0, "revision": 1}
+
+
+async def test_changes_at_once_are_all_made_one_after_the_other(replica):
+    _, admin = replica()
+    await asyncio.gather(*(admin.make("tiny", changes.pin(f"t{n}", "1"), by="ann") for n in range(4)))
+    record, made = await admin.of("tiny")
+    assert set(record.routes.pins) == {"t0", "t1", "t2", "t3"}
+    assert [change.revision for change in made] == [4, 3, 2, 1]
+
+
+async def test_what_changes_nothing_is_no_change(replica):
+    _, admin = replica()
+    before, after = await admin.make("tiny", changes.unpin("nobody"), by="ann")
+    assert before == after
+    assert (await admin.of("tiny"))[1] == []
+
+
+async def test_the_last_changes_tell_who_made_what_and_why(replica):
+    _, admin = replica()
+    await admin.make("tiny", changes.promote("1"), by="ann", why="slower than thought")
+    await admin.make("tiny", changes.roll_back(), by="bob")
+    _, made = await admin.of("tiny")
+    assert [(change.by, change.what, change.why) for change in made] == [
+        ("bob", "roll back stable", ""),
+        ("ann", "promote 1 to stable", "slower than thought"),
+    ]
+    assert made[0].at_ms == 1_800_000_000_000
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        changes.promote("broken"),
+        changes.canary(Canary("broken", "stable", 1.0)),
+        changes.pin("acme", "broken"),
+        changes.shadow(changes.Shadow("broken", 1.0)),
+    ],
+    ids=lambda edit: edit.what,
+)
+async def test_nobody_is_led_to_a_version_that_is_not_ready(replica, edit):
+    routes, admin = replica()
+    with pytest.raises(ApiError) as caught:
+        await admin.make("tiny", edit, by="ann")
+    assert reason(caught) is Reason.RESOURCE_VERSION_CONFLICT
+    assert caught.value.details["version"] == "broken"
+    assert caught.value.details["why"]
+    assert routes.of("tiny").revision == 0
+
+
+async def test_only_a_shadow_may_be_a_version_whose_golden_inputs_failed(replica, engine, monkeypatch):
+    _, admin = replica()
+    versions = [changes.replace(each, golden="failed", golden_reason="two of ten") for each in engine.models()]
+    monkeypatch.setattr(engine, "models", lambda: versions)
+    await admin.make("tiny", changes.shadow(changes.Shadow("1", 1.0)), by="ann")
+    with pytest.raises(ApiError) as caught:
+        await admin.make("tiny", changes.promote("1"), by="ann")
+    assert caught.value.details == {"version": "1", "why": "its golden inputs failed: two of ten"}
+
+
+@pytest.mark.parametrize(
+    ("model", "edit", "expected"),
+    [
+        ("nobody", changes.promote("1"), Reason.MODEL_NOT_FOUND),
+        ("tiny", changes.promote("9"), Reason.MODEL_VERSION_NOT_FOUND),
+        ("tiny", changes.promote("1", "2"), Reason.PARAM_INVALID),
+        ("tiny", changes.canary(Canary("1", "none", 5.0)), Reason.PARAM_INVALID),
+        ("tiny", changes.remove_alias("stable"), Reason.PARAM_INVALID),
+        ("tiny", changes.remove_alias("none"), Reason.PARAM_INVALID),
+        ("tiny", changes.canary(Canary("1", "stable", 0.0)), Reason.PARAM_INVALID),
+        ("tiny", changes.deprecate("9", changes.Deprecation(1)), Reason.MODEL_VERSION_NOT_FOUND),
+        ("tiny", changes.deprecate("1", changes.Deprecation(1, successor="9")), Reason.MODEL_VERSION_NOT_FOUND),
+    ],
+)
+async def test_a_change_that_makes_no_sense_is_refused(replica, model, edit, expected):
+    _, admin = replica()
+    with pytest.raises(ApiError) as caught:
+        await admin.make(model, edit, by="ann")
+    assert reason(caught) is expected
+
+
+@pytest.fixture
+def fail(engine, monkeypatch):
+    """Makes a version one that cannot be asked, for a reason."""
+    resolve = engine.resolve
+
+    def make(version, why=Reason.MODEL_UNAVAILABLE):
+        def failing(model, asked):
+            if asked == version:
+                raise ApiError(why)
+            return resolve(model, asked)
+
+        monkeypatch.setattr(engine, "resolve", failing)
+
+    return make
+
+
+async def test_a_canary_that_is_not_ready_here_leaves_its_calls_to_the_alias(replica, fail):
+    routes, admin = replica()
+    await admin.make("tiny", changes.canary(Canary("3", "stable", 100.0)), by="ann")
+    assert chosen(routes) == "3"
+    fail("3")
+    assert chosen(routes) == "2"
+
+
+@pytest.mark.parametrize("why", [Reason.MODEL_UNAVAILABLE, Reason.MODEL_VERSION_NOT_FOUND])
+async def test_a_pin_to_a_version_that_is_not_here_is_unavailable_and_never_another_version(replica, fail, why):
+    routes, admin = replica()
+    await admin.make("tiny", changes.pin("acme", "3"), by="ann")
+    fail("3", why)
+    with pytest.raises(ApiError) as caught:
+        chosen(routes, tenant="acme")
+    assert reason(caught) is Reason.MODEL_UNAVAILABLE
+
+
+async def test_a_version_that_is_gone_names_its_successor(replica, engine, fail, monkeypatch):
+    routes, admin = replica()
+
+    def refused(version):
+        fail(version, Reason.MODEL_VERSION_NOT_FOUND)
+        with pytest.raises(ApiError) as caught:
+            chosen(routes, version)
+        assert reason(caught) is Reason.MODEL_VERSION_NOT_FOUND
+        return caught.value.details
+
+    # Retired: listed, but not found.
+    assert refused("1") == {"successor": "2"}
+    assert refused("never") == {}
+    await admin.make("tiny", changes.deprecate("1", changes.Deprecation(1)), by="ann")
+    await admin.make("tiny", changes.deprecate("3", changes.Deprecation(1, successor="1")), by="ann")
+    await admin.make("tiny", changes.promote("3"), by="ann")
+    left = [each for each in engine.models() if each.version not in ("1", "3")]
+    monkeypatch.setattr(engine, "models", lambda: left)
+    assert (refused("1"), refused("3")) == ({"successor": "3"}, {"successor": "1"})
+    assert refused("never") == {}
+
+
+async def test_versions_to_which_routes_lead_or_led_before_are_needed(replica, engine):
+    routes, admin = replica()
+
+    def needed():
+        return {each.version for each in engine.models() if routes.leads_to(each)}
+
+    assert needed() == {"2", "3"}
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    assert needed() == {"1", "2", "3"}
+    # The one before the last is not: a rollback leads to 1.
+    await admin.make("tiny", changes.promote("3"), by="ann")
+    assert needed() == {"1", "3"}
+    for edit, undo in (
+        (changes.pin("acme", "2"), changes.unpin("acme")),
+        (changes.shadow(changes.Shadow("2", 1.0)), changes.shadow(None)),
+        (changes.canary(Canary("2", "stable", 1.0)), changes.canary(None)),
+    ):
+        await admin.make("tiny", edit, by="ann")
+        assert needed() == {"1", "2", "3"}
+        await admin.make("tiny", undo, by="ann")
+        assert needed() == {"1", "3"}
+
+
+async def test_another_replica_follows_within_two_seconds(replica):
+    _, admin = replica()
+    theirs, _ = replica()
+    await theirs.start()
+    try:
+        await admin.make("tiny", changes.promote("1"), by="ann")
+        async with asyncio.timeout(2):
+            while chosen(theirs) != "1":
+                await asyncio.sleep(0.01)
+    finally:
+        await theirs.close()
+
+
+async def test_without_the_store_the_last_routes_hold_and_a_start_fails(replica, redis_url, redis):
+    client = connect(redis_url)
+    routes, admin = replica(client)
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    away = connect("redis://127.0.0.1:1", timeout_s=0.2)
+    routes._records = RouteRecords(away, Disk())
+    with pytest.raises(ApiError):
+        await routes.look()
+    assert chosen(routes) == "1"
+    fresh, _ = replica(away)
+    with pytest.raises(ApiError) as caught:
+        await fresh.start()
+    assert reason(caught) is Reason.STORE_UNAVAILABLE
+    await client.aclose()
+    await away.aclose()
+
+
+async def test_routes_that_are_gone_from_the_store_are_the_manifests_again(replica, redis):
+    routes, admin = replica()
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    await redis.flushall()
+    await routes.look()
+    assert chosen(routes) == "2"
+
+
+@given(st.floats(0, 100), st.text(min_size=1), st.sampled_from(["tenant", "key"]))
+def test_a_canary_takes_about_its_share(percent, version, by):
+    canary = Canary(version, "stable", percent, by=by)
+    taken = sum(takes(canary, "tiny", tenant, "key") for tenant in TENANTS)
+    # Six standard deviations of 2,000 throws, and what is rare comes in whole numbers.
+    assert abs(taken - 20 * percent) <= 6 * (20 * percent * (1 - percent / 100)) ** 0.5 + 3
+
+
+@given(st.text(), st.text(), st.floats(0, 100), st.floats(0, 100), st.sampled_from(["tenant", "key"]))
+def test_a_growing_canary_moves_nobody_back(tenant, key, one, other, by):
+    less, more = (Canary("2", "stable", percent, by=by) for percent in sorted((one, other)))
+    assert takes(less, "tiny", tenant, key) <= takes(more, "tiny", tenant, key)
+
+
+@given(st.text(), st.text(), st.text(), st.floats(0, 100))
+def test_whoever_is_the_same_stays_where_he_is(tenant, key, other, percent):
+    by_tenant = Canary("2", "stable", percent)
+    assert takes(by_tenant, "tiny", tenant, key) == takes(by_tenant, "tiny", tenant, other)
+    by_key = Canary("2", "stable", percent, by="key")
+    assert takes(by_key, "tiny", tenant, key) == takes(by_key, "tiny", tenant, key)
+    assert takes(by_key, "tiny", tenant, None) == takes(by_tenant, "tiny", tenant, None)
+
+
+def test_all_and_none_are_exact():
+    for tenant in TENANTS:
+        assert takes(Canary("2", "stable", 100.0), "tiny", tenant, None)
+        assert not takes(Canary("2", "stable", 0.0), "tiny", tenant, None)
+
+
+def test_keys_of_one_tenant_are_spread():
+    canary = Canary("2", "stable", 30.0, by="key")
+    taken = sum(takes(canary, "tiny", "acme", f"key-{n}") for n in range(2000))
+    assert 400 < taken < 800
