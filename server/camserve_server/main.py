@@ -39,8 +39,10 @@ from camserve_server.core.jobs import JobService
 from camserve_server.core.labels import LabelLists
 from camserve_server.core.limits import LimitAdmin, Limits, StoreWatch, TenantLimits
 from camserve_server.core.links import Links
+from camserve_server.core.model_figures import ModelFigures
 from camserve_server.core.model_route_changes import RouteChanges
 from camserve_server.core.model_routes import ModelRoutes
+from camserve_server.core.model_watch import ModelWatch
 from camserve_server.core.models import Models
 from camserve_server.core.oauth import TokenEndpoint
 from camserve_server.core.open_calls import OpenCalls
@@ -86,6 +88,7 @@ from camserve_server.stores.job_queue import JobQueue
 from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.limits import LimitRecords
+from camserve_server.stores.model_figures import FigureRecords
 from camserve_server.stores.model_routes import RouteRecords
 from camserve_server.stores.oauth_clients import OAuthClients
 from camserve_server.stores.outbox import Outbox
@@ -152,7 +155,8 @@ class Replica:
             fail_open=settings.clamd_fail_open,
         )
         gate = Gate(wait_s=settings.queue_wait_s, least=width, most=settings.queue_limit, monotonic=clock.monotonic)
-        self._engine.on_unload = partial(self._forget_version, gate)
+        figures = ModelFigures(clock)
+        self._engine.on_unload = partial(self._forget_version, gate, figures)
         GATE_CALLS.set_function(lambda: gate.under_way)
         IMAGES_IN_FLIGHT_BYTES.set_function(lambda: budget.taken_bytes)
         IMAGING_QUEUE.set_function(lambda: self._imaging.stats().queued)
@@ -161,7 +165,9 @@ class Replica:
         route_records = RouteRecords(self._redis, self._disk)
         self._routes = ModelRoutes(route_records, self._engine)
         self._engine.protect(self._routes.leads_to)
-        self._shadows = Shadows(self._engine, self._imaging, self._routes)
+        self._shadows = Shadows(self._engine, self._imaging, self._routes, figures)
+        route_changes = RouteChanges(route_records, self._routes, self._engine, clock)
+        self._watch = ModelWatch(figures, FigureRecords(self._redis), self._routes, route_changes, clock)
         infer = InferService(
             self._engine,
             self._imaging,
@@ -169,6 +175,7 @@ class Replica:
             antivirus,
             gate,
             self._shadows,
+            figures,
             timeout_s=settings.sync_timeout_s,
             batch_width=width,
         )
@@ -309,9 +316,7 @@ class Replica:
             chain,
             max_image_bytes=settings.max_image_bytes,
         )
-        admin = AdminServicer(
-            LimitAdmin(records, limits), RouteChanges(route_records, self._routes, self._engine, clock)
-        )
+        admin = AdminServicer(LimitAdmin(records, limits), route_changes, self._watch)
         self._internal, self._internal_health = internal_server(
             {"admin": admin}, chain, RateLimitServicer(limits, notes, gate)
         )
@@ -339,6 +344,7 @@ class Replica:
             await self._start_engine()
             await self._routes.start()
             self._shadows.start()
+            self._watch.start()
         if "api" in settings.roles:
             await self._server.start()
             self._takes_calls = True
@@ -377,6 +383,7 @@ class Replica:
         await self._parts.close()
         self._warm.close()
         await self._internal.stop(None)
+        await self._watch.close()
         await self._routes.close()
         await self._shadows.close()
         await self._janitor.stop()
@@ -395,8 +402,9 @@ class Replica:
         if "api" in self._settings.roles:
             await self._server.stop(self._settings.drain_s)
 
-    def _forget_version(self, gate: Gate, key: tuple[str, str]) -> None:
+    def _forget_version(self, gate: Gate, figures: ModelFigures, key: tuple[str, str]) -> None:
         gate.forget(key)
+        figures.forget(key)
         if not any(model.name == key[0] and model.state == "ready" for model in self._engine.models()):
             BATCH_IMAGES.remove(key[0])
 

@@ -14,6 +14,7 @@ from tests.images import star_png
 from camserve_server.core import model_route_changes as changes
 from camserve_server.core import shadows as module
 from camserve_server.core.infer_options import HeatmapOptions, InferOptions
+from camserve_server.core.model_figures import ModelFigures
 from camserve_server.core.model_route_changes import RouteChanges
 from camserve_server.core.model_routes import ModelRoutes
 from camserve_server.core.shadows import Shadows, pause_s
@@ -21,7 +22,7 @@ from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.engine.engine import Engine, EngineSettings, EngineStats, Explain
 from camserve_server.engine.imaging import DecodeRequest
 from camserve_server.stores.durability import Disk
-from camserve_server.stores.model_routes import RouteRecords, Shadow
+from camserve_server.stores.model_routes import Canary, RouteRecords, Shadow
 
 LARGER = 'width = 48\nheight = 48\nfit = "pad"\nmean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]'
 
@@ -49,9 +50,10 @@ async def parts(models_dir, redis, budget):
     async with running(SETTINGS) as imaging:
         records = RouteRecords(redis, Disk())
         routes = ModelRoutes(records, engine)
-        shadows = Shadows(engine, imaging, routes)
+        figures = ModelFigures(FakeClock())
+        shadows = Shadows(engine, imaging, routes, figures)
         made = Made(engine, imaging, shadows, RouteChanges(records, routes, engine, FakeClock()), budget)
-        shadows.on_compared = made.compared.append
+        figures.compare = made.compared.append
         shadows.start()
         yield made
         await shadows.close()
@@ -105,6 +107,8 @@ async def test_a_shadow_sees_the_picture_and_both_predictions_are_told(parts, bu
     (compared,) = parts.compared
     assert (compared.answering.version, compared.shadow.version) == ("1", version)
     assert compared.answer is answer
+    assert (compared.width, compared.height) == (384, 384)
+    assert (compared.view, compared.shown_view) == ((0, 0, 1, 1), (0, 0, 1, 1))
     assert not np.allclose(compared.shown.probs, answer.probs)
     assert compared.shown.cam is None
     assert [now - then for now, then in zip(figures(version), before, strict=True)] == [1, 0, 1]
@@ -126,6 +130,17 @@ async def test_it_explains_the_class_that_the_answer_explained(parts):
     shown = parts.compared[0].shown
     assert (shown.target, shown.layer, shown.method) == (2, "stem", "gradcam++")
     assert shown.cam is not None
+
+
+async def test_without_a_shadow_the_canary_sees_what_others_answer(parts):
+    await parts.admin.make("tiny", changes.canary(Canary("same", "stable", 5.0, shadow_percent=100.0)), by="ann")
+    await parts.answer()
+    await until(lambda: parts.compared)
+    assert parts.compared[0].shadow.version == "same"
+    await parts.shadow("larger")
+    await parts.answer()
+    await until(lambda: len(parts.compared) == 2)
+    assert parts.compared[1].shadow.version == "larger"
 
 
 async def test_without_a_shadow_with_none_of_its_share_and_of_its_own_answers_it_sees_nothing(parts):

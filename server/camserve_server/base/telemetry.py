@@ -62,6 +62,38 @@ MODEL_SECONDS = Histogram(
     ["model", "version", "role"],
     buckets=_STAGE_BUCKETS_S,
 )
+MODEL_COMPARED = Counter(
+    "camserve_model_compared",
+    "Pictures that a version saw as a shadow, by whether its top class was the answer's: same, other.",
+    ["model", "version", "top_class"],
+)
+CAM_IOU = Histogram(
+    "camserve_model_cam_iou",
+    "Overlap of a shadow's heatmap with the answer's: intersection over union of their top areas.",
+    ["model", "version"],
+    buckets=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1),
+)
+CAM_SHIFT = Histogram(
+    "camserve_model_cam_shift",
+    "Distance of the centre of a shadow's heatmap from that of the answer's, in diagonals of the picture.",
+    ["model", "version"],
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 1),
+)
+CAMS_BLANK = Counter(
+    "camserve_model_cams_blank",
+    "Heatmaps of a shadow without structure where the answer's has some.",
+    ["model", "version"],
+)
+# Those that name a version, to be taken out when it is loaded no longer.
+VERSION_METRICS = (MODEL_CALLS, MODEL_ERRORS, MODEL_SECONDS, MODEL_COMPARED, CAM_IOU, CAM_SHIFT, CAMS_BLANK)
+MODEL_ROLLBACKS = Counter(
+    "camserve_model_rollbacks",
+    "Canaries that this replica has rolled back, by the first limit that was passed.",
+    ["model", "limit"],
+)
+FIGURES_UNSEEN = Counter(
+    "camserve_model_figures_unseen", "Turns of watching the versions in which the store gave no answer."
+)
 SHADOWS = Counter(
     "camserve_shadows",
     "Answered calls for a shadow by what became of them: shown, failed, dropped, not ready.",

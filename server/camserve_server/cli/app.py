@@ -17,6 +17,7 @@ from camserve_server.cli.command import or_fail as _or_fail
 from camserve_server.cli.command import settings_of as _settings
 from camserve_server.cli.model_commands import commands as model_commands
 from camserve_server.cli.model_route_commands import commands as model_route_commands
+from camserve_server.cli.model_watch_commands import commands as model_watch_commands
 
 app = typer.Typer(
     name="camserve",
@@ -36,6 +37,7 @@ app.add_typer(tenants_app, name="tenants")
 app.add_typer(plans_app, name="plans")
 models_app.add_typer(model_commands)
 models_app.add_typer(model_route_commands)
+models_app.add_typer(model_watch_commands)
 app.add_typer(models_app, name="models")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(keys_app, name="keys")

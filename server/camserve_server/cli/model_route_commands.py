@@ -51,7 +51,7 @@ def promote(
     A version that is not ready, or whose golden inputs failed, is refused. The one before stays loaded: `rollback`
     brings it back.
     """
-    _change(data_dir, model, revision, why, lambda request: _set(request.promote, version=version, alias=alias))
+    change_routes(data_dir, model, revision, why, lambda request: _set(request.promote, version=version, alias=alias))
 
 
 @commands.command("unalias")
@@ -63,7 +63,7 @@ def unalias(
     data_dir: DataDir = None,
 ) -> None:
     """Forget an alias: calls that ask for it are refused, unless a manifest claims it."""
-    _change(data_dir, model, revision, why, lambda request: _set(request.remove_alias, alias=alias))
+    change_routes(data_dir, model, revision, why, lambda request: _set(request.remove_alias, alias=alias))
 
 
 @commands.command("canary")
@@ -79,6 +79,9 @@ def canary(
         ),
     ] = "tenant",
     alias: Alias = "stable",
+    shadow: Annotated[
+        float, typer.Option(help="Part of the other calls that it sees besides, to be compared.", min=0, max=100)
+    ] = 100.0,
     end: Annotated[bool, typer.Option("--end", help="End the canary instead.")] = False,
     revision: Revision = None,
     why: Why = "",
@@ -87,7 +90,7 @@ def canary(
     """Give a version a part of an alias's calls, or with --end take it back.
 
     Calls are chosen by a hash: the same tenant, or key, gets the same version, and a higher percentage moves nobody
-    back. A model has one canary; a new one replaces it.
+    back. A model has one canary; a new one replaces it. `watch` shows how it does, and a `guard` rolls it back.
     """
 
     def fill(request: ChangeModelRoutesRequest) -> None:
@@ -97,10 +100,10 @@ def canary(
         if version is None:
             raise ValueError("name a version, or --end")
         chosen = [tenant.strip() for tenant in tenants.split(",") if tenant.strip()]
-        _set(request.canary, version=version, percent=percent, by=by, alias=alias)
+        _set(request.canary, version=version, percent=percent, by=by, alias=alias, shadow_percent=shadow)
         request.canary.tenants.extend(chosen)
 
-    _change(data_dir, model, revision, why, fill)
+    change_routes(data_dir, model, revision, why, fill)
 
 
 @commands.command("pin")
@@ -116,13 +119,13 @@ def pin(
 
     Promotions, canaries and rollbacks do not move it; a version that a call names still comes first.
     """
-    _change(data_dir, model, revision, why, lambda request: _set(request.pin, tenant=tenant, version=version))
+    change_routes(data_dir, model, revision, why, lambda request: _set(request.pin, tenant=tenant, version=version))
 
 
 @commands.command("unpin")
 def unpin(model: Model, tenant: Tenant, revision: Revision = None, why: Why = "", data_dir: DataDir = None) -> None:
     """Let a tenant's calls go where everybody's go."""
-    _change(data_dir, model, revision, why, lambda request: _set(request.unpin, tenant=tenant))
+    change_routes(data_dir, model, revision, why, lambda request: _set(request.unpin, tenant=tenant))
 
 
 @commands.command("shadow")
@@ -149,7 +152,7 @@ def shadow(
             raise ValueError("name a version, or --end")
         _set(request.shadow, version=version, percent=percent)
 
-    _change(data_dir, model, revision, why, fill)
+    change_routes(data_dir, model, revision, why, fill)
 
 
 @commands.command("rollback")
@@ -160,7 +163,7 @@ def rollback(
 
     Pinned tenants stay where they are. A promotion that was rolled back comes back by a second rollback.
     """
-    _change(data_dir, model, revision, why, lambda request: _set(request.rollback, alias=alias))
+    change_routes(data_dir, model, revision, why, lambda request: _set(request.rollback, alias=alias))
 
 
 @commands.command("deprecate")
@@ -197,10 +200,11 @@ def deprecate(
         if successor:
             dates.successor = successor
 
-    _change(data_dir, model, revision, why, fill)
+    change_routes(data_dir, model, revision, why, fill)
 
 
-def _change(data_dir: Any, model: str, revision: int | None, why: str, fill: Callable[[Any], object]) -> None:
+def change_routes(data_dir: Any, model: str, revision: int | None, why: str, fill: Callable[[Any], object]) -> None:
+    """Makes the change that `fill` puts into a request, and prints the routes before and after."""
     from camserve.v1.model_routes_pb2 import ChangeModelRoutesRequest
     from camserve_server.cli.model_routes import change
 

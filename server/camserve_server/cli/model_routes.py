@@ -64,8 +64,10 @@ def _indented(routes: pb.ModelRoutes) -> list[str]:
 def _lines(routes: pb.ModelRoutes) -> list[str]:
     lines = [f"{alias} -> {version}{_before(routes, alias)}" for alias, version in _sorted(routes.aliases)]
     if routes.HasField("canary"):
-        lines.append(_canary(routes.canary))
+        lines.append(canary_line(routes.canary))
     lines += [f"pin {tenant} -> {version}" for tenant, version in _sorted(routes.pins)]
+    if routes.HasField("guard"):
+        lines.append(guard_line(routes.guard))
     if routes.HasField("shadow"):
         lines.append(f"shadow {routes.shadow.version}: {routes.shadow.percent:g} %")
     for version in sorted(routes.deprecations):
@@ -77,9 +79,17 @@ def _before(routes: pb.ModelRoutes, alias: str) -> str:
     return f", before {routes.previous[alias]}" if alias in routes.previous else ""
 
 
-def _canary(canary: pb.ModelCanary) -> str:
+def canary_line(canary: pb.ModelCanary) -> str:
+    """Returns which calls a canary gets, and which it only sees."""
     tenants = f", all calls of {', '.join(canary.tenants)}" if canary.tenants else ""
-    return f"canary {canary.version}: {canary.percent:g} % of {canary.alias} by {canary.by}{tenants}"
+    seen = f", sees {canary.shadow_percent:g} % of the rest" if canary.shadow_percent else ""
+    return f"canary {canary.version}: {canary.percent:g} % of {canary.alias} by {canary.by}{tenants}{seen}"
+
+
+def guard_line(guard: pb.ModelGuard) -> str:
+    """Returns the limits at which a canary is rolled back."""
+    limits = ", ".join(f"{field.name.replace('_', ' ')} {value:g}" for field, value in guard.ListFields())
+    return f"guard: {limits}"
 
 
 def _deprecation(deprecation: pb.ModelDeprecation) -> str:
@@ -94,12 +104,14 @@ def _deprecation(deprecation: pb.ModelDeprecation) -> str:
 
 
 def _history(changes: list[pb.ModelRouteChange]) -> list[str]:
-    lines = ["changes"] if changes else []
-    for each in changes:
-        why = f": {each.why}" if each.why else ""
-        made = each.made_at.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        lines.append(f"  {each.revision}  {made}  {each.by}  {each.what}{why}")
-    return lines
+    return (["changes"] if changes else []) + [f"  {change_line(each)}" for each in changes]
+
+
+def change_line(made: pb.ModelRouteChange) -> str:
+    """Returns what was changed, when, by whom and why."""
+    why = f": {made.why}" if made.why else ""
+    at = made.made_at.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{made.revision}  {at}  {made.by}  {made.what}{why}"
 
 
 def _day(time: timestamp_pb2.Timestamp) -> str:

@@ -17,7 +17,7 @@ from camserve_server.core.gate import Gate
 from camserve_server.core.infer_options import BatchInput, HeatmapOptions, InferOptions
 from camserve_server.core.infer_result import BatchOutcome, ClassScore, Heatmap, InferResult, Timings
 from camserve_server.core.links import Link, Links
-from camserve_server.core.model_figures import count, errors_counted
+from camserve_server.core.model_figures import ModelFigures
 from camserve_server.core.shadows import Shadows
 from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.engine import Engine, Explain, Prediction
@@ -42,6 +42,7 @@ class InferService:
         antivirus: Antivirus,
         gate: Gate,
         shadows: Shadows,
+        figures: ModelFigures,
         *,
         timeout_s: float,
         batch_width: int,
@@ -50,6 +51,7 @@ class InferService:
         self._antivirus = antivirus
         self._gate = gate
         self._shadows = shadows
+        self._figures = figures
         self._imaging = imaging
         self._links = links
         self._timeout_s = timeout_s
@@ -70,7 +72,9 @@ class InferService:
         self._check_room(tenant, self._engine.resolve(options.model, options.model_version))
 
     def _check_room(self, tenant: str, version: ModelVersion) -> None:
-        self._engine.check_circuit(version)
+        # A version that keeps failing gets no calls, and must not look better for that.
+        with self._figures.errors(version, "answer"):
+            self._engine.check_circuit(version)
         if self.in_time(tenant, version, self._timeout_s):
             self._gate.check(version.key, tenant)
 
@@ -202,7 +206,8 @@ class InferService:
         defer_above_px: int | None,
     ) -> InferResult:
         version = self._engine.resolve(options.model, options.model_version)
-        self._engine.check_circuit(version)
+        with self._figures.errors(version, "answer"):
+            self._engine.check_circuit(version)
         with self._engine.kept(version):
             return await self._predict_with(version, tenant, image, options, lane, budget_s, keep_until, defer_above_px)
 
@@ -218,6 +223,7 @@ class InferService:
         defer_above_px: int | None,
     ) -> InferResult:
         started = time.monotonic()
+        deadline = None if budget_s is None else started + budget_s
         wanted, background = options.heatmap, keep_until is not None
         target = _target_index(version, wanted.target) if wanted else None
         await self._antivirus.check(image)
@@ -227,16 +233,16 @@ class InferService:
             share=_share(version, tenant, background=background),
             background=background,
         ) as picture:
-            with errors_counted(version, "answer"):
+            with self._figures.errors(version, "answer", deadline_monotonic=deadline):
                 prediction = await self._engine.predict(
                     version,
                     picture.pixels,
                     Explain(wanted.layer, wanted.method, target) if wanted else None,
                     tenant=tenant,
                     lane=lane,
-                    deadline_monotonic=None if budget_s is None else started + budget_s,
+                    deadline_monotonic=deadline,
                 )
-            count(version, "answer", prediction)
+            self._figures.count(version, "answer", prediction)
             rendered = (
                 await self._render(version, tenant, picture, prediction, wanted, background=background)
                 if wanted

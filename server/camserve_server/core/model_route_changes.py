@@ -16,6 +16,7 @@ from camserve_server.engine.engine import Engine
 from camserve_server.stores.model_routes import (
     Canary,
     Deprecation,
+    Guard,
     RouteChange,
     RouteRecord,
     RouteRecords,
@@ -107,6 +108,11 @@ def shadow(chosen: Shadow | None) -> Edit:
     return Edit(what, lambda routes: replace(routes, shadow=chosen))
 
 
+def guard(chosen: Guard | None) -> Edit:
+    """Sets the limits at which a canary of the model is rolled back; None takes them away."""
+    return Edit("set guard" if chosen else "end guard", lambda routes: replace(routes, guard=chosen))
+
+
 def deprecate(version: str, chosen: Deprecation | None) -> Edit:
     """Says when a version ends; None takes that back."""
 
@@ -150,12 +156,13 @@ class RouteChanges:
             before = await self._read(model)
             if expected is not None and before.revision != expected:
                 raise _conflict(expected, before.revision)
-            routes = edit.apply(before.routes)
+            now_ms = round(self._clock.now() * 1000)
+            routes = _dated(before.routes, edit.apply(before.routes), now_ms)
             if routes == before.routes:
                 return before, before
             self._check(model, before.routes, routes)
             after = RouteRecord(before.revision + 1, routes)
-            change = RouteChange(after.revision, round(self._clock.now() * 1000), by, edit.what, why)
+            change = RouteChange(after.revision, now_ms, by, edit.what, why)
             if await self._records.write(model, after, change):
                 _log.info("routes changed", model=model, revision=after.revision, by=by, what=edit.what, why=why)
                 # It is made, whether it can be read again at once or not.
@@ -202,6 +209,19 @@ def _places(routes: Routes) -> dict[str, str]:
     if routes.shadow:
         places[_SHADOW] = routes.shadow.version
     return places
+
+
+def _dated(before: Routes, after: Routes, now_ms: int) -> Routes:
+    """Returns the routes with when their canary and shadow began: now, unless that version was there before."""
+    canary, shadow = after.canary, after.shadow
+    if canary:
+        old = before.canary
+        kept = old is not None and (old.version, old.alias) == (canary.version, canary.alias)
+        canary = replace(canary, since_ms=old.since_ms if old and kept else now_ms)
+    if shadow:
+        kept = before.shadow is not None and before.shadow.version == shadow.version
+        shadow = replace(shadow, since_ms=before.shadow.since_ms if before.shadow and kept else now_ms)
+    return replace(after, canary=canary, shadow=shadow)
 
 
 def _led(routes: Routes, alias: str, version: str) -> Routes:

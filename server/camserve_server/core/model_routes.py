@@ -88,10 +88,19 @@ class ModelRoutes:
         """Returns the version that each alias of a model leads to, those that only a manifest knows included."""
         return {**self._in_manifests(model), **self.of(model).routes.aliases}
 
+    def known(self) -> Mapping[str, RouteRecord]:
+        """Returns the records of the models that have one, as they are known here."""
+        return dict(self._known)
+
     def shadow(self, model: str) -> Shadow | None:
-        """Returns the version that sees a model's calls besides, and how many of them."""
+        """Returns the version that sees a model's calls besides, and how many of them: the shadow, else the canary."""
         record = self._known.get(model)
-        return record.routes.shadow if record else None
+        if record is None:
+            return None
+        canary = record.routes.canary
+        if record.routes.shadow is None and canary and canary.shadow_percent:
+            return Shadow(canary.version, canary.shadow_percent)
+        return record.routes.shadow
 
     def deprecation(self, model: str, version: str) -> Deprecation | None:
         """Returns when a version ends, None where that is not known."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 from camserve_server.base.errors import ApiError
 from camserve_server.base.tasks import ended
 from camserve_server.base.telemetry import SHADOWS
+from camserve_server.core.comparisons import Compared
 from camserve_server.core.infer_options import InferOptions
-from camserve_server.core.model_figures import count, errors_counted
+from camserve_server.core.model_figures import ModelFigures
 from camserve_server.core.model_routes import ModelRoutes
 from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.engine import Engine, Explain, Prediction
@@ -39,22 +39,17 @@ _LARGEST_BYTES = 4 * 1024 * 1024
 _TENANT = "shadow"
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One picture by two versions of a model; maps, if one was asked for, are of the same class where both have it."""
-
-    answering: ModelVersion
-    answer: Prediction
-    shadow: ModelVersion
-    shown: Prediction
-
-
 @dataclass(slots=True)
 class _Waiting:
-    """A picture for the shadow: its pixels, or where those would be of another size the image."""
+    """A picture for the shadow: its pixels, or where those would be of another size the image.
+
+    `view` is what the answering version saw of it, and `size` how wide and high it is.
+    """
 
     answering: ModelVersion
     answer: Prediction
+    view: tuple[float, float, float, float]
+    size: tuple[int, int]
     shadow: ModelVersion
     options: InferOptions
     pixels: NDArray[np.uint8] | None
@@ -66,18 +61,15 @@ class _Waiting:
 
 
 class Shadows:
-    """Takes answered calls, drops those for which there is no room, and runs the rest one after the other, with pauses.
+    """Takes answered calls, drops those for which there is no room, and runs the rest one by one, with pauses."""
 
-    `on_compared` is told of each.
-    """
-
-    def __init__(self, engine: Engine, imaging: ImagingPool, routes: ModelRoutes) -> None:
+    def __init__(self, engine: Engine, imaging: ImagingPool, routes: ModelRoutes, figures: ModelFigures) -> None:
         self._engine = engine
         self._imaging = imaging
         self._routes = routes
+        self._figures = figures
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_MOST_WAITING)
         self._showing: asyncio.Task[None] | None = None
-        self.on_compared: Callable[[Compared], None] = lambda _: None
 
     def start(self) -> None:
         """Begins to run what waits."""
@@ -116,7 +108,8 @@ class Shadows:
             SHADOWS.labels("dropped").inc()
             return
         pixels = picture.pixels.copy() if same else None
-        self._waiting.put_nowait(_Waiting(answering, answer, shadow, options, pixels, kept))
+        size = (picture.width, picture.height)
+        self._waiting.put_nowait(_Waiting(answering, answer, picture.view, size, shadow, options, pixels, kept))
 
     def _is_busy(self) -> bool:
         return any(self._engine.stats().queue_depth.values())
@@ -136,10 +129,14 @@ class Shadows:
     async def _show(self, waiting: _Waiting) -> str:
         shadow = waiting.shadow
         try:
-            with errors_counted(shadow, "shadow"):
-                shown = await self._predict(waiting)
-            count(shadow, "shadow", shown)
-            self.on_compared(Compared(waiting.answering, waiting.answer, shadow, shown))
+            with self._engine.kept(shadow):
+                with self._figures.errors(shadow, "shadow"):
+                    shown, view = await self._predict(waiting)
+                self._figures.count(shadow, "shadow", shown)
+                width, height = waiting.size
+                self._figures.compare(
+                    Compared(waiting.answering, waiting.answer, waiting.view, shadow, shown, view, width, height)
+                )
         except ApiError:
             return "failed"
         except Exception:
@@ -147,15 +144,17 @@ class Shadows:
             return "failed"
         return "shown"
 
-    async def _predict(self, waiting: _Waiting) -> Prediction:
+    async def _predict(self, waiting: _Waiting) -> tuple[Prediction, tuple[float, float, float, float]]:
+        """Returns the shadow's prediction, and what it saw of the picture."""
         shadow, explain = waiting.shadow, _explain(waiting)
-        with self._engine.kept(shadow):
-            if waiting.pixels is not None:
-                return await self._engine.predict(shadow, waiting.pixels, explain, tenant=_TENANT, lane="stream")
-            assert waiting.image is not None
-            request = DecodeRequest(shadow.input, longest_side_px=waiting.options.longest_side_px)
-            with await self._imaging.decode(waiting.image, request, share=_TENANT, background=True) as picture:
-                return await self._engine.predict(shadow, picture.pixels, explain, tenant=_TENANT, lane="stream")
+        if waiting.pixels is not None:
+            shown = await self._engine.predict(shadow, waiting.pixels, explain, tenant=_TENANT, lane="stream")
+            return shown, waiting.view
+        assert waiting.image is not None
+        request = DecodeRequest(shadow.input, longest_side_px=waiting.options.longest_side_px)
+        with await self._imaging.decode(waiting.image, request, share=_TENANT, background=True) as picture:
+            shown = await self._engine.predict(shadow, picture.pixels, explain, tenant=_TENANT, lane="stream")
+            return shown, picture.view
 
 
 def pause_s(took_s: float) -> float:

@@ -16,8 +16,8 @@ from camserve_server.engine.png_writer import PngWriter
 Array = np.ndarray[Any, Any]
 
 _BAND_PIXELS: Final = 1 << 18
-# A spread below the rounding noise of float32 is no structure.
-_CONSTANT_RATIO: Final = 1e-6
+# A spread below the rounding noise of float32 is no structure, in a drawing and in a comparison.
+CONSTANT_RATIO: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def draw(drawing: Drawing, file: BinaryIO) -> Drawn:
     """Stretch, place, enlarge and write a map, in bands of rows so that memory stays small."""
     cam = np.nan_to_num(drawing.cam, posinf=0.0, neginf=0.0)
     raw_min, raw_max = float(cam.min()), float(cam.max())
-    degenerate = raw_max - raw_min <= _CONSTANT_RATIO * max(abs(raw_min), abs(raw_max))
+    degenerate = raw_max - raw_min <= CONSTANT_RATIO * max(abs(raw_min), abs(raw_max))
     stretched = np.zeros_like(cam) if degenerate else _stretched(cam, drawing, (raw_min, raw_max))
     bands = placed(stretched.astype(np.float32), drawing.view, drawing.width, drawing.height)
     if drawing.format == "npy":
@@ -72,7 +72,7 @@ def _stretched(cam: Array, drawing: Drawing, raw_range: tuple[float, float]) -> 
     rows = _extremes(*_taps(y0, y1, drawing.height, cam.shape[0], whole=True))
     values = _between(_between(cam.T, *columns).T, *rows)
     low, high = (float(values.min()), float(values.max())) if values.size else raw_range
-    if high - low <= _CONSTANT_RATIO * max(abs(low), abs(high)):
+    if high - low <= CONSTANT_RATIO * max(abs(low), abs(high)):
         low, high = raw_range
     scaled: Array = (cam - low) / (high - low)
     return scaled

@@ -1,24 +1,31 @@
-"""AdminService: what tenants may do, and which versions answer them."""
+"""AdminService: what tenants may do, which versions answer them, and how those do."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 
 from camserve.v1 import admin_pb2 as pb
-from camserve.v1 import model_routes_pb2
+from camserve.v1 import model_routes_pb2, model_watch_pb2
 from camserve_server.core.limits import LimitAdmin, TenantLimits
 from camserve_server.core.model_route_changes import RouteChanges
+from camserve_server.core.model_watch import ModelWatch
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.model_routes import change_message, edit_of, routes_message
+from camserve_server.rpc.model_watch import watch_message
 from camserve_server.stores.limits import TenantRecord, Values
+
+_INTERVAL_S = 2
 
 
 class AdminServicer:
-    """Converts between messages and the rules in core/limits and core/model_route_changes."""
+    """Converts between messages and the rules in core/limits, core/model_route_changes and core/model_watch."""
 
-    def __init__(self, limits: LimitAdmin, routes: RouteChanges) -> None:
+    def __init__(self, limits: LimitAdmin, routes: RouteChanges, watch: ModelWatch) -> None:
         self._limits = limits
         self._routes = routes
+        self._watch = watch
 
     async def list_tenants(self, call: Call, request: pb.ListTenantsRequest) -> pb.ListTenantsResponse:
         """Lists the tenants for which something is set."""
@@ -84,6 +91,17 @@ class AdminServicer:
         return model_routes_pb2.ChangeModelRoutesResponse(
             before=routes_message(request.model, before), after=routes_message(request.model, after)
         )
+
+    async def watch_model(
+        self, call: Call, request: model_watch_pb2.WatchModelRequest
+    ) -> AsyncIterator[model_watch_pb2.WatchModelResponse]:
+        """Yields the figures of a model's versions until the caller leaves."""
+        interval_s = request.interval_s if request.HasField("interval_s") else _INTERVAL_S
+        while True:
+            record, made = await self._routes.of(request.model)
+            seen = await self._watch.seen(request.model, record)
+            yield watch_message(request.model, seen, next(iter(made), None))
+            await asyncio.sleep(interval_s)
 
     async def _whole(self, tenant: str) -> pb.Tenant:
         return _tenant(tenant, *await self._limits.tenant(tenant))

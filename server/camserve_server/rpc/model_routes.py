@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from email.utils import formatdate
 from typing import Literal
 
@@ -13,7 +14,7 @@ from camserve_server.core import model_route_changes as changes
 from camserve_server.core.model_route_changes import Edit
 from camserve_server.core.model_routes import DEFAULT_ALIAS
 from camserve_server.rpc.answers import timestamp
-from camserve_server.stores.model_routes import Canary, Deprecation, RouteChange, RouteRecord, Shadow
+from camserve_server.stores.model_routes import Canary, Deprecation, Guard, RouteChange, RouteRecord, Shadow
 
 # The end of the year 9999, which is as far as dates of headers go.
 _LAST_S = 253_402_300_799
@@ -31,6 +32,7 @@ def routes_message(model: str, record: RouteRecord) -> pb.ModelRoutes:
         pins=routes.pins,
         shadow=pb.ModelShadow(version=routes.shadow.version, percent=routes.shadow.percent) if routes.shadow else None,
         deprecations={version: deprecation_message(each) for version, each in routes.deprecations.items()},
+        guard=pb.ModelGuard(**asdict(routes.guard)) if routes.guard else None,
     )
 
 
@@ -80,6 +82,10 @@ def edit_of(request: pb.ChangeModelRoutesRequest) -> Edit:
             return changes.shadow(Shadow(request.shadow.version, request.shadow.percent))
         case "end_shadow":
             return changes.shadow(None)
+        case "guard":
+            return changes.guard(Guard(**{field.name: value for field, value in request.guard.ListFields()}))
+        case "end_guard":
+            return changes.guard(None)
         case "deprecate":
             return changes.deprecate(request.deprecate.version, _deprecation(request.deprecate.deprecation))
         case "end_deprecation":
@@ -90,14 +96,26 @@ def edit_of(request: pb.ChangeModelRoutesRequest) -> Edit:
 
 def _canary(message: pb.ModelCanary) -> Canary:
     by: Literal["tenant", "key"] = "key" if message.by == "key" else "tenant"
-    return Canary(message.version, message.alias or DEFAULT_ALIAS, message.percent, tuple(message.tenants), by)
+    return Canary(
+        message.version,
+        message.alias or DEFAULT_ALIAS,
+        message.percent,
+        tuple(message.tenants),
+        by,
+        message.shadow_percent,
+    )
 
 
 def _canary_message(canary: Canary | None) -> pb.ModelCanary | None:
     if canary is None:
         return None
     return pb.ModelCanary(
-        version=canary.version, percent=canary.percent, tenants=canary.tenants, by=canary.by, alias=canary.alias
+        version=canary.version,
+        percent=canary.percent,
+        tenants=canary.tenants,
+        by=canary.by,
+        alias=canary.alias,
+        shadow_percent=canary.shadow_percent,
     )
 
 

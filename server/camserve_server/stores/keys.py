@@ -198,6 +198,11 @@ def model_route_changes(model: str) -> str:
     return f"camserve:{{models}}:route_changes:{_tag(model)}"
 
 
+def model_figures(model: str, span: int) -> str:
+    """A hash: what each replica has counted of a model's versions in a span of time, as JSON."""
+    return f"camserve:{{models}}:figures:{_tag(model)}:{span}"
+
+
 def job_expiries() -> str:
     """A sorted set: `job_id tenant` by the time in ms at which the janitor looks at the job."""
     return f"{ring()}expiries"

@@ -25,7 +25,8 @@ T = TypeVar("T")
 class Canary:
     """A version that gets a part of the calls for an alias: `percent` of them, and all of some tenants.
 
-    `by` says what is hashed: the tenant, or the key that a call brings.
+    `by` says what is hashed: the tenant, or the key that a call brings. Of the calls that others answer it sees
+    `shadow_percent` as a shadow does. `since_ms` is when it began, in unix milliseconds.
     """
 
     version: str
@@ -33,14 +34,40 @@ class Canary:
     percent: float = 0.0
     tenants: tuple[str, ...] = ()
     by: Literal["tenant", "key"] = "tenant"
+    shadow_percent: float = 0.0
+    since_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A version that sees `percent` of the calls after they are answered, and answers nobody."""
+    """A version that sees `percent` of the calls after they are answered, and answers nobody.
+
+    `since_ms` is when it began, in unix milliseconds.
+    """
 
     version: str
     percent: float
+    since_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What ends a canary, judged by the last `window_s` seconds once there are `min_calls` of what a limit is about.
+
+    `max_error_rate` is how much the canary's may lie above the rate of the version that it is compared with;
+    `max_latency_ratio` is of the 95th percentiles of their forward passes. The others are about pictures that both have
+    seen: the share with the same top class, the distance between the distributions of top classes, the mean overlap of
+    the heatmaps' top areas and the mean distance of their centres in diagonals of the picture, all 0 to 1.
+    """
+
+    window_s: int = 300
+    min_calls: int = 50
+    max_error_rate: float = 0.02
+    max_latency_ratio: float = 2.0
+    min_agreement: float = 0.8
+    max_class_shift: float = 0.1
+    min_heatmap_iou: float = 0.3
+    max_centre_shift: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +92,7 @@ class Routes:
     pins: Mapping[str, str] = field(default_factory=dict)
     shadow: Shadow | None = None
     deprecations: Mapping[str, Deprecation] = field(default_factory=dict)
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +177,8 @@ def _record(stored: bytes) -> RouteRecord:
             pins=routes["pins"],
             shadow=_read(Shadow, routes["shadow"]) if routes["shadow"] else None,
             deprecations={version: _read(Deprecation, each) for version, each in routes["deprecations"].items()},
+            # Records of releases before it have none.
+            guard=_read(Guard, routes["guard"]) if routes.get("guard") else None,
         ),
     )
 

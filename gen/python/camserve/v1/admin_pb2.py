@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from camserve.options.v1 import policy_pb2 as camserve_dot_options_dot_v1_dot_policy__pb2
 from camserve.v1 import model_routes_pb2 as camserve_dot_v1_dot_model__routes__pb2
+from camserve.v1 import model_watch_pb2 as camserve_dot_v1_dot_model__watch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63\x61mserve/v1/admin.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x1e\x63\x61mserve/v1/model_routes.proto\"\xee\x02\n\x0bLimitValues\x12-\n\x13requests_per_second\x18\x01 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12 \n\x05\x62urst\x18\x02 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xad\xe2\x04(\x01H\x01\x88\x01\x01\x12$\n\x0eimages_per_day\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x02\x88\x01\x01\x12%\n\x0b\x63oncurrency\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00H\x03\x88\x01\x01\x12\'\n\x0emax_batch_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x02(\x01H\x04\x88\x01\x01\x12,\n\x0fmax_image_bytes\x18\x06 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01H\x05\x88\x01\x01\x42\x16\n\x14_requests_per_secondB\x08\n\x06_burstB\x11\n\x0f_images_per_dayB\x0e\n\x0c_concurrencyB\x11\n\x0f_max_batch_sizeB\x12\n\x10_max_image_bytes\"\x8b\x01\n\x06Tenant\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\x04plan\x18\x02 \x01(\tH\x00\x88\x01\x01\x12+\n\toverrides\x18\x03 \x01(\x0b\x32\x18.camserve.v1.LimitValues\x12(\n\x06limits\x18\x04 \x01(\x0b\x32\x18.camserve.v1.LimitValuesB\x07\n\x05_plan\">\n\x04Plan\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.camserve.v1.LimitValues\"\x14\n\x12ListTenantsRequest\";\n\x13ListTenantsResponse\x12$\n\x07tenants\x18\x01 \x03(\x0b\x32\x13.camserve.v1.Tenant\"D\n\x10GetTenantRequest\x12\x30\n\x06tenant\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\"\xa9\x01\n\x10SetTenantRequest\x12\x30\n\x06tenant\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\x12\x30\n\x04plan\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9._-]{0,64}$H\x00\x88\x01\x01\x12(\n\x06limits\x18\x03 \x01(\x0b\x32\x18.camserve.v1.LimitValuesB\x07\n\x05_plan\"F\n\x12ResetTenantRequest\x12\x30\n\x06tenant\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\"\x12\n\x10ListPlansRequest\"5\n\x11ListPlansResponse\x12 \n\x05plans\x18\x01 \x03(\x0b\x32\x11.camserve.v1.Plan\"g\n\x0eSetPlanRequest\x12+\n\x04plan\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9._-]{1,64}$\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.camserve.v1.LimitValues\"@\n\x11\x44\x65letePlanRequest\x12+\n\x04plan\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9._-]{1,64}$\"\x14\n\x12\x44\x65letePlanResponse2\x9c\x07\n\x0c\x41\x64minService\x12]\n\x0bListTenants\x12\x1f.camserve.v1.ListTenantsRequest\x1a .camserve.v1.ListTenantsResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12L\n\tGetTenant\x12\x1d.camserve.v1.GetTenantRequest\x1a\x13.camserve.v1.Tenant\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12L\n\tSetTenant\x12\x1d.camserve.v1.SetTenantRequest\x1a\x13.camserve.v1.Tenant\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12P\n\x0bResetTenant\x12\x1f.camserve.v1.ResetTenantRequest\x1a\x13.camserve.v1.Tenant\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12W\n\tListPlans\x12\x1d.camserve.v1.ListPlansRequest\x1a\x1e.camserve.v1.ListPlansResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12\x46\n\x07SetPlan\x12\x1b.camserve.v1.SetPlanRequest\x1a\x11.camserve.v1.Plan\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12Z\n\nDeletePlan\x12\x1e.camserve.v1.DeletePlanRequest\x1a\x1f.camserve.v1.DeletePlanResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12i\n\x0fListModelRoutes\x12#.camserve.v1.ListModelRoutesRequest\x1a$.camserve.v1.ListModelRoutesResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12\x66\n\x0eGetModelRoutes\x12\".camserve.v1.GetModelRoutesRequest\x1a#.camserve.v1.GetModelRoutesResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12o\n\x11\x43hangeModelRoutes\x12%.camserve.v1.ChangeModelRoutesRequest\x1a&.camserve.v1.ChangeModelRoutesResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64minb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63\x61mserve/v1/admin.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x1e\x63\x61mserve/v1/model_routes.proto\x1a\x1d\x63\x61mserve/v1/model_watch.proto\"\xee\x02\n\x0bLimitValues\x12-\n\x13requests_per_second\x18\x01 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12 \n\x05\x62urst\x18\x02 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xad\xe2\x04(\x01H\x01\x88\x01\x01\x12$\n\x0eimages_per_day\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x02\x88\x01\x01\x12%\n\x0b\x63oncurrency\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00H\x03\x88\x01\x01\x12\'\n\x0emax_batch_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x02(\x01H\x04\x88\x01\x01\x12,\n\x0fmax_image_bytes\x18\x06 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01H\x05\x88\x01\x01\x42\x16\n\x14_requests_per_secondB\x08\n\x06_burstB\x11\n\x0f_images_per_dayB\x0e\n\x0c_concurrencyB\x11\n\x0f_max_batch_sizeB\x12\n\x10_max_image_bytes\"\x8b\x01\n\x06Tenant\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\x04plan\x18\x02 \x01(\tH\x00\x88\x01\x01\x12+\n\toverrides\x18\x03 \x01(\x0b\x32\x18.camserve.v1.LimitValues\x12(\n\x06limits\x18\x04 \x01(\x0b\x32\x18.camserve.v1.LimitValuesB\x07\n\x05_plan\">\n\x04Plan\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.camserve.v1.LimitValues\"\x14\n\x12ListTenantsRequest\";\n\x13ListTenantsResponse\x12$\n\x07tenants\x18\x01 \x03(\x0b\x32\x13.camserve.v1.Tenant\"D\n\x10GetTenantRequest\x12\x30\n\x06tenant\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\"\xa9\x01\n\x10SetTenantRequest\x12\x30\n\x06tenant\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\x12\x30\n\x04plan\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9._-]{0,64}$H\x00\x88\x01\x01\x12(\n\x06limits\x18\x03 \x01(\x0b\x32\x18.camserve.v1.LimitValuesB\x07\n\x05_plan\"F\n\x12ResetTenantRequest\x12\x30\n\x06tenant\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[A-Za-z0-9._:@-]{1,100}$\"\x12\n\x10ListPlansRequest\"5\n\x11ListPlansResponse\x12 \n\x05plans\x18\x01 \x03(\x0b\x32\x11.camserve.v1.Plan\"g\n\x0eSetPlanRequest\x12+\n\x04plan\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9._-]{1,64}$\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.camserve.v1.LimitValues\"@\n\x11\x44\x65letePlanRequest\x12+\n\x04plan\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9._-]{1,64}$\"\x14\n\x12\x44\x65letePlanResponse2\xfa\x07\n\x0c\x41\x64minService\x12]\n\x0bListTenants\x12\x1f.camserve.v1.ListTenantsRequest\x1a .camserve.v1.ListTenantsResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12L\n\tGetTenant\x12\x1d.camserve.v1.GetTenantRequest\x1a\x13.camserve.v1.Tenant\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12L\n\tSetTenant\x12\x1d.camserve.v1.SetTenantRequest\x1a\x13.camserve.v1.Tenant\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12P\n\x0bResetTenant\x12\x1f.camserve.v1.ResetTenantRequest\x1a\x13.camserve.v1.Tenant\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12W\n\tListPlans\x12\x1d.camserve.v1.ListPlansRequest\x1a\x1e.camserve.v1.ListPlansResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12\x46\n\x07SetPlan\x12\x1b.camserve.v1.SetPlanRequest\x1a\x11.camserve.v1.Plan\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12Z\n\nDeletePlan\x12\x1e.camserve.v1.DeletePlanRequest\x1a\x1f.camserve.v1.DeletePlanResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12i\n\x0fListModelRoutes\x12#.camserve.v1.ListModelRoutesRequest\x1a$.camserve.v1.ListModelRoutesResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12\x66\n\x0eGetModelRoutes\x12\".camserve.v1.GetModelRoutesRequest\x1a#.camserve.v1.GetModelRoutesResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12o\n\x11\x43hangeModelRoutes\x12%.camserve.v1.ChangeModelRoutesRequest\x1a&.camserve.v1.ChangeModelRoutesResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min\x12\\\n\nWatchModel\x12\x1e.camserve.v1.WatchModelRequest\x1a\x1f.camserve.v1.WatchModelResponse\"\x0b\x92\x82\x19\x07\x12\x05\x61\x64min0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -78,32 +79,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['GetModelRoutes']._serialized_options = b'\222\202\031\007\022\005admin'
   _globals['_ADMINSERVICE'].methods_by_name['ChangeModelRoutes']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ChangeModelRoutes']._serialized_options = b'\222\202\031\007\022\005admin'
-  _globals['_LIMITVALUES']._serialized_start=136
-  _globals['_LIMITVALUES']._serialized_end=502
-  _globals['_TENANT']._serialized_start=505
-  _globals['_TENANT']._serialized_end=644
-  _globals['_PLAN']._serialized_start=646
-  _globals['_PLAN']._serialized_end=708
-  _globals['_LISTTENANTSREQUEST']._serialized_start=710
-  _globals['_LISTTENANTSREQUEST']._serialized_end=730
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=732
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=791
-  _globals['_GETTENANTREQUEST']._serialized_start=793
-  _globals['_GETTENANTREQUEST']._serialized_end=861
-  _globals['_SETTENANTREQUEST']._serialized_start=864
-  _globals['_SETTENANTREQUEST']._serialized_end=1033
-  _globals['_RESETTENANTREQUEST']._serialized_start=1035
-  _globals['_RESETTENANTREQUEST']._serialized_end=1105
-  _globals['_LISTPLANSREQUEST']._serialized_start=1107
-  _globals['_LISTPLANSREQUEST']._serialized_end=1125
-  _globals['_LISTPLANSRESPONSE']._serialized_start=1127
-  _globals['_LISTPLANSRESPONSE']._serialized_end=1180
-  _globals['_SETPLANREQUEST']._serialized_start=1182
-  _globals['_SETPLANREQUEST']._serialized_end=1285
-  _globals['_DELETEPLANREQUEST']._serialized_start=1287
-  _globals['_DELETEPLANREQUEST']._serialized_end=1351
-  _globals['_DELETEPLANRESPONSE']._serialized_start=1353
-  _globals['_DELETEPLANRESPONSE']._serialized_end=1373
-  _globals['_ADMINSERVICE']._serialized_start=1376
-  _globals['_ADMINSERVICE']._serialized_end=2300
+  _globals['_ADMINSERVICE'].methods_by_name['WatchModel']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['WatchModel']._serialized_options = b'\222\202\031\007\022\005admin'
+  _globals['_LIMITVALUES']._serialized_start=167
+  _globals['_LIMITVALUES']._serialized_end=533
+  _globals['_TENANT']._serialized_start=536
+  _globals['_TENANT']._serialized_end=675
+  _globals['_PLAN']._serialized_start=677
+  _globals['_PLAN']._serialized_end=739
+  _globals['_LISTTENANTSREQUEST']._serialized_start=741
+  _globals['_LISTTENANTSREQUEST']._serialized_end=761
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=763
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=822
+  _globals['_GETTENANTREQUEST']._serialized_start=824
+  _globals['_GETTENANTREQUEST']._serialized_end=892
+  _globals['_SETTENANTREQUEST']._serialized_start=895
+  _globals['_SETTENANTREQUEST']._serialized_end=1064
+  _globals['_RESETTENANTREQUEST']._serialized_start=1066
+  _globals['_RESETTENANTREQUEST']._serialized_end=1136
+  _globals['_LISTPLANSREQUEST']._serialized_start=1138
+  _globals['_LISTPLANSREQUEST']._serialized_end=1156
+  _globals['_LISTPLANSRESPONSE']._serialized_start=1158
+  _globals['_LISTPLANSRESPONSE']._serialized_end=1211
+  _globals['_SETPLANREQUEST']._serialized_start=1213
+  _globals['_SETPLANREQUEST']._serialized_end=1316
+  _globals['_DELETEPLANREQUEST']._serialized_start=1318
+  _globals['_DELETEPLANREQUEST']._serialized_end=1382
+  _globals['_DELETEPLANRESPONSE']._serialized_start=1384
+  _globals['_DELETEPLANRESPONSE']._serialized_end=1404
+  _globals['_ADMINSERVICE']._serialized_start=1407
+  _globals['_ADMINSERVICE']._serialized_end=2425
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ import warnings
 
 from camserve.v1 import admin_pb2 as camserve_dot_v1_dot_admin__pb2
 from camserve.v1 import model_routes_pb2 as camserve_dot_v1_dot_model__routes__pb2
+from camserve.v1 import model_watch_pb2 as camserve_dot_v1_dot_model__watch__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -87,6 +88,11 @@ class AdminServiceStub:
                 request_serializer=camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesRequest.SerializeToString,
                 response_deserializer=camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesResponse.FromString,
                 _registered_method=True)
+        self.WatchModel = channel.unary_stream(
+                '/camserve.v1.AdminService/WatchModel',
+                request_serializer=camserve_dot_v1_dot_model__watch__pb2.WatchModelRequest.SerializeToString,
+                response_deserializer=camserve_dot_v1_dot_model__watch__pb2.WatchModelResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -168,6 +174,14 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchModel(self, request, context):
+        """Streams what the versions of a model do on all replicas, at once and then at every interval until the caller leaves.
+        Fails with `model.not_found`, and ends with `store.unavailable` when the figures cannot be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -220,6 +234,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ChangeModelRoutes,
                     request_deserializer=camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesRequest.FromString,
                     response_serializer=camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesResponse.SerializeToString,
+            ),
+            'WatchModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchModel,
+                    request_deserializer=camserve_dot_v1_dot_model__watch__pb2.WatchModelRequest.FromString,
+                    response_serializer=camserve_dot_v1_dot_model__watch__pb2.WatchModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -494,6 +513,33 @@ class AdminService:
             '/camserve.v1.AdminService/ChangeModelRoutes',
             camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesRequest.SerializeToString,
             camserve_dot_v1_dot_model__routes__pb2.ChangeModelRoutesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/camserve.v1.AdminService/WatchModel',
+            camserve_dot_v1_dot_model__watch__pb2.WatchModelRequest.SerializeToString,
+            camserve_dot_v1_dot_model__watch__pb2.WatchModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ Administration, on the internal listener only."""
 
 from camserve.v1 import admin_pb2 as _admin_pb2
 from camserve.v1 import model_routes_pb2 as _model_routes_pb2
+from camserve.v1 import model_watch_pb2 as _model_watch_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
 import abc as _abc_1
@@ -63,6 +64,10 @@ class AdminServiceStub:
     revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
     whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
     """
+    WatchModel: _grpc.UnaryStreamMultiCallable[_model_watch_pb2.WatchModelRequest, _model_watch_pb2.WatchModelResponse]
+    """Streams what the versions of a model do on all replicas, at once and then at every interval until the caller leaves.
+    Fails with `model.not_found`, and ends with `store.unavailable` when the figures cannot be read.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -97,6 +102,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Changes a model's routes in one step. Fails with `resource.version_conflict` when they are not at the expected
     revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
     whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
+    """
+    WatchModel: _aio.UnaryStreamMultiCallable[_model_watch_pb2.WatchModelRequest, _model_watch_pb2.WatchModelResponse]  # type: ignore[assignment]
+    """Streams what the versions of a model do on all replicas, at once and then at every interval until the caller leaves.
+    Fails with `model.not_found`, and ends with `store.unavailable` when the figures cannot be read.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -189,6 +198,16 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes a model's routes in one step. Fails with `resource.version_conflict` when they are not at the expected
         revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
         whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchModel(
+        self,
+        request: _model_watch_pb2.WatchModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_model_watch_pb2.WatchModelResponse], _abc.AsyncIterator[_model_watch_pb2.WatchModelResponse]]:
+        """Streams what the versions of a model do on all replicas, at once and then at every interval until the caller leaves.
+        Fails with `model.not_found`, and ends with `store.unavailable` when the figures cannot be read.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -116,6 +116,7 @@ class ModelRoutes(_message.Message):
     SHADOW_FIELD_NUMBER: _builtins.int
     DEPRECATIONS_FIELD_NUMBER: _builtins.int
     PREVIOUS_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Names the model."""
     revision: _builtins.int
@@ -144,6 +145,10 @@ class ModelRoutes(_message.Message):
     def previous(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Names the version that each alias led to before its last change, to which a rollback leads it."""
 
+    @_builtins.property
+    def guard(self) -> Global___ModelGuard:
+        """Carries the limits at which a canary is rolled back. Absent: there are none, and none is."""
+
     def __init__(
         self,
         *,
@@ -155,17 +160,22 @@ class ModelRoutes(_message.Message):
         shadow: Global___ModelShadow | None = ...,
         deprecations: _abc.Mapping[_builtins.str, Global___ModelDeprecation] | None = ...,
         previous: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        guard: Global___ModelGuard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "_shadow", b"_shadow", "canary", b"canary", "shadow", b"shadow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "_guard", b"_guard", "_shadow", b"_shadow", "canary", b"canary", "guard", b"guard", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "_shadow", b"_shadow", "aliases", b"aliases", "canary", b"canary", "deprecations", b"deprecations", "model", b"model", "pins", b"pins", "previous", b"previous", "revision", b"revision", "shadow", b"shadow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "_guard", b"_guard", "_shadow", b"_shadow", "aliases", b"aliases", "canary", b"canary", "deprecations", b"deprecations", "guard", b"guard", "model", b"model", "pins", b"pins", "previous", b"previous", "revision", b"revision", "shadow", b"shadow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__canary: _TypeAlias = _typing.Literal["canary"]  # noqa: Y015
     _WhichOneofArgType__canary: _TypeAlias = _typing.Literal["_canary", b"_canary"]  # noqa: Y015
+    _WhichOneofReturnType__guard: _TypeAlias = _typing.Literal["guard"]  # noqa: Y015
+    _WhichOneofArgType__guard: _TypeAlias = _typing.Literal["_guard", b"_guard"]  # noqa: Y015
     _WhichOneofReturnType__shadow: _TypeAlias = _typing.Literal["shadow"]  # noqa: Y015
     _WhichOneofArgType__shadow: _TypeAlias = _typing.Literal["_shadow", b"_shadow"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__canary) -> _WhichOneofReturnType__canary | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__guard) -> _WhichOneofReturnType__guard | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow) -> _WhichOneofReturnType__shadow | None: ...
 
@@ -182,6 +192,7 @@ class ModelCanary(_message.Message):
     TENANTS_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
+    SHADOW_PERCENT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Names the version."""
     percent: _builtins.float
@@ -193,6 +204,10 @@ class ModelCanary(_message.Message):
     """
     alias: _builtins.str
     """Names the alias whose calls it gets. Default: `stable`."""
+    shadow_percent: _builtins.float
+    """Is the part in percent, 0 to 100, of the calls which other versions answer that it sees as a shadow does, so that both
+    can be compared. Default: none. A shadow that is set comes in its place.
+    """
     @_builtins.property
     def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the tenants whose calls it gets all, whatever the percentage. At most 1000."""
@@ -205,10 +220,11 @@ class ModelCanary(_message.Message):
         tenants: _abc.Iterable[_builtins.str] | None = ...,
         by: _builtins.str = ...,
         alias: _builtins.str = ...,
+        shadow_percent: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "by", b"by", "percent", b"percent", "tenants", b"tenants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "by", b"by", "percent", b"percent", "shadow_percent", b"shadow_percent", "tenants", b"tenants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,6 +255,94 @@ class ModelShadow(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelShadow: _TypeAlias = ModelShadow  # noqa: Y015
+
+@_typing.final
+class ModelGuard(_message.Message):
+    """Sets limits for canaries of a model. A canary that passes one by more than chance explains is rolled back, with the
+    figures as the reason. Figures are of the last seconds and of all replicas together, and none counts before there are
+    enough calls. What is said of two versions is of calls that one answered and the other saw as a shadow.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_S_FIELD_NUMBER: _builtins.int
+    MIN_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_ERROR_RATE_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_RATIO_FIELD_NUMBER: _builtins.int
+    MIN_AGREEMENT_FIELD_NUMBER: _builtins.int
+    MAX_CLASS_SHIFT_FIELD_NUMBER: _builtins.int
+    MIN_HEATMAP_IOU_FIELD_NUMBER: _builtins.int
+    MAX_CENTRE_SHIFT_FIELD_NUMBER: _builtins.int
+    window_s: _builtins.int
+    """Is the time whose figures count, in seconds, 10 to 1800. Default: 300."""
+    min_calls: _builtins.int
+    """Counts the calls that a limit wants before it is judged, 10 to 100000. Default: 50."""
+    max_error_rate: _builtins.float
+    """Is how much the share of its calls that fail may lie above that of the alias's version, 0 to 1. Default: 0.02."""
+    max_latency_ratio: _builtins.float
+    """Is how many times that of the alias's version the 95th percentile of its forward passes may be, 1 to 1000.
+    Default: 2.
+    """
+    min_agreement: _builtins.float
+    """Is the least share of pictures for which both have the same top class, 0 to 1. Default: 0.8."""
+    max_class_shift: _builtins.float
+    """Is how far the shares of the top classes may differ: half the sum of the differences, 0 to 1. Default: 0.1."""
+    min_heatmap_iou: _builtins.float
+    """Is the least mean overlap of the top areas of both heatmaps of a class (intersection over union), 0 to 1.
+    Default: 0.3.
+    """
+    max_centre_shift: _builtins.float
+    """Is the largest mean distance of the centres of both heatmaps, in diagonals of the picture, 0 to 1. Default: 0.2."""
+    def __init__(
+        self,
+        *,
+        window_s: _builtins.int | None = ...,
+        min_calls: _builtins.int | None = ...,
+        max_error_rate: _builtins.float | None = ...,
+        max_latency_ratio: _builtins.float | None = ...,
+        min_agreement: _builtins.float | None = ...,
+        max_class_shift: _builtins.float | None = ...,
+        min_heatmap_iou: _builtins.float | None = ...,
+        max_centre_shift: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_centre_shift", b"_max_centre_shift", "_max_class_shift", b"_max_class_shift", "_max_error_rate", b"_max_error_rate", "_max_latency_ratio", b"_max_latency_ratio", "_min_agreement", b"_min_agreement", "_min_calls", b"_min_calls", "_min_heatmap_iou", b"_min_heatmap_iou", "_window_s", b"_window_s", "max_centre_shift", b"max_centre_shift", "max_class_shift", b"max_class_shift", "max_error_rate", b"max_error_rate", "max_latency_ratio", b"max_latency_ratio", "min_agreement", b"min_agreement", "min_calls", b"min_calls", "min_heatmap_iou", b"min_heatmap_iou", "window_s", b"window_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_centre_shift", b"_max_centre_shift", "_max_class_shift", b"_max_class_shift", "_max_error_rate", b"_max_error_rate", "_max_latency_ratio", b"_max_latency_ratio", "_min_agreement", b"_min_agreement", "_min_calls", b"_min_calls", "_min_heatmap_iou", b"_min_heatmap_iou", "_window_s", b"_window_s", "max_centre_shift", b"max_centre_shift", "max_class_shift", b"max_class_shift", "max_error_rate", b"max_error_rate", "max_latency_ratio", b"max_latency_ratio", "min_agreement", b"min_agreement", "min_calls", b"min_calls", "min_heatmap_iou", b"min_heatmap_iou", "window_s", b"window_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_centre_shift: _TypeAlias = _typing.Literal["max_centre_shift"]  # noqa: Y015
+    _WhichOneofArgType__max_centre_shift: _TypeAlias = _typing.Literal["_max_centre_shift", b"_max_centre_shift"]  # noqa: Y015
+    _WhichOneofReturnType__max_class_shift: _TypeAlias = _typing.Literal["max_class_shift"]  # noqa: Y015
+    _WhichOneofArgType__max_class_shift: _TypeAlias = _typing.Literal["_max_class_shift", b"_max_class_shift"]  # noqa: Y015
+    _WhichOneofReturnType__max_error_rate: _TypeAlias = _typing.Literal["max_error_rate"]  # noqa: Y015
+    _WhichOneofArgType__max_error_rate: _TypeAlias = _typing.Literal["_max_error_rate", b"_max_error_rate"]  # noqa: Y015
+    _WhichOneofReturnType__max_latency_ratio: _TypeAlias = _typing.Literal["max_latency_ratio"]  # noqa: Y015
+    _WhichOneofArgType__max_latency_ratio: _TypeAlias = _typing.Literal["_max_latency_ratio", b"_max_latency_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__min_agreement: _TypeAlias = _typing.Literal["min_agreement"]  # noqa: Y015
+    _WhichOneofArgType__min_agreement: _TypeAlias = _typing.Literal["_min_agreement", b"_min_agreement"]  # noqa: Y015
+    _WhichOneofReturnType__min_calls: _TypeAlias = _typing.Literal["min_calls"]  # noqa: Y015
+    _WhichOneofArgType__min_calls: _TypeAlias = _typing.Literal["_min_calls", b"_min_calls"]  # noqa: Y015
+    _WhichOneofReturnType__min_heatmap_iou: _TypeAlias = _typing.Literal["min_heatmap_iou"]  # noqa: Y015
+    _WhichOneofArgType__min_heatmap_iou: _TypeAlias = _typing.Literal["_min_heatmap_iou", b"_min_heatmap_iou"]  # noqa: Y015
+    _WhichOneofReturnType__window_s: _TypeAlias = _typing.Literal["window_s"]  # noqa: Y015
+    _WhichOneofArgType__window_s: _TypeAlias = _typing.Literal["_window_s", b"_window_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_centre_shift) -> _WhichOneofReturnType__max_centre_shift | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_class_shift) -> _WhichOneofReturnType__max_class_shift | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_error_rate) -> _WhichOneofReturnType__max_error_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_latency_ratio) -> _WhichOneofReturnType__max_latency_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_agreement) -> _WhichOneofReturnType__min_agreement | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_calls) -> _WhichOneofReturnType__min_calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_heatmap_iou) -> _WhichOneofReturnType__min_heatmap_iou | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window_s) -> _WhichOneofReturnType__window_s | None: ...
+
+Global___ModelGuard: _TypeAlias = ModelGuard  # noqa: Y015
 
 @_typing.final
 class ModelDeprecation(_message.Message):
@@ -303,7 +407,7 @@ class ModelRouteChange(_message.Message):
     revision: _builtins.int
     """Is the revision that the change made."""
     by: _builtins.str
-    """Names who made it: the subject of the token."""
+    """Names who made it: the subject of the token, or `camserve` of a canary that was rolled back by its guard."""
     what: _builtins.str
     """Says what it was."""
     why: _builtins.str
@@ -593,6 +697,21 @@ class ChangeModelRoutesRequest(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class EndGuard(_message.Message):
+        """Takes the limits for canaries away."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        def __init__(
+            self,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Rollback(_message.Message):
         """Ends an alias's canary, or where it has none leads it to the version that it led to before, which a second one undoes.
         Pins stay.
@@ -628,6 +747,8 @@ class ChangeModelRoutesRequest(_message.Message):
     END_DEPRECATION_FIELD_NUMBER: _builtins.int
     ROLLBACK_FIELD_NUMBER: _builtins.int
     REMOVE_ALIAS_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
+    END_GUARD_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Names the model."""
     expected_revision: _builtins.int
@@ -678,6 +799,14 @@ class ChangeModelRoutesRequest(_message.Message):
     def remove_alias(self) -> Global___ChangeModelRoutesRequest.RemoveAlias:
         """Forgets an alias."""
 
+    @_builtins.property
+    def guard(self) -> Global___ModelGuard:
+        """Sets the limits for canaries, in place of those that there are."""
+
+    @_builtins.property
+    def end_guard(self) -> Global___ChangeModelRoutesRequest.EndGuard:
+        """Takes the limits for canaries away."""
+
     def __init__(
         self,
         *,
@@ -695,14 +824,16 @@ class ChangeModelRoutesRequest(_message.Message):
         end_deprecation: Global___ChangeModelRoutesRequest.EndDeprecation | None = ...,
         rollback: Global___ChangeModelRoutesRequest.Rollback | None = ...,
         remove_alias: Global___ChangeModelRoutesRequest.RemoveAlias | None = ...,
+        guard: Global___ModelGuard | None = ...,
+        end_guard: Global___ChangeModelRoutesRequest.EndGuard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "canary", b"canary", "change", b"change", "deprecate", b"deprecate", "end_canary", b"end_canary", "end_deprecation", b"end_deprecation", "end_shadow", b"end_shadow", "expected_revision", b"expected_revision", "pin", b"pin", "promote", b"promote", "remove_alias", b"remove_alias", "rollback", b"rollback", "shadow", b"shadow", "unpin", b"unpin"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "canary", b"canary", "change", b"change", "deprecate", b"deprecate", "end_canary", b"end_canary", "end_deprecation", b"end_deprecation", "end_guard", b"end_guard", "end_shadow", b"end_shadow", "expected_revision", b"expected_revision", "guard", b"guard", "pin", b"pin", "promote", b"promote", "remove_alias", b"remove_alias", "rollback", b"rollback", "shadow", b"shadow", "unpin", b"unpin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "canary", b"canary", "change", b"change", "deprecate", b"deprecate", "end_canary", b"end_canary", "end_deprecation", b"end_deprecation", "end_shadow", b"end_shadow", "expected_revision", b"expected_revision", "model", b"model", "pin", b"pin", "promote", b"promote", "remove_alias", b"remove_alias", "rollback", b"rollback", "shadow", b"shadow", "unpin", b"unpin", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "canary", b"canary", "change", b"change", "deprecate", b"deprecate", "end_canary", b"end_canary", "end_deprecation", b"end_deprecation", "end_guard", b"end_guard", "end_shadow", b"end_shadow", "expected_revision", b"expected_revision", "guard", b"guard", "model", b"model", "pin", b"pin", "promote", b"promote", "remove_alias", b"remove_alias", "rollback", b"rollback", "shadow", b"shadow", "unpin", b"unpin", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["promote", "canary", "end_canary", "pin", "unpin", "shadow", "end_shadow", "deprecate", "end_deprecation", "rollback", "remove_alias"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["promote", "canary", "end_canary", "pin", "unpin", "shadow", "end_shadow", "deprecate", "end_deprecation", "rollback", "remove_alias", "guard", "end_guard"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
