@@ -107,7 +107,7 @@ async def test_a_shadow_sees_the_picture_and_both_predictions_are_told(parts, bu
     (compared,) = parts.compared
     assert (compared.answering.version, compared.shadow.version) == ("1", version)
     assert compared.answer is answer
-    assert (compared.width, compared.height) == (384, 384)
+    assert (compared.width, compared.height) == (160, 160)
     assert (compared.view, compared.shown_view) == ((0, 0, 1, 1), (0, 0, 1, 1))
     assert not np.allclose(compared.shown.probs, answer.probs)
     assert compared.shown.cam is None
@@ -177,6 +177,17 @@ async def test_a_call_that_waited_until_the_device_was_busy_is_dropped(parts, mo
     await parts.answer()
     busy(parts, monkeypatch, 1)
     await until(lambda: outcomes("dropped") == dropped + 1)
+    assert parts.compared == []
+
+
+async def test_what_waits_for_a_shadow_that_has_ended_is_dropped(parts, monkeypatch):
+    await parts.shadow("same")
+    dropped = outcomes("dropped")
+    monkeypatch.setattr(module, "_AFTER_S", 0.2)
+    for _ in range(3):
+        await parts.answer()
+    await parts.shadow(None)
+    await until(lambda: outcomes("dropped") == dropped + 3)
     assert parts.compared == []
 
 

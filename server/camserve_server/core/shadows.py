@@ -114,13 +114,18 @@ class Shadows:
     def _is_busy(self) -> bool:
         return any(self._engine.stats().queue_depth.values())
 
+    def _is_shadow(self, version: ModelVersion) -> bool:
+        chosen = self._routes.shadow(version.name)
+        return chosen is not None and chosen.version == version.version
+
     async def _show_all(self) -> None:
         while True:
             waiting = await self._waiting.get()
             try:
                 await asyncio.sleep(_AFTER_S)
                 began = time.monotonic()
-                outcome = "dropped" if self._is_busy() else await self._show(waiting)
+                drop = self._is_busy() or not self._is_shadow(waiting.shadow)
+                outcome = "dropped" if drop else await self._show(waiting)
             finally:
                 waiting.close()
             SHADOWS.labels(outcome).inc()
