@@ -6,6 +6,7 @@ import asyncio
 import base64
 import itertools
 import os
+import signal
 import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -71,6 +72,18 @@ def command(running: Pair, *arguments):
         timeout=30,
         check=False,
     )
+
+
+def interrupted(running: Pair) -> None:
+    """Watches in a pipe until there were two looks, and interrupts that as Ctrl-C does."""
+    program = [camserve_program(), "models", "watch", SOUND, "--interval", "1"]
+    with subprocess.Popen(
+        program, env=running.replicas[0].environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        heads = (line for line in watching.stdout if line.startswith(f"{SOUND}  revision 2"))
+        assert next(heads) != next(heads)
+        watching.send_signal(signal.SIGINT)
+        assert (watching.wait(20), watching.stderr.read()) == (0, "")
 
 
 @asynccontextmanager
@@ -155,6 +168,7 @@ async def test_a_sound_canary_of_another_size_and_fit_stays(running: Pair):
     assert (agreement.version, agreement.against, agreement.agreeing) == ("2", "1", agreement.pictures)
     assert agreement.heatmap_iou > 0.5
     assert agreement.centre_shift < 0.05
+    await asyncio.to_thread(interrupted, running)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "canary 2: 50 % of stable by key, sees 100 % of the rest" in shown.stdout
     assert "heatmap iou" in shown.stdout

@@ -263,6 +263,8 @@ async def test_commands_print_the_routes_before_and_after_and_refuse_a_stale_rev
         ("unalias", "shapes", "next"),
         ("canary", "shapes", "1", "--percent", "5", "--tenants", "widgets, acme"),
         ("canary", "shapes", "--end"),
+        ("guard", "shapes", "--max-error-rate", "0.1", "--window-s", "60"),
+        ("guard", "shapes", "--end"),
         ("shadow", "shapes", "1", "--percent", "50"),
         ("shadow", "shapes", "--end"),
         ("deprecate", "shapes", "1", "--on", "2027-01-01", "--sunset", "2027-07-01"),
@@ -271,12 +273,18 @@ async def test_commands_print_the_routes_before_and_after_and_refuse_a_stale_rev
         ("unpin", "shapes", "widgets"),
     ):
         assert command(running, *arguments).returncode == 0, arguments
-    await seen_everywhere(running, start + 12)
-    for arguments in (("promote", "shapes", "9"), ("deprecate", "shapes", "1", "--on", "soon"), ("canary", "shapes")):
+    await seen_everywhere(running, start + 14)
+    for arguments in (
+        ("promote", "shapes", "9"),
+        ("deprecate", "shapes", "1", "--on", "soon"),
+        ("canary", "shapes"),
+        ("guard", "shapes", "--min-calls", "1"),
+        ("watch", "none", "--once"),
+    ):
         refused = command(running, *arguments)
         assert (refused.returncode, refused.stdout) == (1, ""), arguments
         assert refused.stderr.startswith("camserve: ")
-    assert command(running, "routes").stdout.startswith(f"shapes  revision {start + 12}\n  stable -> 2, before 1\n")
+    assert command(running, "routes").stdout.startswith(f"shapes  revision {start + 14}\n  stable -> 2, before 1\n")
 
 
 async def test_switches_under_load_fail_no_call_mix_no_answer_and_move_no_pinned_tenant(running: Pair, routes):

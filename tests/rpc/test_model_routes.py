@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -7,7 +9,7 @@ from camserve.v1 import model_routes_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.rpc.interceptors.validate import check
 from camserve_server.rpc.model_routes import deprecation_headers, edit_of, routes_message
-from camserve_server.stores.model_routes import Canary, Deprecation, RouteRecord, Routes, Shadow
+from camserve_server.stores.model_routes import Canary, Deprecation, Guard, RouteRecord, Routes, Shadow
 
 Change = pb.ChangeModelRoutesRequest
 START = Routes(aliases={"stable": "2"})
@@ -35,12 +37,22 @@ def deprecated(since, sunset=None, **fields):
         ),
         ({"pin": Change.Pin(tenant="acme", version="1")}, Routes({"stable": "2"}, pins={"acme": "1"})),
         ({"shadow": pb.ModelShadow(version="1", percent=5)}, Routes({"stable": "2"}, shadow=Shadow("1", 5.0))),
+        (
+            {"canary": pb.ModelCanary(version="1", percent=5, shadow_percent=50)},
+            Routes({"stable": "2"}, canary=Canary("1", "stable", 5.0, shadow_percent=50.0)),
+        ),
+        ({"guard": pb.ModelGuard()}, Routes({"stable": "2"}, guard=Guard())),
+        (
+            {"guard": pb.ModelGuard(min_calls=10, max_error_rate=0, min_heatmap_iou=0.5)},
+            Routes({"stable": "2"}, guard=Guard(min_calls=10, max_error_rate=0.0, min_heatmap_iou=0.5)),
+        ),
         (deprecated(1, 2), Routes({"stable": "2"}, deprecations={"1": Deprecation(1, 2)})),
         *[
             (change, START)
             for change in (
                 {"end_canary": Change.EndCanary()},
                 {"end_shadow": Change.EndShadow()},
+                {"end_guard": Change.EndGuard()},
                 {"unpin": Change.Unpin(tenant="acme")},
                 {"end_deprecation": Change.EndDeprecation(version="1")},
             )
@@ -57,6 +69,9 @@ def test_every_change_is_understood_and_told(change, expected):
     assert dict(told.pins) == expected.pins
     assert told.HasField("canary") == bool(expected.canary)
     assert told.HasField("shadow") == bool(expected.shadow)
+    assert told.HasField("guard") == bool(expected.guard)
+    if expected.guard:
+        assert {field.name: value for field, value in told.guard.ListFields()} == asdict(expected.guard)
     assert set(told.deprecations) == set(expected.deprecations)
 
 
@@ -71,6 +86,11 @@ def test_every_change_is_understood_and_told(change, expected):
         {"canary": pb.ModelCanary(version="1", tenants=["a", "a"])},
         {"pin": Change.Pin(tenant="a b", version="1")},
         {"shadow": pb.ModelShadow(version="1")},
+        {"canary": pb.ModelCanary(version="1", percent=5, shadow_percent=101)},
+        {"guard": pb.ModelGuard(min_calls=9)},
+        {"guard": pb.ModelGuard(window_s=1801)},
+        {"guard": pb.ModelGuard(max_latency_ratio=0.5)},
+        {"guard": pb.ModelGuard(min_agreement=1.1)},
         {"deprecate": Change.Deprecate(version="1")},
         deprecated(1, link='https://x.example/">'),
         deprecated(1, link="https://x.example/\r\nset-cookie: a"),

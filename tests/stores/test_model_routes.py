@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -11,6 +12,7 @@ from camserve_server.stores.durability import Disk
 from camserve_server.stores.model_routes import (
     Canary,
     Deprecation,
+    Guard,
     RouteChange,
     RouteRecord,
     RouteRecords,
@@ -22,9 +24,10 @@ from camserve_server.stores.redis import connect
 FULL = Routes(
     aliases={"stable": "2", "next": "3"},
     previous={"stable": "1"},
-    canary=Canary("3", "stable", 12.5, ("acme",), "key"),
+    canary=Canary("3", "stable", 12.5, ("acme",), "key", 50.0, 1_800_000_000_000),
     pins={"widgets": "1"},
     shadow=Shadow("3", 5.0),
+    guard=Guard(60, 20, 0.1),
     deprecations={"1": Deprecation(1_800_000_000, 1_810_000_000, "https://x.example/1", "2"), "0": Deprecation(1)},
 )
 
@@ -96,11 +99,22 @@ async def test_what_a_later_release_has_added_is_left_out(redis, records):
     assert await records.write(*step(1))
     stored = orjson.loads(await redis.hget(keys.model_routes(), "shapes"))
     routes = stored["routes"]
-    for part in (stored, routes, routes["canary"], routes["shadow"]):
+    for part in (stored, routes, routes["canary"], routes["shadow"], routes["guard"]):
         part["added"] = 1
     routes["deprecations"]["1"]["added"] = 1
     await redis.hset(keys.model_routes(), "shapes", orjson.dumps(stored))
     assert await records.read(["shapes"]) == {"shapes": RouteRecord(1, FULL)}
+
+
+async def test_records_of_a_release_before_guards_are_read(redis, records):
+    assert await records.write(*step(1))
+    stored = orjson.loads(await redis.hget(keys.model_routes(), "shapes"))
+    del stored["routes"]["guard"]
+    for name in ("shadow_percent", "since_ms"):
+        del stored["routes"]["canary"][name]
+    await redis.hset(keys.model_routes(), "shapes", orjson.dumps(stored))
+    routes = (await records.read(["shapes"]))["shapes"].routes
+    assert routes == replace(FULL, guard=None, canary=Canary("3", "stable", 12.5, ("acme",), "key"))
 
 
 async def test_a_store_that_is_away_says_so():
