@@ -26,7 +26,7 @@ def test_figures_are_lines_that_can_be_read_and_cut():
     shown = lines()
     assert shown[0] == "shapes  revision 7  2027-01-15 08:00:00  last 300 s"
     assert "  canary 3: 5 % of stable by tenant" in shown
-    assert any(line.startswith("  guard: window s 300, min calls 10, max error rate 0.02") for line in shown)
+    assert any(line.startswith("  guard: last 300 s, min calls 10, max error rate 0.02") for line in shown)
     assert "  last change: 8  2027-01-15 08:00:00  camserve  end canary: canary 3 rolled back: class shift 0.4" in shown
     cut = [line.split() for line in shown]
     assert ["2", "answer", "12", "2", "8", "8", "bee", "60", "%,", "ant", "30", "%"] in cut

@@ -88,8 +88,9 @@ def canary_line(canary: pb.ModelCanary) -> str:
 
 def guard_line(guard: pb.ModelGuard) -> str:
     """Returns the limits at which a canary is rolled back."""
-    limits = ", ".join(f"{field.name.replace('_', ' ')} {value:g}" for field, value in guard.ListFields())
-    return f"guard: {limits}"
+    limits = [(field.name, value) for field, value in guard.ListFields() if field.name != "window_s"]
+    told = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in limits)
+    return f"guard: last {guard.window_s} s, {told}"
 
 
 def _deprecation(deprecation: pb.ModelDeprecation) -> str:
