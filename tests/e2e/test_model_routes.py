@@ -257,6 +257,7 @@ async def test_commands_print_the_routes_before_and_after_and_refuse_a_stale_rev
     )
     told = command(running, "routes", "shapes").stdout
     assert "promote 1 to stable: smaller" in told
+    printed = {}
     for arguments in (
         ("rollback", "shapes"),
         ("promote", "shapes", "1", "--alias", "next"),
@@ -272,7 +273,11 @@ async def test_commands_print_the_routes_before_and_after_and_refuse_a_stale_rev
         ("pin", "shapes", "widgets", "1"),
         ("unpin", "shapes", "widgets"),
     ):
-        assert command(running, *arguments).returncode == 0, arguments
+        done = command(running, *arguments)
+        assert done.returncode == 0, (arguments, done.stderr)
+        printed.setdefault(arguments[0], done.stdout)
+    assert "canary 1: 5 % of stable by tenant, all calls of widgets, acme, sees 100 % of the rest" in printed["canary"]
+    assert "guard: last 60 s, min calls 50, max error rate 0.1, max latency ratio 2, " in printed["guard"]
     await seen_everywhere(running, start + 14)
     for arguments in (
         ("promote", "shapes", "9"),

@@ -28,8 +28,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
-    two seconds.
+    """Sets what tenants may do and which versions of models answer them, and tells how those do. Every change is in force on
+    every replica within two seconds.
     """
 
     def __init__(self, channel):
@@ -96,8 +96,8 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
-    two seconds.
+    """Sets what tenants may do and which versions of models answer them, and tells how those do. Every change is in force on
+    every replica within two seconds.
     """
 
     def ListTenants(self, request, context):
@@ -249,8 +249,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
-    two seconds.
+    """Sets what tenants may do and which versions of models answer them, and tells how those do. Every change is in force on
+    every replica within two seconds.
     """
 
     @staticmethod

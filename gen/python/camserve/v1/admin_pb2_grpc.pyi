@@ -29,8 +29,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
-    two seconds.
+    """Sets what tenants may do and which versions of models answer them, and tells how those do. Every change is in force on
+    every replica within two seconds.
     """
 
     @_typing.overload
@@ -71,8 +71,8 @@ class AdminServiceStub:
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
-    two seconds.
+    """Sets what tenants may do and which versions of models answer them, and tells how those do. Every change is in force on
+    every replica within two seconds.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -109,8 +109,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Sets what tenants may do and which versions of models answer them. Every change is in force on every replica within
-    two seconds.
+    """Sets what tenants may do and which versions of models answer them, and tells how those do. Every change is in force on
+    every replica within two seconds.
     """
 
     @_abc_1.abstractmethod
