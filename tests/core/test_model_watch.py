@@ -190,6 +190,18 @@ async def test_while_the_store_is_away_nothing_is_judged_and_counting_goes_on(re
     await away.aclose()
 
 
+async def test_a_replica_without_the_model_leaves_the_change_to_the_others(replica, clock, engine, monkeypatch):
+    one = replica()
+    await failing_canary(one, clock)
+    await one.watch._write()
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "models", list)
+        await one.watch.turn()
+    assert one.canary
+    await one.turn()
+    assert one.canary is None
+
+
 async def test_an_operator_who_is_faster_is_not_undone(replica, clock):
     one, other = replica(), replica()
     await failing_canary(one, clock)

@@ -204,6 +204,8 @@ async def test_an_image_too_large_to_be_kept_is_dropped(parts, monkeypatch):
 
 
 async def test_a_shadow_that_fails_is_counted_and_goes_on(parts, monkeypatch):
+    # Telling of a failure takes seconds here, and each twenty times as long a pause.
+    monkeypatch.setattr(module, "_SHARE_OF_TIME", 1.0)
     await parts.shadow("failing")
     calls, errors, timed = figures("failing")
     failed = outcomes("failed")

@@ -119,9 +119,11 @@ class ModelWatch:
         try:
             await self._changes.make(model, canary(None), by=_BY, why=why, expected=record.revision)
         except ApiError as error:
-            if error.reason is Reason.RESOURCE_VERSION_CONFLICT:
-                return  # another replica was faster, or an operator: the next turn judges by the new routes
-            raise
+            if error.reason is Reason.STORE_UNAVAILABLE:
+                raise
+            # Another replica was faster, or an operator, and the next turn judges by the new routes; or this replica
+            # does not have the model, and one that has it makes the change.
+            return
         MODEL_ROLLBACKS.labels(model, passed[0].limit).inc()
         _log.warning("a canary is rolled back", model=model, version=version, why=why)
 
