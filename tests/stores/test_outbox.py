@@ -225,6 +225,18 @@ async def test_pages_of_deliveries_are_exact_while_events_come(outbox, webhooks,
     assert len(seen) == 7
 
 
+async def test_pages_of_deliveries_are_exact_while_attempts_end(outbox, webhooks, jobs, queue):
+    webhook_id = await registered(webhooks)
+    made = [await ended_job(jobs, queue, at=NOW + number) for number in range(6)]
+    seen, before, later = [], None, NOW + 1000
+    while rows := await outbox.page("a", webhook_id, before=before, count=2):
+        seen += [record.job_id for _, record in rows]
+        before = rows[-1][0]
+        for attempt in await take(outbox, later):
+            await outbox.finish(attempt, "delivered", answered=204, now_ms=later)
+    assert seen == made[::-1]
+
+
 async def test_a_crash_before_the_announcement_is_mended(redis, outbox, webhooks, jobs, queue):
     await registered(webhooks)
     await ended_job(jobs, queue)
