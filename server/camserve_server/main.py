@@ -111,7 +111,7 @@ class Replica:
         self._redis = redis.connect(redis_url)
         self._engine = Engine(engine_settings(settings))
         self._imaging = ImagingPool(imaging_settings(settings))
-        budget = ByteBudget(settings.upload_memory_mb * MIB)
+        budget = ByteBudget(settings.upload_memory_mb * MIB, least_bytes=settings.max_image_bytes)
         self._objects, direct_links = open_objects(settings, keys_dir / "objects.json", budget, clock)
         issuer_keys = IssuerKeys(KeyRing(keys_dir / "tokens.json", clock=clock), clock)
         issuers: dict[str, VerificationKeys] = {settings.jwt_issuer: issuer_keys}

@@ -7,6 +7,7 @@ import hashlib
 import json
 import socket
 import time
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -190,6 +191,33 @@ def test_a_batch_of_images_that_do_not_fit_together_waits_for_its_own(make_stack
         batch = api.post("/v1/infer:batch", json={"model": "shapes", "inputs": inputs})
     last = json.loads(batch.text.splitlines()[-1])
     assert (last["event"], last["summary"]["succeeded"]) == ("done", 12), batch.text
+
+
+def test_a_tenant_whose_uploads_stand_still_leaves_memory_to_others(make_stack):
+    small = make_stack(upload_memory_mb=128, max_image_bytes=60_000_000)
+    image = encoded(1000, 1000, "BMP")
+    head = (
+        f"POST /v1/infer?model=shapes HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {small.token(tenant='hostile')}"
+        f"\r\ncontent-type: image/bmp\r\ncontent-length: 50000000\r\n\r\n"
+    ).encode()
+    body = image + bytes(44_600_000 - len(image))
+    address = urlsplit(small.edge_url)
+    with ExitStack() as connections:
+        for _ in range(3):
+            connection = connections.enter_context(socket.create_connection((address.hostname, address.port)))
+            connection.settimeout(20)
+            # What is refused is answered, and then not read any more.
+            with suppress(ConnectionError):
+                connection.sendall(head + body)
+        assert b" 503 " in connection.recv(64)
+        answer = httpx.post(
+            f"{small.edge_url}/v1/infer",
+            params={"model": "shapes"},
+            content=image,
+            headers=small.headers() | {"content-type": "image/bmp"},
+            timeout=60,
+        )
+    assert answer.status_code == 200, answer.text
 
 
 def test_a_link_takes_its_image_once(api):

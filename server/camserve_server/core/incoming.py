@@ -45,7 +45,7 @@ class IncomingImage:
         self._inspection = antivirus.inspection()
         self._expires_at = expires_at
         self._declared = (media_type, file_name)
-        self._peek = Peek(budget)
+        self._peek = Peek(budget, tenant)
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False) if has_md5 else None
         self._waiting = bytearray()

@@ -15,7 +15,7 @@ async def load(objects: ObjectStore, tenant: str, object_id: str, budget: ByteBu
     Raises ApiError: OBJECT_NOT_FOUND, UPSTREAM_FAILED, UPLOAD_TOO_LARGE when it would never fit into the budget,
     SERVICE_OVERLOADED when that is exhausted.
     """
-    buffer = SharedBuffer.create("object", budget)
+    buffer = SharedBuffer.create("object", budget, tenant)
     try:
         async with await objects.open(tenant, object_id) as stored:
             if stored.size_bytes > budget.limit_bytes:
