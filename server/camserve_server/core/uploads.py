@@ -148,7 +148,12 @@ class UploadService:
 
     async def get(self, tenant: str, storage_id: str) -> UploadRecord:
         """Returns an upload; raises ApiError(UPLOAD_NOT_FOUND)."""
-        record = await self.find(tenant, storage_id) or await self.on_missing(tenant, storage_id)
+        record = (
+            await self.find(tenant, storage_id)
+            or await self.on_missing(tenant, storage_id)
+            # Another caller may have made it between the two looks.
+            or await self.find(tenant, storage_id)
+        )
         if record is None:
             raise ApiError(Reason.UPLOAD_NOT_FOUND)
         return record
