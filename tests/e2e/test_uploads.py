@@ -351,6 +351,20 @@ def test_a_tiff_whose_directory_is_at_the_end_tells_its_size(api):
     assert (made["width"], made["height"]) == (2000, 1800)
 
 
+def test_an_image_that_came_slowly_says_when_it_goes(api):
+    data = star_png()
+
+    def slow():
+        yield data[:64]
+        time.sleep(2)
+        yield data[64:]
+
+    made = upload(api, slow(), **{"content-length": str(len(data))}).json()
+    created, expires = (datetime.fromisoformat(made[name]) for name in ("created_at", "expires_at"))
+    # The object goes so long after its first byte came, and not after its last.
+    assert (expires - created).total_seconds() < 72 * 3600 - 1
+
+
 def test_a_tenant_may_have_a_retention_of_its_own(make_stack):
     running = make_stack(tenant_retention_hours='{"brief": 2}', upload_retention_hours=5)
     for tenant, hours in (("brief", 2), ("other", 5)):
