@@ -147,7 +147,13 @@ class Replica:
             clock,
             fail_open=settings.clamd_fail_open,
         )
-        gate = Gate(wait_s=settings.queue_wait_s, least=width, most=settings.queue_limit, monotonic=clock.monotonic)
+        gate = Gate(
+            wait_s=settings.queue_wait_s,
+            least=width,
+            most=settings.queue_limit,
+            monotonic=clock.monotonic,
+            pace=self._engine.pictures_per_s,
+        )
         GATE_CALLS.set_function(lambda: gate.under_way)
         IMAGES_IN_FLIGHT_BYTES.set_function(lambda: budget.taken_bytes)
         IMAGING_QUEUE.set_function(lambda: self._imaging.stats().queued)
@@ -383,7 +389,7 @@ class Replica:
 
     async def _store_works(self) -> bool:
         with contextlib.suppress(ApiError):
-            await redis.ping(self._redis)
+            await redis.check(self._redis)
             return True
         return False
 

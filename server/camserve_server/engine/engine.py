@@ -160,6 +160,14 @@ class Engine:
         """Returns how many pictures wait for the device; may be asked from any thread."""
         return self._batcher.depth(model.key)
 
+    def pictures_per_s(self, model: ModelVersion) -> float | None:
+        """Estimates how many pictures the device does of this version alone, from its last batches or the warm-up.
+
+        Small batches, as where few callers are, tell of fewer than it could do. None of what is not known.
+        """
+        seconds = self._seconds_per_picture.get(model.key)
+        return 1 / seconds if seconds else None
+
     def wait_s(self, model: ModelVersion) -> float:
         """Estimates how long a picture that came now would wait for the device."""
         return self._batcher.depth(model.key) * self._seconds_per_picture.get(model.key, 0.0)
@@ -251,6 +259,8 @@ class Engine:
                 failures=_FAILURES,
                 patience_s=_PATIENCE_S,
             )
+            if model.seconds_per_picture is not None:
+                self._seconds_per_picture[key] = model.seconds_per_picture
             runner.serve(model, model.max_batch or self._settings.max_batch)
         else:
             runner.stop()
