@@ -40,6 +40,12 @@ class ByteBudget:
         self._lock = threading.RLock()
 
     @property
+    def most_bytes(self) -> int:
+        """What a tenant can hold where nobody else holds anything."""
+        alone_bytes = self.limit_bytes * _MOST_OF_FREE // (1 + _MOST_OF_FREE)
+        return min(self.limit_bytes, max(self._least_bytes, alone_bytes))
+
+    @property
     def taken_bytes(self) -> int:
         """Bytes taken and not yet given back."""
         return self._taken_bytes
