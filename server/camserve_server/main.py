@@ -328,7 +328,8 @@ class Replica:
             self._courier.start()
         if "janitor" in settings.roles:
             self._janitor.start()
-        _log.info("ready", roles=settings.roles, grpc=f"{settings.grpc_host}:{settings.grpc_port}")
+        grpc_at = f"{settings.grpc_host}:{settings.grpc_port}" if "api" in settings.roles else None
+        _log.info("ready", roles=settings.roles, grpc=grpc_at)
 
     async def _start_engine(self) -> None:
         self._engine.on_batch = lambda model, size, *_: BATCH_IMAGES.labels(model.name).observe(size)
