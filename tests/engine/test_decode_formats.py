@@ -401,6 +401,13 @@ def test_unusable_profile_is_ignored(broken: bytes) -> None:
     assert largest_difference(data, scene(W, H)) <= 12
 
 
+def test_of_two_profiles_of_a_png_the_first_counts() -> None:
+    data = pillow(scene(W, H), "PNG", icc_profile=profile("sRGB"))
+    second = png_chunk(b"iCCP", b"second\0\0" + zlib.compress(swapped_profile()))
+    at = data.index(b"IDAT") - 4
+    assert largest_difference(data[:at] + second + data[at:], scene(W, H)) <= 1
+
+
 def test_profile_of_another_colour_space_is_ignored() -> None:
     data = pillow(grey(W, H), "PNG", icc_profile=profile("sRGB"))
     assert largest_difference(data, grey(W, H)) == 0
