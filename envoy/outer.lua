@@ -4,6 +4,7 @@
 local EDGE, UPSTREAM = "camserve.edge", "camserve.upstream"
 local ONE_MESSAGE_BYTES = 1000000 -- an encrypted segment of 1 MiB holds a little less than that of the object
 
+local MODEL = "^/v1/models/[^/]+"
 local KINDS = { evt = true, img = true, job = true, obj = true, webhook = true }
 
 -- What a native caller may say of the protocol itself, and in which form.
@@ -36,11 +37,13 @@ local function strip(headers, native)
   end
 end
 
--- Returns what may be logged of the path of a known route: no query, and no id that is not one of ours.
+-- Returns what may be logged of the path of a known route: no query, and no id that is not one of ours; second, whether
+-- it names a model, which callers may take for anything until there was one of that name.
 local function loggable(path)
-  return (path:match("^[^?]*"):gsub("/(%l+)_(%w+)", function(kind, rest)
+  local known = path:match("^[^?]*"):gsub("/(%l+)_(%w+)", function(kind, rest)
     if #rest >= 16 and not KINDS[kind] then return "/{id}" end
-  end))
+  end)
+  return known, known:find(MODEL) ~= nil
 end
 
 function envoy_on_request(handle)
@@ -49,7 +52,14 @@ function envoy_on_request(handle)
   strip(headers, media_type:sub(1, 16) == "application/grpc")
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set(EDGE, "native", media_type:sub(1, 16) == "application/grpc" and "1" or "0")
-  if handle:metadata():get("known_path") then metadata:set(EDGE, "path", loggable(headers:get(":path"))) end
+  if handle:metadata():get("known_path") then
+    local path, of_model = loggable(headers:get(":path"))
+    if of_model then
+      metadata:set(EDGE, "model_path", path)
+      path = path:gsub(MODEL, "/v1/models/{model}")
+    end
+    metadata:set(EDGE, "path", path)
+  end
   metadata:set(EDGE, "method", headers:get(":method") or "")
   metadata:set(EDGE, "request_id", headers:get("x-request-id") or "")
 end
@@ -103,6 +113,7 @@ function envoy_on_response(handle)
     return
   end
 
+  if edge["model_path"] ~= nil then metadata:set(EDGE, "path", edge["model_path"]) end
   local stream_type = handle:metadata():get("stream_type")
   if stream_type ~= nil then
     headers:replace("content-type", stream_type)

@@ -118,7 +118,7 @@ class Replica:
         self._redis = redis.connect(redis_url)
         self._engine = Engine(engine_settings(settings))
         self._imaging = ImagingPool(imaging_settings(settings))
-        budget = ByteBudget(settings.upload_memory_mb * MIB)
+        budget = ByteBudget(settings.upload_memory_mb * MIB, least_bytes=settings.max_image_bytes)
         self._objects, direct_links = open_objects(settings, keys_dir / "objects.json", budget, clock)
         issuer_keys = IssuerKeys(KeyRing(keys_dir / "tokens.json", clock=clock), clock)
         issuers: dict[str, VerificationKeys] = {settings.jwt_issuer: issuer_keys}
@@ -154,7 +154,13 @@ class Replica:
             clock,
             fail_open=settings.clamd_fail_open,
         )
-        gate = Gate(wait_s=settings.queue_wait_s, least=width, most=settings.queue_limit, monotonic=clock.monotonic)
+        gate = Gate(
+            wait_s=settings.queue_wait_s,
+            least=width,
+            most=settings.queue_limit,
+            monotonic=clock.monotonic,
+            pace=self._engine.pictures_per_s,
+        )
         figures = ModelFigures(clock)
         self._engine.on_unload = partial(self._forget_version, gate, figures)
         GATE_CALLS.set_function(lambda: gate.under_way)
@@ -355,7 +361,8 @@ class Replica:
             self._courier.start()
         if "janitor" in settings.roles:
             self._janitor.start()
-        _log.info("ready", roles=settings.roles, grpc=f"{settings.grpc_host}:{settings.grpc_port}")
+        grpc_at = f"{settings.grpc_host}:{settings.grpc_port}" if "api" in settings.roles else None
+        _log.info("ready", roles=settings.roles, grpc=grpc_at)
 
     async def _start_engine(self) -> None:
         self._engine.on_batch = lambda model, size, *_: BATCH_IMAGES.labels(model.name).observe(size)
@@ -424,7 +431,7 @@ class Replica:
 
     async def _store_works(self) -> bool:
         with contextlib.suppress(ApiError):
-            await redis.ping(self._redis)
+            await redis.check(self._redis)
             return True
         return False
 

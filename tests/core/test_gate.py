@@ -63,6 +63,15 @@ def test_of_a_version_that_is_gone_nothing_is_known(gate, clock):
     gate.forget("never seen")
 
 
+@pytest.mark.parametrize(("per_s", "limit"), [(1, 4), (24, 12), (1000, 20)])
+def test_before_there_were_many_calls_what_else_is_known_of_the_pace_counts(clock, calls, per_s, limit):
+    gate = Gate(wait_s=0.5, least=4, most=20, monotonic=clock.monotonic, pace=lambda version: per_s)
+    assert full(gate, calls) == limit
+    calls.close()
+    answers(gate, clock, per_s=30)
+    assert gate.limit("v") == 15
+
+
 @pytest.mark.parametrize(("per_s", "limit"), [(1, 4), (1000, 20)])
 def test_the_limit_keeps_its_bounds(gate, clock, per_s, limit):
     answers(gate, clock, per_s)
@@ -102,7 +111,13 @@ def test_a_call_is_hopeless_where_all_that_the_tenant_called_lately_is_full(gate
     assert not gate.hopeless("other")
     gate.check("w", "acme")
     assert not gate.hopeless("acme")
+    clock.advance(599)
+    assert not gate.hopeless("acme")
+    # What it called before that says nothing any more.
+    full(gate, calls, version="x")
     clock.advance(2)
+    assert gate.hopeless("acme")
+    clock.advance(600)
     assert not gate.hopeless("acme")
 
 

@@ -123,6 +123,33 @@ async def test_how_a_tenant_stood_is_known_for_a_second_unless_it_asked_too_much
     assert limits.recent("acme") is None
 
 
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_a_request_is_not_counted_for_an_edge_that_gave_up_waiting(redis, clock, given_up):
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    class SlowUsage(Usage):
+        async def take(self, tenant, **options):
+            bucket = await super().take(tenant, **options)
+            asked.set()
+            await answered.wait()
+            return bucket
+
+    limits = Limits(LimitRecords(redis, Disk()), SlowUsage(redis), StoreWatch(clock), clock, defaults=DEFAULTS)
+    taking = asyncio.create_task(limits.take_for("acme", DEFAULTS))
+    await asked.wait()
+    if given_up:
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+    answered.set()
+    if not given_up:
+        assert (await taking).remaining == 99
+    left = 99
+    while given_up and left == 99:
+        left = (await Usage(redis).take("acme", rate=50, burst=100, look=True, now_ms=0)).remaining
+    assert left == (100 if given_up else 99)
+
+
 async def test_without_the_store_a_replica_counts_by_itself(make, nowhere):
     limits, _, admission = make(nowhere)
     known = await limits.of("acme")

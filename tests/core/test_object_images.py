@@ -25,13 +25,13 @@ async def loaded(objects, size, budget):
 
 async def test_an_image_that_never_fits_is_too_large_and_not_a_matter_of_time(objects):
     with pytest.raises(ApiError) as caught:
-        await loaded(objects, 2_000_001, ByteBudget(2_000_000))
+        await loaded(objects, 2_000_001, ByteBudget(2_000_000, least_bytes=2_000_000))
     assert caught.value.reason is Reason.UPLOAD_TOO_LARGE
     assert caught.value.details == {"limit_mb": 2.0, "actual_mb": 2.000001}
 
 
 async def test_an_image_that_fits_later_is_to_come_again(objects):
-    budget = ByteBudget(2_000_000)
+    budget = ByteBudget(2_000_000, least_bytes=2_000_000)
     with await loaded(objects, 2_000_000, budget):
         with pytest.raises(ApiError) as caught:
             await loaded(objects, 1, budget)

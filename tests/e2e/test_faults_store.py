@@ -120,6 +120,7 @@ def test_a_full_store_still_reads_and_takes_everything_once_it_is_larger(store, 
         assert infer(api, key).json() == first.json()
         assert api.get(f"/v1/jobs/{job_id}").status_code == 200
         assert api.get("/v1/jobs").status_code == 200
+        until_parts(api, "degraded", store=False)
     finally:
         store.enlarge()
     check_back(api)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import grpc
 import httpx
 import pytest
 from google.api import httpbody_pb2
 from tests.conftest import Stack
+from tests.engine.tiny import write_model
 from tests.images import star_png
 
 from camserve.v1 import inference_pb2, inference_pb2_grpc
@@ -39,6 +41,51 @@ async def test_what_finds_no_room_is_told_when_to_come_again_and_the_rest_is_ans
         # What comes when they are gone has room.
         await asyncio.sleep(1)
         assert (await client.post("/v1/infer?model=shapes", content=image)).status_code == 200
+
+
+async def test_a_slow_model_takes_no_more_than_it_answers_soon_from_the_first_call_on(
+    make_stack, tmp_path, monkeypatch
+):
+    write_model(tmp_path / "stack0" / "models", "slow", architecture='builder = "tests.engine.tiny:SlowNet"')
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    slow = make_stack()
+    headers = slow.headers() | {"content-type": "image/png"}
+    async with httpx.AsyncClient(base_url=slow.edge_url, headers=headers, timeout=60, trust_env=False) as client:
+        calls = (client.post("/v1/infer?model=slow", content=star_png()) for _ in range(CALLS))
+        answers = await asyncio.gather(*calls)
+    heard = Counter(answer.status_code for answer in answers)
+    # Two batches and what the workers decode, ten a second: the last of them waits for two seconds.
+    assert heard.keys() == {200, 503}
+    assert 18 <= heard[200] <= 36
+
+
+async def test_a_flood_of_one_model_refuses_no_call_for_another_one(make_stack, tmp_path, monkeypatch):
+    write_model(tmp_path / "stack0" / "models", "slow", architecture='builder = "tests.engine.tiny:SlowNet"')
+    write_model(tmp_path / "stack0" / "models", "tiny")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    running = make_stack()
+    headers = running.headers() | {"content-type": "image/png"}
+    ended = asyncio.Event()
+    refused = 0
+    async with httpx.AsyncClient(base_url=running.edge_url, headers=headers, timeout=60, trust_env=False) as client:
+
+        async def flood():
+            nonlocal refused
+            while not ended.is_set():
+                refused += (await client.post("/v1/infer?model=slow", content=star_png())).status_code == 503
+
+        assert (await client.post("/v1/infer?model=tiny", content=star_png())).status_code == 200
+        callers = [asyncio.create_task(flood()) for _ in range(30)]
+        while not refused:
+            await asyncio.sleep(0.05)
+        heard = []
+        for _ in range(6):
+            await asyncio.sleep(0.5)
+            heard.append((await client.post("/v1/infer?model=tiny", content=star_png())).status_code)
+        ended.set()
+        await asyncio.gather(*callers)
+    assert heard == [200] * 6
+    assert refused > 6
 
 
 @pytest.mark.parametrize("rest", [False, True])

@@ -111,6 +111,8 @@ def run(tmp_path_factory):
             call("GET", f"/v1/jobs/job_0000000000000000000000?{CANARY}")
             call("GET", f"/v1/none?{CANARY}")
             call("GET", f"/v1/uploads/{CANARY}.png")
+            call("GET", f"/v1/models/{CANARY}.png")
+            httpx.get(f"{stack.edge_url}/v1/models/{CANARY}.png")
             call("GET", "/v1/jobs", params={"cursor": CANARY, "model": CANARY})
             call("POST", "/oauth2/token", data={"grant_type": "client_credentials", "client_secret": CANARY})
             httpx.get(f"{stack.edge_url}/v1/models", headers={"authorization": f"Bearer {CANARY}"})

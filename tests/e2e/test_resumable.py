@@ -7,10 +7,14 @@ import contextlib
 import hashlib
 import io
 import os
+import queue
 import random
 import signal
 import socket
+import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -255,6 +259,34 @@ def test_whoever_comes_second_hears_of_a_conflict_and_not_that_there_is_no_uploa
     assert error_code(patch(api, url, slow(), 0)) == (409, "upload.offset_conflict")
     assert faster == [204]
     assert offset_of(api, url) == len(data)
+
+
+def test_an_upload_that_ends_is_there_for_whoever_asks_meanwhile(stack, api):
+    ended = threading.Event()
+    asked, answers = queue.SimpleQueue(), queue.SimpleQueue()
+
+    def ask():
+        with httpx.Client(base_url=stack.edge_url, headers=api.headers, timeout=60) as other:
+            while url := asked.get():
+                while not ended.is_set():
+                    answers.put(other.head(url, headers=TUS).status_code)
+
+    with ThreadPoolExecutor(6) as callers:
+        for _ in range(6):
+            callers.submit(ask)
+        for _ in range(25):
+            url = start(api).headers["location"]
+            ended.clear()
+            for _ in range(6):
+                asked.put(url)
+            while answers.empty():
+                pass
+            assert patch(api, url, star_png(), 0).status_code == 204
+            ended.set()
+        for _ in range(6):
+            asked.put("")
+    counts = Counter(answers.get() for _ in range(answers.qsize()))
+    assert counts.keys() == {200}, counts
 
 
 @pytest.mark.parametrize(

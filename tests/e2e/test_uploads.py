@@ -7,6 +7,7 @@ import hashlib
 import json
 import socket
 import time
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -192,6 +193,33 @@ def test_a_batch_of_images_that_do_not_fit_together_waits_for_its_own(make_stack
     assert (last["event"], last["summary"]["succeeded"]) == ("done", 12), batch.text
 
 
+def test_a_tenant_whose_uploads_stand_still_leaves_memory_to_others(make_stack):
+    small = make_stack(upload_memory_mb=128, max_image_bytes=60_000_000)
+    image = encoded(1000, 1000, "BMP")
+    head = (
+        f"POST /v1/infer?model=shapes HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {small.token(tenant='hostile')}"
+        f"\r\ncontent-type: image/bmp\r\ncontent-length: 50000000\r\n\r\n"
+    ).encode()
+    body = image + bytes(44_600_000 - len(image))
+    address = urlsplit(small.edge_url)
+    with ExitStack() as connections:
+        for _ in range(3):
+            connection = connections.enter_context(socket.create_connection((address.hostname, address.port)))
+            connection.settimeout(20)
+            # What is refused is answered, and then not read any more.
+            with suppress(ConnectionError):
+                connection.sendall(head + body)
+        assert b" 503 " in connection.recv(64)
+        answer = httpx.post(
+            f"{small.edge_url}/v1/infer",
+            params={"model": "shapes"},
+            content=image,
+            headers=small.headers() | {"content-type": "image/bmp"},
+            timeout=60,
+        )
+    assert answer.status_code == 200, answer.text
+
+
 def test_a_link_takes_its_image_once(api):
     answer = presign(api, content_md5=md5_of(star_png()))
     assert answer.status_code == 201, answer.text
@@ -321,6 +349,20 @@ def test_a_tiff_whose_directory_is_at_the_end_tells_its_size(api):
     assert len(data) > 10_000_000
     made = upload(api, data, "image/tiff").json()
     assert (made["width"], made["height"]) == (2000, 1800)
+
+
+def test_an_image_that_came_slowly_says_when_it_goes(api):
+    data = star_png()
+
+    def slow():
+        yield data[:64]
+        time.sleep(2)
+        yield data[64:]
+
+    made = upload(api, slow(), **{"content-length": str(len(data))}).json()
+    created, expires = (datetime.fromisoformat(made[name]) for name in ("created_at", "expires_at"))
+    # The object goes so long after its first byte came, and not after its last.
+    assert (expires - created).total_seconds() < 72 * 3600 - 1
 
 
 def test_a_tenant_may_have_a_retention_of_its_own(make_stack):

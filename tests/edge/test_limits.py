@@ -74,6 +74,9 @@ def test_an_upload_that_stalls_is_504(edge: Edge) -> None:
     head = f"POST /v1/infer HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {edge.token()}\r\n"
     request = f"{head}content-type: image/png\r\ncontent-length: 100\r\n\r\nstart".encode()
     check_error(exchange(edge.port, request), Reason.TIMEOUT_EXCEEDED)
+    # Else the replica might hear of the call only in the middle of another test.
+    while not edge.replica.received:
+        pass
 
 
 def test_a_client_that_leaves_ends_the_call_at_the_replica(edge: Edge, caller: httpx.Client) -> None:

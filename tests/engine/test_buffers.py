@@ -53,6 +53,37 @@ def test_budget_refuses_what_passes_its_limit() -> None:
     assert budget.taken_bytes == 0
 
 
+def test_a_tenant_holds_at_most_twice_what_it_leaves_free() -> None:
+    budget = ByteBudget(90)
+    assert not budget.try_take(61, "a")
+    assert budget.try_take(60, "a")
+    assert not budget.try_take(1, "a")
+    assert not budget.try_take(21, "b")
+    assert budget.try_take(20, "b")
+    # What is the service's own has no share, and what comes back is free for everybody.
+    assert budget.try_take(10)
+    budget.give(60, "a")
+    assert budget.try_take(20, "b")
+
+
+def test_a_tenant_always_gets_the_least_that_fits_in() -> None:
+    budget = ByteBudget(90, least_bytes=80)
+    assert budget.try_take(80, "a")
+    assert not budget.try_take(1, "a")
+    assert budget.try_take(10, "b")
+
+
+def test_the_same_bytes_shared_are_charged_to_their_tenant() -> None:
+    budget = ByteBudget(90)
+    with SharedBuffer.create(budget=budget, tenant="a") as buffer:
+        buffer.append(bytes(40))
+        with pytest.raises(ApiError):
+            buffer.share()
+        with SharedBuffer.create(budget=budget, tenant="b") as other:
+            other.append(bytes(30))
+    assert budget.try_take(60, "a")
+
+
 def test_what_was_reserved_is_not_taken_again() -> None:
     budget = ByteBudget(10)
     with SharedBuffer.create(budget=budget) as buffer:

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 from tests.engine.decoding import LIMITS, decoded, pixels
-from tests.engine.images import ORIENT, exif_block, insert_png_chunk, pillow, scene, stored, tiff
+from tests.engine.images import ORIENT, exif_block, insert_png_chunk, pillow, png_chunk, scene, stored, tiff
 
 from camserve_server.engine.formats import bmp, png, raster
 from camserve_server.engine.input_spec import InputSpec
@@ -55,6 +55,18 @@ def test_orientation_that_there_is_not_leaves_the_picture_as_it_is(orientation: 
 def test_tiff_of_any_layout_may_have_an_orientation_that_there_is_not(options: dict[str, Any], kind: str) -> None:
     data = tiff(scene(), photometric="rgb", extratags=[(274, kind, 1, 0, True)], **options)
     np.testing.assert_array_equal(pixels(data, 97, 61), scene())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_of_two_orientations_the_first_counts(kind: str) -> None:
+    data, block = rotated(scene(), 1, kind), exif_block(6)
+    if kind == "PNG":
+        at = data.index(b"IDAT") - 4
+        second = png_chunk(b"eXIf", block)
+    else:
+        at = data.index(b"\xff\xdb")
+        second = b"\xff\xe1" + (len(block) + 8).to_bytes(2, "big") + b"Exif\0\0" + block
+    np.testing.assert_array_equal(pixels(data[:at] + second + data[at:], 97, 61), pixels(data, 97, 61))
 
 
 @pytest.fixture

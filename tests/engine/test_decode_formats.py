@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -210,11 +211,21 @@ def test_tiff_of_odd_depth_is_scaled_by_value(bits: int, photometric: str) -> No
     assert largest_difference(data, shown.astype(float) * 255 / full) <= 1
 
 
-def odd_depth_tiff(values: np.ndarray[Any, Any], bits: int, black_is_zero: bool) -> bytes:
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_tiff_of_differences_of_odd_depth_is_scaled_by_value(bits: int) -> None:
+    full = (1 << bits) - 1
+    values = (grey(W, H).astype(np.uint32) * full // 255).astype(np.uint16)
+    assert largest_difference(odd_depth_tiff(values, bits, True, differences=True), grey(W, H)) <= 1
+
+
+def odd_depth_tiff(values: np.ndarray[Any, Any], bits: int, black_is_zero: bool, *, differences: bool = False) -> bytes:
     height, width = values.shape
+    if differences:
+        values = np.diff(values, axis=1, prepend=values.dtype.type(0))
     packed = pack_bits(values, bits).tobytes()
-    entries = [(256, width), (257, height), (258, bits), (259, 1), (262, int(black_is_zero)), (273, 8), (277, 1),
-               (278, height), (279, len(packed))]  # fmt: skip
+    packed = zlib.compress(packed) if differences else packed
+    entries = [(256, width), (257, height), (258, bits), (259, 8 if differences else 1), (262, int(black_is_zero)),
+               (273, 8), (277, 1), (278, height), (279, len(packed)), (317, 2 if differences else 1)]  # fmt: skip
     packed += b"\0" * (len(packed) % 2)
     table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, v) for tag, v in entries)
     return b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + table + b"\0\0\0\0"
@@ -234,6 +245,37 @@ def test_float_tiff_with_predictor_and_tiles_gives_the_picture(dtype: str) -> No
     values = (scene(W, H) / 255).astype(dtype)
     data = tiff(values, photometric="rgb", compression="deflate", predictor=True, tile=(32, 32))
     assert largest_difference(data, scene(W, H)) <= 1
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (32, 32)}, {"rowsperstrip": 7}], ids=["strip", "tiles", "strips"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(
+    ("dtype", "factor"),
+    [
+        ("u2", 257), ("u4", 257), ("u8", 257), ("i2", 128), ("i4", 257), ("i8", 257),
+        ("f2", 1 / 255), ("f4", 1 / 255), ("f8", 1 / 255),
+    ],
+)  # fmt: skip
+def test_tiff_of_differences_gives_the_picture(
+    dtype: str, factor: float, byteorder: Any, planes: Any, layout: dict[str, Any]
+) -> None:
+    values = (scene(W, H) * np.float64(factor)).astype(dtype)
+    if planes == "separate":
+        values = np.ascontiguousarray(values.transpose(2, 0, 1))
+    # tifffile writes differences of integers only; those of floats are differences of their bits.
+    bits = values.view(f"i{values.itemsize}") if values.dtype.kind == "f" else values
+    file = io.BytesIO(
+        tiff(
+            bits, photometric="rgb", planarconfig=planes, compression="lzw", predictor=2, byteorder=byteorder, **layout
+        )
+    )
+    if values.dtype.kind == "f":
+        with tifffile.TiffFile(file, mode="r+") as written:
+            written.pages.first.tags["SampleFormat"].overwrite((3, 3, 3))
+    file.seek(0)
+    np.testing.assert_array_equal(tifffile.imread(file), values)
+    assert largest_difference(file.getvalue(), scene(W, H)) <= 1
 
 
 def test_not_a_number_and_negative_values_are_black() -> None:
@@ -357,6 +399,13 @@ def test_icc_profile_is_converted_to_srgb(kind: str) -> None:
 def test_unusable_profile_is_ignored(broken: bytes) -> None:
     data = pillow(scene(W, H), "JPEG", quality=95, subsampling=0, icc_profile=broken)
     assert largest_difference(data, scene(W, H)) <= 12
+
+
+def test_of_two_profiles_of_a_png_the_first_counts() -> None:
+    data = pillow(scene(W, H), "PNG", icc_profile=profile("sRGB"))
+    second = png_chunk(b"iCCP", b"second\0\0" + zlib.compress(swapped_profile()))
+    at = data.index(b"IDAT") - 4
+    assert largest_difference(data[:at] + second + data[at:], scene(W, H)) <= 1
 
 
 def test_profile_of_another_colour_space_is_ignored() -> None:

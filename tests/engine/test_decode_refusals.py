@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import os
 import struct
 import zlib
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, PngImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin
 from tests.engine.decoding import LIMITS, pixels, refusal
 from tests.engine.images import bmp, grey, insert_png_chunk, pillow, png, png_chunk, scene, shared, tiff
 
@@ -290,6 +291,23 @@ def test_tiff_with_too_many_tags_cannot_be_decoded() -> None:
     assert refusal(data) == Reason.IMAGE_DECODING_FAILED
 
 
+def tagged_pages(pages: int, private_tags: int) -> bytes:
+    buffer = io.BytesIO()
+    tags = [(40_000 + number, "H", 1, 7, True) for number in range(private_tags)]
+    with tifffile.TiffWriter(buffer) as writer:
+        for _ in range(pages):
+            writer.write(grey(16, 16), subfiletype=1, metadata=None, extratags=tags)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("pages", [1, 3, 70])
+def test_more_tags_than_a_tiff_has_are_refused(pages: int) -> None:
+    most = 2048 // pages
+    # Each page has some of its own besides.
+    assert pixels(tagged_pages(pages, most - 20), 16, 16).shape == (16, 16, 3)
+    assert refusal(tagged_pages(pages, most)) == Reason.IMAGE_REJECTED
+
+
 def test_tile_larger_than_memory_is_refused() -> None:
     data = tiff(grey(64, 64), tile=(64, 64))
     wide, tall = struct.pack("<HHI", 322, 4, 1), struct.pack("<HHI", 323, 4, 1)
@@ -374,6 +392,36 @@ def test_more_segments_than_a_picture_has_are_refused() -> None:
     assert refusal(data[:-2] + b"\xff\xfe\0\2" * 10_000 + data[-2:]) == Reason.IMAGE_REJECTED
 
 
+def jpeg_segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def test_segments_that_nobody_wants_are_skipped() -> None:
+    data = pillow(scene(64, 64), "JPEG")
+    wanted_by_none = [(0xE1, b"Exif\0\0II"), (0xED, b"Photoshop 3.0\x008BIM"), (0xFE, b"comment")]
+    bomb = data[:2] + b"".join(jpeg_segment(*segment) * 2000 for segment in wanted_by_none) + data[2:]
+    opened = JpegImagePlugin.JpegImageFile(io.BytesIO(bomb))
+    assert not {"exif", "photoshop", "comment"} & opened.info.keys()
+    assert not opened.quantization
+    np.testing.assert_array_equal(pixels(bomb, 64, 64), pixels(data, 64, 64))
+
+
+def test_jpeg_with_a_second_frame_header_is_not_opened() -> None:
+    data = pillow(scene(64, 64), "JPEG")
+    frame = data.index(b"\xff\xc0")
+    twice = data[: frame + 19] + data[frame:]
+    with shared(twice) as buffer, pytest.raises(ApiError) as caught:
+        jpeg.read_header(PictureFile(buffer.fd, buffer.size))
+    assert caught.value.reason == Reason.IMAGE_DECODING_FAILED
+
+
+def test_junk_between_segments_is_skipped_up_to_a_megabyte() -> None:
+    data = pillow(scene(64, 64), "JPEG")
+    end = 4 + int.from_bytes(data[4:6], "big")
+    assert pixels(data[:end] + bytes(1 << 20) + data[end:], 64, 64).shape == (64, 64, 3)
+    assert refusal(data[:end] + bytes((1 << 20) + 1) + data[end:]) == Reason.IMAGE_REJECTED
+
+
 def test_interlaced_png_larger_than_memory_is_refused() -> None:
     data = bytearray(pillow(np.zeros((1000, 1000, 3), np.uint8), "PNG"))
     data[28] = 1
@@ -396,6 +444,14 @@ def test_a_bomb_in_text_is_never_unpacked(kind: bytes, head: bytes, monkeypatch:
     data = insert_png_chunk(pillow(grey(), "PNG"), kind, head + BOMB)
     assert pixels(data, 32, 32).shape == (32, 32, 3)
     assert not unpacked
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"prVt", b"IDAT"])
+def test_more_chunks_than_a_png_has_are_refused(kind: bytes) -> None:
+    data = pillow(grey(), "PNG")
+    at = data.index(b"IDAT") - 4
+    assert refusal(data[:at] + png_chunk(kind, b"") * 100_000 + data[at:]) == Reason.IMAGE_REJECTED
+    assert pixels(data[:at] + png_chunk(kind, b"") * 10_000 + data[at:], 32, 32).shape == (32, 32, 3)
 
 
 def test_png_without_its_end_cannot_be_decoded() -> None:

@@ -8,6 +8,7 @@ from PIL import Image
 from tests.engine.images import pillow, scene, shared, tiff
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine import sniff as sniff_module
 from camserve_server.engine.formats.source import PictureFile
 from camserve_server.engine.sniff import Sniffed, check_declaration, sniff
 
@@ -65,6 +66,16 @@ def test_animation_is_told_from_a_still(kind: str) -> None:
     frames = [Image.fromarray(scene()), Image.fromarray(255 - scene())]
     sniffed = kind_of(pillow(frames[0], kind, save_all=True, append_images=frames[1:]))
     assert reason(sniffed) == Reason.IMAGE_ANIMATED_NOT_SUPPORTED
+
+
+def test_gif_of_more_blocks_than_a_picture_has_is_not_walked_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [Image.fromarray(scene()), Image.fromarray(255 - scene())]
+    data = pillow(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    at = 13 + (3 << (data[10] & 7) + 1)
+    data = data[:at] + b"\x21\xfe" + b"\1\0" * 1000 + b"\0" + data[at:]
+    assert kind_of(data) == Sniffed("gif", animated=True)
+    monkeypatch.setattr(sniff_module, "_MAX_GIF_BLOCKS", 1000)
+    assert kind_of(data) == Sniffed("gif")
 
 
 def test_gif_cut_inside_its_first_frame_is_a_still() -> None:

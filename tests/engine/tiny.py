@@ -107,6 +107,14 @@ class HeldNet(TinyNet):
         HELD.free.wait()
 
 
+class SlowNet(TinyNet):
+    """Takes a tenth of a second for each picture."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.1 * len(x))
+        return super().forward(x)
+
+
 class BareNet(TinyNet):
     """Gives out a vector instead of rows."""
 

@@ -225,6 +225,18 @@ async def test_pages_of_deliveries_are_exact_while_events_come(outbox, webhooks,
     assert len(seen) == 7
 
 
+async def test_pages_of_deliveries_are_exact_while_attempts_end(outbox, webhooks, jobs, queue):
+    webhook_id = await registered(webhooks)
+    made = [await ended_job(jobs, queue, at=NOW + number) for number in range(6)]
+    seen, before, later = [], None, NOW + 1000
+    while rows := await outbox.page("a", webhook_id, before=before, count=2):
+        seen += [record.job_id for _, record in rows]
+        before = rows[-1][0]
+        for attempt in await take(outbox, later):
+            await outbox.finish(attempt, "delivered", answered=204, now_ms=later)
+    assert seen == made[::-1]
+
+
 async def test_a_crash_before_the_announcement_is_mended(redis, outbox, webhooks, jobs, queue):
     await registered(webhooks)
     await ended_job(jobs, queue)
@@ -323,14 +335,16 @@ async def test_an_event_whose_announcement_was_lost_does_not_wait_for_one_in_a_l
     assert await outbox.mend() == 0
 
 
-async def test_the_endpoints_of_a_full_tenant_are_put_off(outbox, webhooks, jobs, queue):
+async def test_endpoints_that_are_put_off_are_due_again_later(outbox, webhooks, jobs, queue):
     for _ in range(3):
         await registered(webhooks)
     other = await registered(webhooks, tenant="b")
     await ended_job(jobs, queue)
     await ended_job(jobs, queue, tenant="b")
     taken = []
-    while (some := await outbox.take(100, lease_ms=LEASE, full=frozenset("a"), now_ms=NOW)) is not None:
+    while (
+        some := await outbox.take(100, lease_ms=LEASE, put_off=lambda tenant, _: tenant == "a", now_ms=NOW)
+    ) is not None:
         taken += some
     assert [one.endpoint for one in taken] == [other]
     assert len(await take(outbox, NOW + 2_000)) == 3

@@ -15,17 +15,17 @@ from tests.faults.valkey import valkey
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.cli.valkey import EmbeddedValkey
-from camserve_server.stores.redis import connect, ping, text, unavailable_on_error
+from camserve_server.stores.redis import check, connect, text, unavailable_on_error
 
 
-async def reason_of_ping(client: Redis) -> Reason:
+async def reason_of_check(client: Redis) -> Reason:
     with pytest.raises(ApiError) as caught:
-        await ping(client)
+        await check(client)
     return caught.value.reason
 
 
 async def test_server_that_answers_is_healthy(redis: Redis) -> None:
-    await ping(redis)
+    await check(redis)
 
 
 async def test_connection_speaks_resp3(redis: Redis) -> None:
@@ -42,7 +42,7 @@ async def test_replies_are_bytes_and_text_decodes_them(redis: Redis) -> None:
 @pytest.mark.parametrize("scheme", ["unix", "redis"])
 async def test_missing_server_is_store_unavailable(tmp_path: Path, scheme: str) -> None:
     client = connect("redis://127.0.0.1:1" if scheme == "redis" else f"unix://{tmp_path}/none")
-    assert await reason_of_ping(client) is Reason.STORE_UNAVAILABLE
+    assert await reason_of_check(client) is Reason.STORE_UNAVAILABLE
     await client.aclose()
 
 
@@ -57,7 +57,7 @@ async def test_server_that_never_answers_is_store_unavailable(tmp_path: Path) ->
 
     server = await asyncio.start_unix_server(listen, tmp_path / "s")
     client = connect(f"unix://{tmp_path}/s", timeout_s=0.05)
-    assert await reason_of_ping(client) is Reason.STORE_UNAVAILABLE
+    assert await reason_of_check(client) is Reason.STORE_UNAVAILABLE
     await client.aclose()
     await left.wait()
     server.close()
@@ -66,12 +66,12 @@ async def test_server_that_never_answers_is_store_unavailable(tmp_path: Path) ->
 async def test_client_outlives_a_restart_of_the_server(tmp_path: Path) -> None:
     valkey = EmbeddedValkey(tmp_path)
     client = connect(await valkey.start())
-    await asyncio.gather(*(ping(client) for _ in range(8)))
+    await asyncio.gather(*(check(client) for _ in range(8)))
     os.kill(valkey.pid, signal.SIGKILL)
     await valkey.exited()
-    assert await reason_of_ping(client) is Reason.STORE_UNAVAILABLE
+    assert await reason_of_check(client) is Reason.STORE_UNAVAILABLE
     await valkey.start()
-    await asyncio.gather(*(ping(client) for _ in range(8)))
+    await asyncio.gather(*(check(client) for _ in range(8)))
     await client.aclose()
     await valkey.stop()
 
@@ -83,7 +83,7 @@ async def test_connection_that_breaks_under_a_command_is_replaced_once(redis_url
         nonlocal breaks
         from_server, to_server = await asyncio.open_unix_connection(redis_url.removeprefix("unix://"))
         while request := await reader.read(65536):
-            if b"PING" in request and breaks:
+            if b"camserve:check" in request and breaks:
                 breaks -= 1
                 break
             to_server.write(request)
@@ -94,9 +94,9 @@ async def test_connection_that_breaks_under_a_command_is_replaced_once(redis_url
 
     server = await asyncio.start_unix_server(pass_on, tmp_path / "s")
     client = connect(f"unix://{tmp_path}/s")
-    await ping(client)
+    await check(client)
     breaks = 2
-    assert await reason_of_ping(client) is Reason.STORE_UNAVAILABLE
+    assert await reason_of_check(client) is Reason.STORE_UNAVAILABLE
     assert breaks == 0
     await client.aclose()
     server.close()
@@ -124,9 +124,9 @@ async def test_a_connection_to_a_server_that_was_demoted_is_left(tmp_path: Path)
 async def test_waiting_for_a_connection_ends_in_store_unavailable(redis_url: str) -> None:
     client = connect(redis_url, timeout_s=0.2, max_connections=1)
     taken = await client.connection_pool.get_connection()
-    assert await reason_of_ping(client) is Reason.STORE_UNAVAILABLE
+    assert await reason_of_check(client) is Reason.STORE_UNAVAILABLE
     await client.connection_pool.release(taken)
-    await ping(client)
+    await check(client)
     await client.aclose()
 
 

@@ -104,7 +104,7 @@ async def test_a_draft_that_is_given_up_leaves_nothing(store, settings, server):
 async def test_drafts_take_memory_of_the_budget_and_give_it_back(settings):
     budget = ByteBudget(40 << 20)
     store = S3Objects(settings, budget=budget, clock=CLOCK)
-    one, other = [await store.draft("a", content_type="image/tiff", expires_at=later()) for _ in range(2)]
+    one, other = [await store.draft(tenant, content_type="image/tiff", expires_at=later()) for tenant in "ab"]
     assert await reason(store.draft("a", content_type="image/tiff", expires_at=later())) is Reason.SERVICE_OVERLOADED
     await one.write(b"x")
     await one.commit()

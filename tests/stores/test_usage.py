@@ -39,6 +39,14 @@ async def test_looking_takes_nothing(usage):
     assert [(await take(usage, NOON, look=True)).remaining for _ in range(3)] == [5, 5, 5]
 
 
+async def test_what_was_taken_is_given_back_up_to_the_burst(usage):
+    for _ in range(2):
+        await take(usage, NOON)
+    for _ in range(3):
+        await usage.give_back("acme", rate=4, burst=6, now_ms=NOON)
+    assert (await take(usage, NOON)).remaining == 5
+
+
 async def test_a_clock_that_goes_back_gains_nothing(usage):
     for _ in range(6):
         await take(usage, NOON)

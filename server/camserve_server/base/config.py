@@ -140,7 +140,11 @@ class Settings(BaseSettings):
     imaging_memory_mb: int = Field(2048, ge=256, description="Memory that one of them may take, in MiB.")
     imaging_deadline_s: float = Field(10.0, gt=0, le=600, description="Time that one image may take in them.")
     imaging_queue_limit: int = Field(256, ge=1, description="Images that wait for one of them.")
-    upload_memory_mb: int = Field(1024, ge=128, description="Memory that images in flight may take, in MiB.")
+    upload_memory_mb: int = Field(
+        1024,
+        ge=128,
+        description="Memory that images in flight may take, in MiB; a tenant's at most twice what they leave free.",
+    )
 
     max_image_bytes: int = Field(
         100_000_000,

@@ -79,7 +79,7 @@ class Appending:
         if self._come + len(data) > self._pending.declared.size_bytes:
             raise ApiError(Reason.PARAM_INVALID, _TOO_MUCH)
         if self._since is None:
-            if not self._budget.try_take(_PIECE_BYTES):
+            if not self._budget.try_take(_PIECE_BYTES, self._tenant):
                 raise ApiError(Reason.SERVICE_OVERLOADED)
             self._since = self._clock.monotonic()
         self._come += len(data)
@@ -177,4 +177,4 @@ class Appending:
     def _forget_time(self) -> None:
         if self._since is not None:
             self._since = None
-            self._budget.give(_PIECE_BYTES)
+            self._budget.give(_PIECE_BYTES, self._tenant)

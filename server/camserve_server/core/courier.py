@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter
+from collections.abc import Hashable
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from camserve_server.core.webhooks import TEST_EVENT, WebhookService
 from camserve_server.outbound.client import FetchError, GuardedClient, Reply
 from camserve_server.outbound.targets import NotAllowedError
 from camserve_server.stores.jobs import Jobs
-from camserve_server.stores.outbox import Attempt, Outbox, Verdict
+from camserve_server.stores.outbox import CALLBACK, Attempt, Outbox, Verdict, origin_of
 from camserve_server.stores.webhooks import Webhooks
 
 _log = structlog.get_logger("courier")
@@ -35,8 +35,10 @@ _LEASE_MS = 30_000
 # Events leased to a courier that stops are waited for: canceled, they would be nobody's until the lease is over.
 _LAST_TAKE_S = 3.0
 _AT_ONCE = 256
-# However many endpoints a tenant names: those that do not answer take its own places only.
-_AT_ONCE_EACH = 32
+# However many endpoints a tenant names: those that do not answer take its own places only, and half of them where they
+# are one origin's.
+_AT_ONCE_TENANT = 32
+_AT_ONCE_ORIGIN = 16
 _LOOK_INTERVAL_S = 0.5
 _STORE_PAUSE_S = 1.0
 _GROWTH, _JITTER = 4, 0.2
@@ -72,8 +74,7 @@ class Courier:
         self._clock = clock
         self._prefix = prefix
         self._pause_s = pause_s
-        self._running: set[asyncio.Task[None]] = set()
-        self._by_tenant: Counter[str] = Counter()
+        self._running: dict[asyncio.Task[None], Attempt] = {}
         # Never longer than the first pause of an event, so that the schedule of events stays theirs.
         self._breakers = Breakers(
             "webhooks", monotonic=clock.monotonic, failures=3, pause_s=min(1.0, pause_s), longest_s=pause_s
@@ -108,8 +109,7 @@ class Courier:
                     attempts = await self._outbox.take(
                         _AT_ONCE - len(self._running),
                         lease_ms=_LEASE_MS,
-                        full=self._full(),
-                        left_alone=self._breakers.left_alone(),
+                        put_off=partial(self._puts_off, self._breakers.left_alone()),
                     )
             except ApiError as error:
                 _log.warning("the courier cannot reach the outbox", code=error.reason)
@@ -117,21 +117,23 @@ class Courier:
                 continue
             for attempt in attempts or ():
                 task = asyncio.create_task(self._send(attempt))
-                self._running.add(task)
-                self._by_tenant[attempt.tenant] += 1
-                task.add_done_callback(partial(self._done, attempt.tenant))
+                self._running[task] = attempt
+                task.add_done_callback(self._done)
             if attempts is None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_INTERVAL_S):
                         await self._wake.wait()
 
-    def _full(self) -> frozenset[str]:
-        """Returns the tenants that have as many events under way as one may have."""
-        return frozenset(tenant for tenant, count in self._by_tenant.items() if count >= _AT_ONCE_EACH)
+    def _puts_off(self, left_alone: frozenset[Hashable], tenant: str, endpoint: str) -> bool:
+        """Returns whether an endpoint waits: it is left alone, or its tenant or origin has no place for its events."""
+        if (endpoint, tenant) in left_alone:
+            return True
+        under_way = [attempt.endpoint for attempt in self._running.values() if attempt.tenant == tenant]
+        of_origin = sum(origin_of(other) == origin_of(endpoint) for other in under_way)
+        return len(under_way) >= _AT_ONCE_TENANT or of_origin >= _AT_ONCE_ORIGIN
 
-    def _done(self, tenant: str, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._by_tenant[tenant] -= 1
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
         self._wake.set()
 
     async def _send(self, attempt: Attempt) -> None:
@@ -166,7 +168,7 @@ class Courier:
 
     async def _target(self, attempt: Attempt) -> tuple[str, list[bytes]] | None:
         """Returns where an event goes and what signs it, the newest secret first; None when the place is gone."""
-        if attempt.endpoint.startswith("cb_"):
+        if attempt.endpoint.startswith(CALLBACK):
             url = await self._jobs.callback_url(attempt.tenant, attempt.job_id)
             return (url, [await self._service.callback_secret(attempt.tenant)]) if url else None
         webhook = await self._webhooks.get(attempt.tenant, attempt.endpoint)

@@ -7,14 +7,20 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from camserve_server.base.errors import ApiError, Reason
 
 # What the pace remembers, in answers: a few batches, so that it follows a device that others use too.
 _MEMORY = 64
 _ENOUGH = 16.0
-_LATELY_S = 2.0
+# So long that a tenant's flood of one model does not refuse its calls for another one, which it calls now and then.
+_LATELY_S = 600.0
 _REMEMBERED = 10_000
+
+
+def _unknown(_: Any) -> None:
+    """Says of no version how fast it is."""
 
 
 class NoRoomError(ApiError):
@@ -42,15 +48,25 @@ class Gate:
     """Lets calls in, for each model version by itself.
 
     A version takes as many as it answers in `wait_s`, as long as that is between `least`, which keeps the device busy,
-    and `most`. When that many are under way, a tenant with less than its share of them still comes in, so that one that
+    and `most`. As long as it never had many calls, `pace` says how many it would answer in a second, None for as many
+    as may be. When that many are under way, a tenant with less than its share of them still comes in, so that one that
     sends too many fills its own share and not everybody's.
     """
 
-    def __init__(self, *, wait_s: float, least: int, most: int, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        wait_s: float,
+        least: int,
+        most: int,
+        monotonic: Callable[[], float],
+        pace: Callable[[Any], float | None] = _unknown,
+    ) -> None:
         self._wait_s = wait_s
         self._least = least
         self._most = max(least, most)
         self._monotonic = monotonic
+        self._pace = pace
         self._lanes: defaultdict[Hashable, _Lane] = defaultdict(_Lane)
 
     @property
@@ -65,9 +81,10 @@ class Gate:
     def limit(self, version: Hashable) -> int:
         """Returns how many calls the version takes now."""
         lane = self._lanes[version]
-        if lane.answers < _ENOUGH:
+        per_s = self._pace(version) if lane.answers < _ENOUGH else lane.answers / lane.seconds
+        if per_s is None:
             return self._most
-        return min(self._most, max(self._least, round(lane.answers / lane.seconds * self._wait_s)))
+        return min(self._most, max(self._least, round(per_s * self._wait_s)))
 
     def check(self, version: Hashable, tenant: str) -> None:
         """Raises NoRoomError where `entered` would."""

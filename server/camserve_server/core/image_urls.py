@@ -48,7 +48,7 @@ class ImageUrls:
         """
         self.check(url)
         limit_bytes = (await self._limits.of(tenant)).max_image_bytes
-        buffer = SharedBuffer.create("url", self._budget)
+        buffer = SharedBuffer.create("url", self._budget, tenant)
 
         async def keep(chunk: bytes) -> None:
             await asyncio.to_thread(buffer.append, chunk)

@@ -43,9 +43,10 @@ class IncomingImage:
         self._objects = objects
         self._imaging = imaging
         self._inspection = antivirus.inspection()
-        self._expires_at = expires_at
+        self.expires_at = expires_at
+        """When the image goes, unix seconds: its time begins with its first byte."""
         self._declared = (media_type, file_name)
-        self._peek = Peek(budget)
+        self._peek = Peek(budget, tenant)
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False) if has_md5 else None
         self._waiting = bytearray()
@@ -130,7 +131,7 @@ class IncomingImage:
         if self._draft is None:
             self.media_type = media_type_of(piece, *self._declared)
             self._draft = await self._objects.draft(
-                self._tenant, content_type=self.media_type, expires_at=self._expires_at
+                self._tenant, content_type=self.media_type, expires_at=self.expires_at
             )
         self._writing = asyncio.create_task(self._write(self._draft, piece))
 

@@ -93,6 +93,7 @@ class Limits:
         self._known: dict[str, tuple[float, TenantLimits]] = {}
         self._fetches: dict[str, asyncio.Task[TenantLimits]] = {}
         self._local = LocalRate(clock)
+        self._giving_back: set[asyncio.Task[None]] = set()
         self._stood: dict[str, tuple[float, Standing]] = {}
 
     async def of(self, tenant: str) -> TenantLimits:
@@ -119,6 +120,19 @@ class Limits:
         self._stood[tenant] = (self._clock.monotonic(), standing)
         return standing
 
+    async def take_for(self, tenant: str, limits: TenantLimits) -> Standing:
+        """Takes for somebody who counts the request himself where he does not wait for the answer: as `take`, but then
+        it is given back.
+        """
+        taking = asyncio.create_task(self.take(tenant, limits))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            giving_back = asyncio.create_task(self._give_back(tenant, limits, taking))
+            self._giving_back.add(giving_back)
+            giving_back.add_done_callback(self._giving_back.discard)
+            raise
+
     def recent(self, tenant: str) -> Standing | None:
         """Returns how a tenant stood within the last second, None unless its latest request might pass."""
         at, standing = self._stood.get(tenant, (-math.inf, None))
@@ -136,6 +150,11 @@ class Limits:
             self._usage.read(tenant),
         )
         return limits, bucket.remaining, used
+
+    async def _give_back(self, tenant: str, limits: TenantLimits, taking: asyncio.Task[Standing]) -> None:
+        if (await taking).retry_after_s is None:
+            rate, burst = limits.requests_per_second, limits.burst
+            await self._watch.ask(lambda: self._usage.give_back(tenant, rate=rate, burst=burst))
 
     async def _fetch(self, tenant: str) -> TenantLimits:
         limits = await self._watch.ask(lambda: self._read(tenant))

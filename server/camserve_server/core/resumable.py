@@ -90,17 +90,13 @@ class ResumableUploads:
 
     async def progress(self, tenant: str, storage_id: str) -> Progress:
         """Returns how much has come. Where that is all, the image is made first; raises as UploadService.keep does."""
-        record = await self._uploads.find(tenant, storage_id)
-        if record is None:
-            pending = await self._find(tenant, storage_id)
-            if pending is None:
-                raise ApiError(Reason.UPLOAD_NOT_FOUND)
-            if not pending.whole:
-                declared = pending.declared
-                return Progress(
-                    storage_id, pending.offset, declared.size_bytes, pending.expires_ms, None, declared.tus_metadata
-                )
-            record = await self._finished(tenant, storage_id, pending)
+        pending = await self._find(tenant, storage_id)
+        if pending and not pending.whole:
+            declared = pending.declared
+            return Progress(
+                storage_id, pending.offset, declared.size_bytes, pending.expires_ms, None, declared.tus_metadata
+            )
+        record = await self._uploads.get(tenant, storage_id)
         return Progress(storage_id, record.size_bytes, record.size_bytes, record.expires_ms, record)
 
     @contextlib.asynccontextmanager

@@ -119,7 +119,6 @@ class UploadService:
         """
         probed = await incoming.check(md5)
         object_id = await incoming.commit()
-        now = self._clock.now()
         record = UploadRecord(
             storage_id=storage_id or (derived_id("img", nonce) if nonce else new_id("img")),
             object_id=object_id,
@@ -128,8 +127,8 @@ class UploadService:
             width=probed.width if probed else None,
             height=probed.height if probed else None,
             sha256=incoming.sha256.hex(),
-            created_ms=round(now * 1000),
-            expires_ms=round((now + self._retention.seconds(tenant)) * 1000),
+            created_ms=round(self._clock.now() * 1000),
+            expires_ms=round(incoming.expires_at * 1000),
         )
         kept = await self._uploads.create(tenant, record, pending=pending, nonce=nonce)
         if kept is None or kept.object_id != object_id:
@@ -148,7 +147,12 @@ class UploadService:
 
     async def get(self, tenant: str, storage_id: str) -> UploadRecord:
         """Returns an upload; raises ApiError(UPLOAD_NOT_FOUND)."""
-        record = await self.find(tenant, storage_id) or await self.on_missing(tenant, storage_id)
+        record = (
+            await self.find(tenant, storage_id)
+            or await self.on_missing(tenant, storage_id)
+            # Another caller may have made it between the two looks.
+            or await self.find(tenant, storage_id)
+        )
         if record is None:
             raise ApiError(Reason.UPLOAD_NOT_FOUND)
         return record

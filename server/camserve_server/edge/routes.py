@@ -143,7 +143,8 @@ def _rest_route(method: Method, binding: Binding, match: Node, transcoder: str, 
                     },
                 }
             ],
-            "host_selection_retry_max_attempts": 3,
+            # A replica that just died has the fewest requests, so three of four draws of a pair choose it again.
+            "host_selection_retry_max_attempts": 32,
         }
     return {
         "name": method.label,

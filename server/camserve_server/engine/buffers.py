@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import weakref
+from collections import Counter
 from types import TracebackType
 from typing import Final, Self
 
@@ -18,47 +19,69 @@ from camserve_server.base.errors import ApiError, Reason
 # Linux values; the names are missing from `fcntl` on other systems.
 _F_ADD_SEALS: Final = 1033
 _SEAL_SHRINK_GROW_WRITE: Final = 0x2 | 0x4 | 0x8
+_MOST_OF_FREE: Final = 2
 
 
 class ByteBudget:
-    """Counts bytes that are held in shared memory, up to a limit for the whole process."""
+    """Counts bytes that are held in shared memory, up to a limit for the whole process.
 
-    def __init__(self, limit_bytes: int) -> None:
+    Of that limit a tenant holds at most twice what it leaves free, or `least_bytes`: alone two thirds, two of them two
+    fifths each. So one that lets its uploads stand still leaves room to the others. What is nobody's is taken for the
+    tenant "". (The dynamic thresholds of A. K. Choudhury and E. L. Hahne, "Dynamic queue length thresholds for
+    shared-memory packet switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
+    """
+
+    def __init__(self, limit_bytes: int, *, least_bytes: int = 0) -> None:
         self.limit_bytes = limit_bytes
+        self._least_bytes = least_bytes
         self._taken_bytes = 0
+        self._by_tenant: Counter[str] = Counter()
         # Finalizers give bytes back from whatever thread collects garbage, even one inside try_take.
         self._lock = threading.RLock()
+
+    @property
+    def most_bytes(self) -> int:
+        """What a tenant can hold where nobody else holds anything."""
+        alone_bytes = self.limit_bytes * _MOST_OF_FREE // (1 + _MOST_OF_FREE)
+        return min(self.limit_bytes, max(self._least_bytes, alone_bytes))
 
     @property
     def taken_bytes(self) -> int:
         """Bytes taken and not yet given back."""
         return self._taken_bytes
 
-    def try_take(self, n_bytes: int) -> bool:
-        """Take `n_bytes`, or nothing and return False when they would pass the limit."""
+    def try_take(self, n_bytes: int, tenant: str = "") -> bool:
+        """Take `n_bytes` for the tenant, or nothing and return False when they would pass the limit or its share."""
         with self._lock:
-            if self._taken_bytes + n_bytes > self.limit_bytes:
+            free_bytes = self.limit_bytes - self._taken_bytes - n_bytes
+            own_bytes = self._by_tenant[tenant] + n_bytes
+            if free_bytes < 0 or (tenant and own_bytes > max(self._least_bytes, _MOST_OF_FREE * free_bytes)):
                 return False
             self._taken_bytes += n_bytes
+            self._by_tenant[tenant] = own_bytes
             return True
 
-    def give(self, n_bytes: int) -> None:
+    def give(self, n_bytes: int, tenant: str = "") -> None:
         """Give back bytes taken before."""
         with self._lock:
             self._taken_bytes -= n_bytes
+            self._by_tenant[tenant] -= n_bytes
+            if not self._by_tenant[tenant]:
+                del self._by_tenant[tenant]
 
 
 class _Holding:
     """What a buffer must release exactly once: its descriptor and its share of the budget."""
 
-    def __init__(self, fd: int, budget: ByteBudget | None) -> None:
+    def __init__(self, fd: int, budget: ByteBudget | None, tenant: str) -> None:
         self.fd = fd
         self.budget = budget
+        self.tenant = tenant
         self.taken_bytes = 0
 
     def take(self, n_bytes: int) -> None:
         if self.budget is not None:
-            if not self.budget.try_take(n_bytes):
+            if not self.budget.try_take(n_bytes, self.tenant):
                 raise ApiError(Reason.SERVICE_OVERLOADED)
             self.taken_bytes += n_bytes
 
@@ -68,7 +91,7 @@ class _Holding:
             os.close(fd)
         taken, self.taken_bytes = self.taken_bytes, 0
         if self.budget is not None and taken:
-            self.budget.give(taken)
+            self.budget.give(taken, self.tenant)
 
 
 class SharedBuffer:
@@ -77,17 +100,17 @@ class SharedBuffer:
     Not safe for use from two threads at once. Released by `close`, by leaving `with`, or with the last reference.
     """
 
-    def __init__(self, fd: int, size: int, budget: ByteBudget | None = None) -> None:
-        """Own `fd`, which holds `size` bytes; they are charged to `budget` by the maker, not here."""
-        self._holding = _Holding(fd, budget)
+    def __init__(self, fd: int, size: int, budget: ByteBudget | None = None, tenant: str = "") -> None:
+        """Own `fd`, which holds `size` bytes; they are charged to the `budget` of `tenant` by the maker, not here."""
+        self._holding = _Holding(fd, budget, tenant)
         self._size = size
         self._map: mmap.mmap | None = None
         self._release = weakref.finalize(self, self._holding.release)
 
     @classmethod
-    def create(cls, name: str = "camserve", budget: ByteBudget | None = None) -> SharedBuffer:
+    def create(cls, name: str = "camserve", budget: ByteBudget | None = None, tenant: str = "") -> SharedBuffer:
         """Make an empty buffer; `name` only shows in `/proc`."""
-        return cls(open_anonymous(name), 0, budget)
+        return cls(open_anonymous(name), 0, budget, tenant)
 
     @classmethod
     def adopt(cls, fd: int, size: int, budget: ByteBudget | None = None) -> SharedBuffer:
@@ -110,7 +133,7 @@ class SharedBuffer:
 
     def share(self) -> SharedBuffer:
         """Return the same bytes as a buffer of its own, charged once more; raises SERVICE_OVERLOADED like `append`."""
-        shared = SharedBuffer(os.dup(self.fd), self._size, self._holding.budget)
+        shared = SharedBuffer(os.dup(self.fd), self._size, self._holding.budget, self._holding.tenant)
         try:
             shared._holding.take(self._size)
         except BaseException:

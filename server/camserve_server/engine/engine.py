@@ -198,6 +198,14 @@ class Engine:
             return False
         return self._loader.served(model).breaker.state is CircuitState.CLOSED
 
+    def pictures_per_s(self, key: Key) -> float | None:
+        """Estimates how many pictures the device does of that version alone, from its last batches or the warm-up.
+
+        Small batches, as where few callers are, tell of fewer than it could do. None of what is not loaded.
+        """
+        seconds = [served.seconds_per_picture for served in self._loader.all() if served.model.key == key]
+        return 1 / seconds[-1] if seconds and seconds[-1] else None
+
     def wait_s(self, model: ModelVersion) -> float:
         """Estimates how long a picture that came now would wait for the device."""
         return self._batcher.depth(model.queue) * (self._loader.served(model).seconds_per_picture or 0.0)

@@ -101,7 +101,15 @@ class Loader:
             patience_s=_PATIENCE_S,
         )
         slots = FairSlots(self._queue_limit)
-        self._served[queue] = Served(model, runner, slots, breaker, self._monotonic, used=self._monotonic())
+        self._served[queue] = Served(
+            model,
+            runner,
+            slots,
+            breaker,
+            self._monotonic,
+            used=self._monotonic(),
+            seconds_per_picture=model.seconds_per_picture,
+        )
         ENGINE_QUEUE.labels(*model.key).set_function(lambda: self._batcher.depth(queue))
         return model
 

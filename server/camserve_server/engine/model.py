@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,8 +47,9 @@ class ModelVersion:
     is unavailable. `input` is 0 x 0 as long as it is not known. `layers` can be named for a
     heatmap, `default_layer` is what "auto" means, None where the module cannot be explained (a
     TorchScript program does not let its layers be watched). `content_hash` is the SHA-256 over manifest, labels and
-    weights. `max_batch` is set where the module takes no larger batch. `memory_bytes` is what its parameters and
-    buffers take once loaded, and `load_number` tells a version from the same one loaded again.
+    weights. `max_batch` is set where the module takes no larger batch, and `seconds_per_picture` is what one of a full
+    batch took when it was warm, with its map. `memory_bytes` is what its parameters and buffers take once loaded, and
+    `load_number` tells a version from the same one loaded again.
     """
 
     name: str
@@ -68,6 +70,7 @@ class ModelVersion:
     golden: GoldenState = "none"
     golden_reason: str | None = None
     max_batch: int | None = None
+    seconds_per_picture: float | None = None
     memory_bytes: int = 0
     load_number: int = 0
     module: nn.Module | None = field(default=None, repr=False)
@@ -189,6 +192,7 @@ def _load(
         outcomes = ready.run(noise[:largest], [Explain(default, "gradcam", None)] * largest)
         if any(outcome.disconnected for outcome in outcomes):
             raise UnloadableError("the default layer does not lead to the model's scores")
+    ready = replace(ready, seconds_per_picture=_seconds_per_picture(ready, noise[:largest]))
     return with_golden(folder, manifest, ready)
 
 
@@ -218,6 +222,13 @@ def _spec_of(seen: Input) -> InputSpec:
 
 def _memory_bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _seconds_per_picture(model: ModelVersion, pictures: list[NDArray[np.uint8]]) -> float:
+    explain = None if model.default_layer is None else Explain(model.default_layer, "gradcam", None)
+    began = time.perf_counter()
+    model.run(pictures, [explain] * len(pictures))
+    return (time.perf_counter() - began) / len(pictures)
 
 
 def _input_of(manifest: Manifest) -> Input:

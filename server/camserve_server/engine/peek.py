@@ -22,11 +22,12 @@ class Peek:
     What was not kept reads as zeros. Not safe for use from two threads at once; whoever makes it closes it.
     """
 
-    def __init__(self, budget: ByteBudget | None = None) -> None:
-        """Take no more than 8.1 MiB of the budget."""
+    def __init__(self, budget: ByteBudget | None = None, tenant: str = "") -> None:
+        """Take no more than 8.1 MiB of the budget, for the tenant."""
         self.fd = open_anonymous("peek")
         self.size = 0
         self._budget = budget
+        self._tenant = tenant
         self._taken_bytes = 0
         self._head = b""
         self._windows = [(0, BEGINNING_BYTES)]
@@ -66,11 +67,11 @@ class Peek:
                 os.close(fd)
         taken, self._taken_bytes = self._taken_bytes, 0
         if self._budget and taken:
-            self._budget.give(taken)
+            self._budget.give(taken, self._tenant)
 
     def _keep(self, part: memoryview, offset: int) -> None:
         if self._budget:
-            if not self._budget.try_take(len(part)):
+            if not self._budget.try_take(len(part), self._tenant):
                 raise ApiError(Reason.SERVICE_OVERLOADED)
             self._taken_bytes += len(part)
         while part:

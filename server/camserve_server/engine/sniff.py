@@ -119,7 +119,8 @@ _UNSUPPORTED: Final[tuple[tuple[bytes, str], ...]] = (
 )
 _BMP_HEADER_SIZES: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 _HEAD_BYTES: Final = 4096
-_MAX_GIF_BLOCKS: Final = 1_000_000
+# Of all sizes: a first frame of 100 MB, in the usual blocks of 255 bytes, has 400,000.
+_MAX_GIF_BLOCKS: Final = 500_000
 
 
 class Readable(Protocol):
@@ -204,13 +205,13 @@ def _is_svg(head: bytes) -> bool:
 
 
 def _gif_has_second_frame(file: Readable) -> bool:
-    """Walk the blocks of a GIF until its second image descriptor, its end, or something odd."""
+    """Walk the blocks of a GIF until its second image descriptor, its end, or something odd, such as endless blocks."""
     screen = file.at(0, 13)
     if len(screen) < 13:
         return False
     offset = 13 + (3 << ((screen[10] & 7) + 1) if screen[10] & 0x80 else 0)
-    frames = 0
-    for _ in range(_MAX_GIF_BLOCKS):
+    frames = blocks = 0
+    while blocks < _MAX_GIF_BLOCKS:
         head = file.at(offset, 10)
         if head[:1] == b"\x2c" and len(head) == 10:
             frames += 1
@@ -221,7 +222,8 @@ def _gif_has_second_frame(file: Readable) -> bool:
             offset += 2
         else:
             return False
-        while size := file.at(offset, 1):
+        while blocks < _MAX_GIF_BLOCKS and (size := file.at(offset, 1)):
+            blocks += 1
             offset += 1 + size[0]
             if size == b"\x00":
                 break

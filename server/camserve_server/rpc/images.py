@@ -38,14 +38,14 @@ class Images:
             return ImageSource(partial(self._uploads.open, tenant, image.storage_id), storage_id=image.storage_id)
         if kind is None:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
-        return ImageSource(partial(asyncio.to_thread, self._copy, image, call.tenant_limits.max_image_bytes))
+        return ImageSource(partial(asyncio.to_thread, self._copy, tenant, image, call.tenant_limits.max_image_bytes))
 
-    def _copy(self, image: inference_pb2.ImageInput, limit_bytes: int) -> SharedBuffer:
+    def _copy(self, tenant: str, image: inference_pb2.ImageInput, limit_bytes: int) -> SharedBuffer:
         data = image.bytes  # once: every access makes a copy
         if not data:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
         check_size(len(data), limit_bytes)
-        buffer = SharedBuffer.create("image", self._budget)
+        buffer = SharedBuffer.create("image", self._budget, tenant)
         try:
             buffer.append(data)
         except BaseException:

@@ -52,7 +52,7 @@ class Receiver:
         first = await anext(requests, None)
         if first is None:
             raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
-        image = SharedBuffer.create("upload", self._budget)
+        image = SharedBuffer.create("upload", self._budget, call.identity.tenant)
         # The options of a raw body are known before its bytes, those of a form after them.
         known: list[tuple[inference_pb2.InferRequest, InferOptions]] = []
 

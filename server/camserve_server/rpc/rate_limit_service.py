@@ -41,7 +41,8 @@ class RateLimitServicer(rls_pb2_grpc.RateLimitServiceServicer):
         if one_image and self._gate.hopeless(tenant) and (known := self._limits.recent(tenant)):
             # In a flood most come this way: refused at once, uncounted, without a look into the store.
             return _no_room(known)
-        standing = await self._limits.take(tenant, await self._limits.of(tenant))
+        # The edge waits a moment only, and then has the server count.
+        standing = await self._limits.take_for(tenant, await self._limits.of(tenant))
         headers = rate_headers(standing)
         if standing.retry_after_s is not None:
             LIMITER_ANSWERS.labels("over the rate").inc()

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
 from camserve_server.stores import keys
 from camserve_server.stores.durability import Disk
-from camserve_server.stores.outbox import Outbox
+from camserve_server.stores.outbox import CALLBACK, ORIGIN_DIGITS, Outbox
 from camserve_server.stores.redis import text, unavailable_on_error
 from camserve_server.stores.scripts import SERVER_CLOCK_MS, Script
 from camserve_server.stores.sealing import Sealer
@@ -276,8 +277,13 @@ def _callback_at(tenant: str, job_id: str) -> str:
 
 
 def _endpoint(url: bytes) -> bytes:
-    """Names a place that jobs call back; all jobs that name it share its outbox."""
-    return b"cb_" + hashlib.sha256(url).hexdigest()[:32].encode()
+    """Names a place that jobs call back; all jobs that name it share its outbox.
+
+    The names of all places of an origin begin alike, see `Outbox`.
+    """
+    parts = urlsplit(url)
+    origin = hashlib.sha256(parts.scheme.lower() + b"://" + parts.netloc.lower()).hexdigest()
+    return CALLBACK.encode() + f"{origin[:ORIGIN_DIGITS]}{hashlib.sha256(url).hexdigest()[:32]}".encode()
 
 
 def _record(job_id: str, fields: dict[bytes, bytes]) -> JobRecord | None:

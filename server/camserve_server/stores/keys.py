@@ -143,6 +143,11 @@ def outbox_endpoints(name: str) -> str:
     return f"{tenant(name)}endpoints"
 
 
+def check() -> str:
+    """A value that says nothing: it is written to see whether that can be done."""
+    return "camserve:check"
+
+
 def ring() -> str:
     """The prefix of what the tenants share: turns, versions and counters of the ring, and the workers."""
     return "camserve:{ring}:"

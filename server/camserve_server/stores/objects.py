@@ -109,10 +109,10 @@ class ObjectStore(Protocol):
 class Budget(Protocol):
     """Memory that is set aside, in bytes."""
 
-    def try_take(self, n_bytes: int) -> bool:
-        """Takes so much if it is there."""
+    def try_take(self, n_bytes: int, tenant: str = "") -> bool:
+        """Takes so much for a tenant if it is there."""
 
-    def give(self, n_bytes: int) -> None:
+    def give(self, n_bytes: int, tenant: str = "") -> None:
         """Gives back what was taken."""
 
 

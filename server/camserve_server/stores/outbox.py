@@ -1,12 +1,12 @@
 """The outbox: events on their way to endpoints, each sent until it is answered or given up.
 
-An endpoint is a webhook, by its id, or a place that jobs name as their callback. Events come into the outbox in the
-step that ends their job; see lua/outbox.lua.
+An endpoint is a webhook, by its id, or a place that jobs name as their callback, by digests of its origin and of all of
+it. Events come into the outbox in the step that ends their job; see lua/outbox.lua.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from camserve_server.stores.scripts import SERVER_CLOCK_MS, Script
 
 Status = Literal["pending", "delivered", "dead"]
 Verdict = Literal["delivered", "again", "dead", "gone"]
+
+CALLBACK, ORIGIN_DIGITS = "cb_", 16
 
 # While one courier deals with an endpoint the others take other ones.
 _PUT_OFF_MS = 2_000
@@ -82,14 +84,13 @@ class Outbox:
         count: int,
         *,
         lease_ms: int,
-        full: frozenset[str] = frozenset(),
-        left_alone: frozenset[Hashable] = frozenset(),
+        put_off: Callable[[str, str], bool] = lambda tenant, endpoint: False,
         now_ms: int = SERVER_CLOCK_MS,
     ) -> list[Attempt] | None:
         """Leases up to `count` events of the endpoint that is longest due, None while none is.
 
-        The list is empty where an endpoint has as many events under way as it gets at once, and for endpoints that are
-        put off: those of tenants that are `full`, and those `left_alone`, which are pairs of endpoint and tenant.
+        The list is empty where an endpoint has as many events under way as it gets at once, and for one that is put
+        off: `put_off` says so of a tenant's endpoint.
         """
         with unavailable_on_error():
             reply = await _NEXT.run(self._redis, [keys.ring()], [now_ms, _PUT_OFF_MS])
@@ -97,7 +98,7 @@ class Outbox:
                 return None
             member, version = text(reply[0]), reply[1] or b""
             endpoint, tenant = member.split(" ", 1)
-            if tenant in full or (endpoint, tenant) in left_alone:
+            if put_off(tenant, endpoint):
                 return []
             rows, look_ms = await _CLAIM.run(self._redis, [keys.tenant(tenant)], [now_ms, endpoint, count, lease_ms])
             await _SETTLE.run(self._redis, [keys.ring()], [member, version, look_ms])
@@ -227,6 +228,11 @@ class Outbox:
         args = [part for entry in entries for part in entry]
         with unavailable_on_error():
             await _ANNOUNCE.run(self._redis, [keys.ring()], args)
+
+
+def origin_of(endpoint: str) -> str:
+    """Returns what places that jobs call back have in common when they fail together; a webhook is on its own."""
+    return endpoint[: len(CALLBACK) + ORIGIN_DIGITS] if endpoint.startswith(CALLBACK) else endpoint
 
 
 def _member(tenant: str, endpoint: str) -> str:

@@ -14,6 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.stores import keys
+
+_CHECK_MS = 60_000
 
 
 def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> Redis:
@@ -69,7 +72,7 @@ def text(reply: bytes | str) -> str:
     return reply.decode() if isinstance(reply, bytes) else reply
 
 
-async def ping(redis: Redis) -> None:
-    """Returns when the server answers; raises ApiError(STORE_UNAVAILABLE) when it does not."""
+async def check(redis: Redis) -> None:
+    """Returns when the server has kept something; raises ApiError(STORE_UNAVAILABLE) when it cannot, as when full."""
     with unavailable_on_error():
-        await redis.ping()
+        await redis.set(keys.check(), b"", px=_CHECK_MS)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import obstore
@@ -107,7 +108,7 @@ class S3Objects:
 
     async def draft(self, tenant: str, *, content_type: str, expires_at: float) -> Draft:
         """Begins an object that is sent in parts; nothing is sent before the first part is full."""
-        if not self._budget.try_take(_DRAFT_BYTES):
+        if not self._budget.try_take(_DRAFT_BYTES, tenant):
             raise ApiError(Reason.SERVICE_OVERLOADED)
         object_id = new_object_id(expires_at)
         key = self._settings.key(tenant, object_id)
@@ -118,7 +119,7 @@ class S3Objects:
             buffer_size=_PART_BYTES,
             max_concurrency=_PARTS_AT_ONCE,
         )
-        return S3Draft(object_id, key, writer, self._unfinished, self._budget)
+        return S3Draft(object_id, key, writer, self._unfinished, partial(self._budget.give, _DRAFT_BYTES, tenant))
 
     async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:
         """Has nothing to wait for: S3 answers when an object is durable."""
@@ -169,13 +170,18 @@ class S3Draft:
     """A Draft that is a multipart upload, or one request when it is small."""
 
     def __init__(
-        self, object_id: str, key: str, writer: Any, unfinished: UnfinishedUploads | None, budget: Budget
+        self,
+        object_id: str,
+        key: str,
+        writer: Any,
+        unfinished: UnfinishedUploads | None,
+        give_memory: Callable[[], None],
     ) -> None:
         self.object_id = object_id
         self._key = key
         self._writer: Any | None = writer
         self._unfinished = unfinished
-        self._budget = budget
+        self._give_memory = give_memory
         self._size_bytes = 0
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -206,7 +212,7 @@ class S3Draft:
 
     def _let_go(self) -> None:
         self._writer = None
-        self._budget.give(_DRAFT_BYTES)
+        self._give_memory()
 
 
 class S3Object:

@@ -63,9 +63,17 @@ class Usage:
 
         A request that a lost connection makes the client send again may be counted twice.
         """
-        args = [now_ms, rate, burst, 0 if look else 1]
+        return await self._take(tenant, now_ms, rate, burst, 0 if look else 1)
+
+    async def give_back(self, tenant: str, *, rate: int, burst: int, now_ms: int = SERVER_CLOCK_MS) -> None:
+        """Gives a request that was taken back to the bucket."""
+        await self._take(tenant, now_ms, rate, burst, -1)
+
+    async def _take(self, tenant: str, now_ms: int, rate: int, burst: int, count: int) -> Bucket:
         with unavailable_on_error():
-            passes, left, full, following = await _TAKE.run(self._redis, [keys.rate(tenant)], args)
+            passes, left, full, following = await _TAKE.run(
+                self._redis, [keys.rate(tenant)], [now_ms, rate, burst, count]
+            )
         return Bucket(bool(passes), left, full, following)
 
     async def admit(

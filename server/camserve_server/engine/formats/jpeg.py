@@ -20,6 +20,8 @@ from camserve_server.engine.formats.source import PictureFile
 _LARGE_PIXELS: Final = 32_000_000
 _LARGE_GAP: Final = 0.8
 _MAX_SEGMENTS: Final = 10_000
+# Between segments, where a few fill bytes are usual.
+_MAX_JUNK_BYTES: Final = 1 << 20
 _CHUNK_BYTES: Final = 1 << 17
 _TAIL_BYTES: Final = 1 << 16
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -37,6 +39,12 @@ _BEHIND_DATA: Final = b"\xff\x00" * 9
 # restart, then not later than at the third it goes on to the byte behind.
 _BETWEEN_SCANS: Final = (b"\xff\x00", b"\xff\xd0\xff\x00", b"\xff\xd1\xff\x00", b"\xff\xd2\xff\x00")
 _DECODER: Final = "jpeg_without_end"
+# What Pillow does with other segments before the first scan nobody wants, and a hostile file makes it take minutes.
+_READ_BY_PILLOW: Final = frozenset({0xFFE0, 0xFFE2, 0xFFEE, *(0xFF00 | frame for frame in _FRAMES)})
+
+for _marker, (_name, _description, _reader) in JpegImagePlugin.MARKER.items():
+    if _reader is not None and _marker not in _READ_BY_PILLOW:
+        JpegImagePlugin.MARKER[_marker] = (_name, _description, JpegImagePlugin.Skip)
 
 
 @dataclass(slots=True)
@@ -64,12 +72,18 @@ class JpegHeader:
 
 def read_header(file: PictureFile) -> JpegHeader:
     """Read the markers up to the first scan; raises IMAGE_DECODING_FAILED or IMAGE_REJECTED."""
-    offset, orientation, frame = 2, 1, None
+    offset, junk_bytes = 2, 0
+    orientation: int | None = None
+    frame: tuple[int, bytes] | None = None
     for _ in range(_MAX_SEGMENTS):
         head = file.exactly(offset, 4)
         if head[0] != 0xFF:
             # libjpeg skips garbage between segments; so do we, up to the next marker.
-            offset = _next_marker(file, offset)
+            following = _next_marker(file, offset)
+            junk_bytes += following - offset
+            if junk_bytes > _MAX_JUNK_BYTES:
+                raise ApiError(Reason.IMAGE_REJECTED)
+            offset = following
             continue
         marker = head[1]
         if marker == 0xFF:
@@ -81,9 +95,11 @@ def read_header(file: PictureFile) -> JpegHeader:
         length = int.from_bytes(head[2:4], "big")
         if marker == _END_OF_IMAGE or length < 2:
             raise ApiError(Reason.IMAGE_DECODING_FAILED)
-        if marker in _FRAMES and frame is None:
+        if marker in _FRAMES:
+            if frame is not None:
+                raise ApiError(Reason.IMAGE_DECODING_FAILED)
             frame = (marker, file.exactly(offset + 4, length - 2))
-        elif marker == 0xE1 and orientation == 1:
+        elif marker == 0xE1 and orientation is None:
             body = file.at(offset + 4, length - 2)
             if body.startswith(b"Exif\x00"):
                 orientation = exif.orientation(body[6:])
@@ -91,7 +107,7 @@ def read_header(file: PictureFile) -> JpegHeader:
             if frame is None:
                 raise ApiError(Reason.IMAGE_DECODING_FAILED)
             components_in_scan = file.exactly(offset + 4, 1)[0]
-            return _header(frame[0], frame[1], components_in_scan, offset, orientation)
+            return _header(frame[0], frame[1], components_in_scan, offset, orientation or 1)
         offset += 2 + length
     raise ApiError(Reason.IMAGE_REJECTED)
 

@@ -22,7 +22,8 @@ from camserve_server.engine.formats.vips import VipsPicture
 
 # Below this Pillow is quicker, and its 4 to 9 bytes per pixel are affordable.
 _PILLOW_PIXELS: Final = 16_000_000
-_MAX_CHUNKS: Final = 1_000_000
+# A file of the largest size in chunks of 1 kB, where libpng writes 8 kB.
+_MAX_CHUNKS: Final = 100_000
 _MAX_EXIF_BYTES: Final = 1 << 20
 _SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _BLOCK_BYTES: Final = 1 << 16
@@ -39,8 +40,17 @@ def _skipped(stream: PngImagePlugin.PngStream, _: int, length: int) -> bytes:
     return ImageFile._safe_read(stream.fp, length)
 
 
+def _first_profile(stream: PngImagePlugin.PngStream, position: int, length: int) -> bytes:
+    """Unpack the first colour profile only, as libpng does: each may be a megabyte, from a kilobyte."""
+    if "icc_profile" in stream.im_info:
+        return _skipped(stream, position, length)
+    return _profile(stream, position, length)
+
+
+_profile = PngImagePlugin.PngStream.chunk_iCCP
 for _name in ("chunk_tEXt", "chunk_zTXt", "chunk_iTXt"):
     setattr(PngImagePlugin.PngStream, _name, _skipped)
+PngImagePlugin.PngStream.chunk_iCCP = _first_profile  # type: ignore[method-assign, assignment]
 
 
 @dataclass(slots=True)
@@ -71,7 +81,7 @@ def read_header(file: PictureFile) -> PngHeader:
     )
     if header.colour_type not in _SAMPLES:
         raise ApiError(Reason.IMAGE_DECODING_FAILED)
-    offset, seen_data = 33, False
+    offset, seen_data, seen_exif = 33, False, False
     for _ in range(_MAX_CHUNKS):
         if seen_data and file.held < min(file.size, offset + 8):
             return header  # the rest of the data, which is not here
@@ -85,7 +95,8 @@ def read_header(file: PictureFile) -> PngHeader:
             seen_data = True
         elif kind == b"acTL" and not seen_data:
             header.animated = True
-        elif kind == b"eXIf" and length <= _MAX_EXIF_BYTES:
+        elif kind == b"eXIf" and length <= _MAX_EXIF_BYTES and not seen_exif:
+            seen_exif = True
             header.orientation = exif.orientation(file.exactly(offset + 8, length))
         elif kind == b"tRNS" and not seen_data and length <= 256:
             header.transparency = file.exactly(offset + 8, length)

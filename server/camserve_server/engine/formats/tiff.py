@@ -49,7 +49,7 @@ class TiffHeader:
     @property
     def raw(self) -> bool:
         """Whether the samples come from RawTiff, as they are stored."""
-        return RawTiff.reads(self.page, self.bits, self.samples)
+        return RawTiff.reads(self.page, self.bits, self.samples, self.sample_format)
 
 
 def read_header(file: PictureFile) -> TiffHeader:

@@ -1,4 +1,4 @@
-"""TIFF samples that libvips does not read (odd depths, 64 bits, tiled planes), through libtiff's decompressors.
+"""TIFF samples that libvips does not read (odd depths, 64 bits, some planes), through libtiff's decompressors.
 
 The trick: a second directory is appended that declares each row's packed bytes to be 8-bit grey pixels. Reading
 that gives the decompressed bytes, whatever the compression, and unpacking them is plain arithmetic.
@@ -27,11 +27,13 @@ class RawTiff:
     """One page as arrays of its samples, read once from top to bottom."""
 
     @staticmethod
-    def reads(page: Directory, bits: int, samples: int) -> bool:
+    def reads(page: Directory, bits: int, samples: int, sample_format: int) -> bool:
         """Whether this class is the one to read such a page."""
-        tiled_planes = page.integer(tags.PLANAR, 1) == 2 and samples > 1 and tags.TILE_WIDTH in page.entries
+        planes = page.integer(tags.PLANAR, 1) == 2 and samples > 1
+        half_floats = bits == 16 and sample_format == 3
         odd = bits not in (1, 2, 4, 8, 16, 32) or (bits in (1, 2, 4) and samples > 1)
-        return (tiled_planes or odd) and page.integer(tags.COMPRESSION, 1) in _BYTEWISE_COMPRESSIONS
+        strange = odd or (planes and (half_floats or tags.TILE_WIDTH in page.entries))
+        return strange and page.integer(tags.COMPRESSION, 1) in _BYTEWISE_COMPRESSIONS
 
     def __init__(self, data: mmap.mmap, page: Directory, bits: int, samples: int, sample_format: int) -> None:
         """Open the page; raises IMAGE_DECODING_FAILED for what cannot be read."""
@@ -47,7 +49,7 @@ class RawTiff:
         self._columns = -(-self._width // self._tile_width)
         self._tile_bytes = -(-self._tile_width * self._per_pixel * bits // 8)
         self._predictor = page.integer(tags.PREDICTOR, 1)
-        self._dtype = _dtype(bits, sample_format, page.layout.order)
+        self._dtype = _dtype(bits, sample_format)
         self.bytes_per_row = self._width * samples * (16 if bits % 8 else bits // 8 * 2)
         self._planes = [
             VipsPicture(self._as_bytes(data, plane, planes), "tiff", tiled=tags.TILE_WIDTH in page.entries)
@@ -65,21 +67,20 @@ class RawTiff:
         tiles = packed.reshape(rows * self._columns, self._tile_bytes)
         values = self._tile_width * self._per_pixel
         if self._predictor == 3:
-            samples = _undo_float_predictor(tiles, self._per_pixel, self._bits // 8)
+            words = _undo_float_predictor(tiles, self._per_pixel, self._bits // 8)
         elif self._bits % 8:
             bits = np.unpackbits(tiles, axis=1)[:, : values * self._bits].reshape(-1, values, self._bits)
             weights = (1 << np.arange(self._bits - 1, -1, -1)).astype(np.uint16)
-            samples = bits @ weights
+            words = bits @ weights
         else:
-            samples = np.ascontiguousarray(tiles).view(self._dtype)
-        samples = samples.reshape(rows * self._columns, self._tile_width, self._per_pixel)
+            words = np.ascontiguousarray(tiles).view(f"{self._page.layout.order}u{self._bits // 8}")
+        words = words.reshape(rows * self._columns, self._tile_width, self._per_pixel)
+        words = words.astype(words.dtype.newbyteorder("="), copy=False)
         if self._predictor == 2:
-            samples = np.cumsum(samples, axis=1, dtype=samples.dtype.newbyteorder("="))
-        across = samples.reshape(rows, self._columns * self._tile_width, self._per_pixel)
-        native = across[:, : self._width]
-        if native.dtype.kind == "f":
-            return native.astype(np.float64 if self._bits == 64 else np.float32)
-        return native.astype(native.dtype.newbyteorder("="))
+            words = _undo_differences(words, self._bits)
+        samples = words.view(self._dtype).reshape(rows, self._columns * self._tile_width, self._per_pixel)
+        across = samples[:, : self._width]
+        return across.astype(np.float32) if across.dtype == np.float16 else across
 
     def _as_bytes(self, data: mmap.mmap, plane: int, planes: int) -> bytearray:
         """Return the file with a directory in front of which one plane's bytes are grey pixels."""
@@ -110,10 +111,17 @@ class RawTiff:
         return _with_directory(data, page.layout, entries)
 
 
-def _dtype(bits: int, sample_format: int, order: str) -> np.dtype[Any]:
+def _dtype(bits: int, sample_format: int) -> np.dtype[Any]:
     if bits % 8:
         return np.dtype(np.uint16)
-    return np.dtype(f"{order}{ {1: 'u', 2: 'i', 3: 'f', 4: 'u'}[sample_format] }{bits // 8}")
+    return np.dtype(f"{ {1: 'u', 2: 'i', 3: 'f', 4: 'u'}[sample_format] }{bits // 8}")
+
+
+def _undo_differences(words: np.ndarray[Any, Any], bits: int) -> np.ndarray[Any, Any]:
+    """Undo the horizontal predictor, for which samples of any kind, floats too, are unsigned numbers of `bits` bits."""
+    summed = np.cumsum(words, axis=1, dtype=words.dtype)
+    summed &= words.dtype.type((1 << bits) - 1)
+    return summed
 
 
 def _undo_float_predictor(tiles: np.ndarray[Any, Any], per_pixel: int, size: int) -> np.ndarray[Any, Any]:
@@ -121,7 +129,7 @@ def _undo_float_predictor(tiles: np.ndarray[Any, Any], per_pixel: int, size: int
     rows = tiles.shape[0]
     summed = np.cumsum(tiles.reshape(rows, -1, per_pixel), axis=1, dtype=np.uint8)
     planes = summed.reshape(rows, size, -1).transpose(0, 2, 1)
-    return np.ascontiguousarray(planes).view(f">f{size}")
+    return np.ascontiguousarray(planes).view(f">u{size}")
 
 
 def _with_directory(data: mmap.mmap, layout: Layout, entries: dict[int, tuple[int, ...]]) -> bytearray:

@@ -35,6 +35,8 @@ ICC_PROFILE: Final = 34675
 
 _MAX_DIRECTORIES: Final = 1024
 _MAX_ENTRIES: Final = 4096
+# In all directories; libtiff's time for tags that it does not know grows with the square of their number.
+_MAX_ENTRIES_OF_FILE: Final = 2048
 _MAX_VALUES_BYTES: Final = 64 << 20
 _INTEGERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _SIZES: Final = {
@@ -125,20 +127,23 @@ def read_layout(file: PictureFile) -> tuple[Layout, int]:
 def read_directories(file: PictureFile) -> list[Directory]:
     """Follow the chain of directories.
 
-    Raises IMAGE_DECODING_FAILED for a loop or a broken directory, IMAGE_REJECTED for an endless chain, and
-    IMAGE_ANIMATED_NOT_SUPPORTED as soon as a second full page is seen.
+    Raises IMAGE_DECODING_FAILED for a loop or a broken directory, IMAGE_REJECTED for more directories or tags than a
+    picture has, and IMAGE_ANIMATED_NOT_SUPPORTED as soon as a second full page is seen.
     """
     layout, offset = read_layout(file)
     directories: list[Directory] = []
     seen: set[int] = set()
     full: Directory | None = None
+    n_entries = 0
     while offset:
         if offset in seen:
             raise ApiError(Reason.IMAGE_DECODING_FAILED)
-        if len(seen) == _MAX_DIRECTORIES:
+        count = _count_entries(file, layout, offset)
+        n_entries += count
+        if len(seen) == _MAX_DIRECTORIES or n_entries > _MAX_ENTRIES_OF_FILE:
             raise ApiError(Reason.IMAGE_REJECTED)
         seen.add(offset)
-        directory, offset = _read_directory(file, layout, offset, len(directories))
+        directory, offset = _read_directory(file, layout, offset, count, len(directories))
         directories.append(directory)
         if directory.reduced:
             continue
@@ -155,12 +160,16 @@ def full_page(directories: list[Directory]) -> Directory:
     return next((directory for directory in directories if not directory.reduced), directories[0])
 
 
-def _read_directory(file: PictureFile, layout: Layout, offset: int, index: int) -> tuple[Directory, int]:
-    wide = "Q" if layout.big else "I"
-    count_size, entry_size, value_size = (8, 20, 8) if layout.big else (2, 12, 4)
-    count = int.from_bytes(file.exactly(offset, count_size), "little" if layout.order == "<" else "big")
+def _count_entries(file: PictureFile, layout: Layout, offset: int) -> int:
+    count = int.from_bytes(file.exactly(offset, 8 if layout.big else 2), "little" if layout.order == "<" else "big")
     if not 0 < count <= _MAX_ENTRIES:
         raise ApiError(Reason.IMAGE_DECODING_FAILED)
+    return count
+
+
+def _read_directory(file: PictureFile, layout: Layout, offset: int, count: int, index: int) -> tuple[Directory, int]:
+    wide = "Q" if layout.big else "I"
+    count_size, entry_size, value_size = (8, 20, 8) if layout.big else (2, 12, 4)
     start = offset + count_size
     table = file.exactly(start, count * entry_size)
     directory = Directory(file, layout, index)

@@ -15,13 +15,12 @@ local function listed_key(endpoint) return prefix .. 'deliveries:' .. endpoint e
 local function delivery_key(endpoint, event_id) return prefix .. 'delivery:' .. endpoint .. ':' .. event_id end
 local function webhook_key(id) return prefix .. 'webhook:' .. id end
 
--- Ends a delivery; it is listed for a while longer.
-local function settle(endpoint, event_id, status, now)
+-- Ends a delivery; it is listed for a while longer, where it was: whoever reads page by page must not miss it.
+local function settle(endpoint, event_id, status)
   local key, listed = delivery_key(endpoint, event_id), listed_key(endpoint)
   redis.call('HSET', key, 'status', status)
   redis.call('HDEL', key, 'next_ms')
   redis.call('PEXPIRE', key, KEPT_MS)
-  redis.call('ZADD', listed, 'XX', whole(now), event_id)
   redis.call('PEXPIRE', listed, KEPT_MS)
   redis.call('ZREM', waiting_key(endpoint), event_id)
   redis.call('ZREM', sending_key(endpoint), event_id)
@@ -36,11 +35,12 @@ local function enqueue(endpoint, event_id, event, job, now, asked)
   -- Whoever sends it now is refused, and it goes out once more.
   redis.call('HINCRBY', key, 'fence', 1)
   redis.call('PERSIST', key)
-  redis.call('ZREMRANGEBYSCORE', listed, '-inf', whole(now - KEPT_MS))
+  -- Records are kept from when an event is settled, and its attempts take days.
+  redis.call('ZREMRANGEBYSCORE', listed, '-inf', whole(now - 2 * KEPT_MS))
   redis.call('ZADD', listed, whole(now), event_id)
   redis.call('PEXPIRE', listed, KEPT_MS)
   redis.call('ZREM', sending_key(endpoint), event_id)
-  if redis.call('ZCARD', waiting_key(endpoint)) >= MOST_WAITING then return settle(endpoint, event_id, 'dead', now) end
+  if redis.call('ZCARD', waiting_key(endpoint)) >= MOST_WAITING then return settle(endpoint, event_id, 'dead') end
   redis.call('ZADD', waiting_key(endpoint), whole(now), event_id)
   redis.call('SADD', endpoints, endpoint)
   told[#told + 1] = endpoint

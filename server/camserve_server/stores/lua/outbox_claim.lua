@@ -14,7 +14,7 @@ if gone(endpoint) or redis.call('HGET', hooks, endpoint) == '-' then
       redis.call('ZREM', waiting, event_id)
       redis.call('DEL', delivery_key(endpoint, event_id))
     elseif unwanted(endpoint, event_id) then
-      settle(endpoint, event_id, 'dead', now)
+      settle(endpoint, event_id, 'dead')
     end
   end
   if #some == 500 then return {{}, tonumber(whole(now))} end

@@ -10,7 +10,7 @@ if known[1] ~= 'pending' or known[2] ~= ARGV[4] then return {0, next_due(endpoin
 if ARGV[6] ~= '' then redis.call('HSET', key, 'last_status', ARGV[6]) else redis.call('HDEL', key, 'last_status') end
 local is_hook = redis.call('EXISTS', hook) == 1
 if verdict == 'delivered' then
-  settle(endpoint, event_id, 'delivered', now)
+  settle(endpoint, event_id, 'delivered')
   redis.call('DEL', failing_key(endpoint))
   if is_hook and redis.call('HDEL', hook, 'disabled_ms') == 1 then
     redis.call('HSET', hooks, endpoint, redis.call('HGET', hook, 'events'))
@@ -28,7 +28,7 @@ else
     redis.call('ZADD', waiting_key(endpoint), due, event_id)
     redis.call('HSET', key, 'next_ms', due)
   else
-    settle(endpoint, event_id, 'dead', now)
+    settle(endpoint, event_id, 'dead')
   end
 end
 -- What waits for a webhook that was just disabled is given up at once, not when it is due.
