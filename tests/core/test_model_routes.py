@@ -14,7 +14,7 @@ from camserve_server.core.model_route_changes import RouteChanges
 from camserve_server.core.model_routes import ModelRoutes, takes
 from camserve_server.engine.engine import Engine, EngineSettings
 from camserve_server.stores.durability import Disk
-from camserve_server.stores.model_routes import Canary, RouteRecords
+from camserve_server.stores.model_routes import Canary, RouteChange, RouteRecord, RouteRecords, Routes
 from camserve_server.stores.redis import connect
 
 TENANTS = [f"tenant-{n}" for n in range(2000)]
@@ -88,6 +88,31 @@ async def test_a_version_that_is_named_comes_before_a_pin_that_before_the_canary
     assert chosen(routes, "next") == "3"
     await admin.make("tiny", changes.canary(Canary("1", "next", 100.0)), by="ann")
     assert (chosen(routes), chosen(routes, "next")) == ("2", "1")
+
+
+async def test_a_version_that_is_named_answers_whatever_has_been_an_alias(replica, redis):
+    routes, admin = replica()
+    # As they were written before there were versions of these names.
+    record, change = RouteRecord(1, Routes({"stable": "2", "3": "2"})), RouteChange(1, 0, "ann", "", "")
+    await RouteRecords(redis, Disk()).write("tiny", record, change)
+    await routes.look()
+    assert (chosen(routes, "3"), chosen(routes)) == ("3", "2")
+    await admin.make("tiny", changes.pin("acme", "1"), by="ann")
+    await admin.make("tiny", changes.canary(Canary("1", "3", 100.0)), by="ann")
+    assert (chosen(routes, "3", tenant="acme"), chosen(routes, "3")) == ("3", "3")
+    assert routes.aliases("tiny") == {"stable": "2", "next": "3"}
+
+
+async def test_a_version_called_stable_answers_nobody(redis, tmp_path):
+    for version in ("1", "stable"):
+        write_model(tmp_path, version=version, top="aliases = []" if version == "stable" else 'aliases = ["stable"]')
+    engine = Engine(EngineSettings((tmp_path,), device="cpu", torch_threads=1, max_batch=2))
+    await engine.start()
+    try:
+        routes = ModelRoutes(RouteRecords(redis, Disk()), engine)
+        assert (chosen(routes), chosen(routes, "stable")) == ("1", "1")
+    finally:
+        await engine.close()
 
 
 async def test_a_pin_holds_for_an_alias_that_only_a_manifest_knows(replica, engine, monkeypatch):
@@ -315,6 +340,24 @@ async def test_a_version_that_is_gone_names_its_successor(replica, engine, fail,
     monkeypatch.setattr(engine, "models", lambda: left)
     assert (refused("1"), refused("3")) == ({"successor": "3"}, {"successor": "1"})
     assert refused("never") == {}
+
+
+async def test_no_successor_is_named_that_is_retired_or_the_version_itself(replica, engine, fail, monkeypatch):
+    routes, admin = replica()
+    await admin.make("tiny", changes.deprecate("1", changes.Deprecation(1, successor="3")), by="ann")
+
+    def told(asked, *retired):
+        listed = [changes.replace(each, state="retired") if each.version in retired else each for each in models]
+        monkeypatch.setattr(engine, "models", lambda: listed)
+        fail(asked, Reason.MODEL_VERSION_NOT_FOUND)
+        with pytest.raises(ApiError) as caught:
+            chosen(routes, asked)
+        return caught.value.details
+
+    models = engine.models()
+    assert told("1", "1", "3") == {"successor": "2"}
+    assert told("1", "1", "2", "3") == {}
+    assert told("2", "2") == {}
 
 
 async def test_versions_to_which_routes_lead_or_led_before_are_needed(replica, engine):

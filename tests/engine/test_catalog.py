@@ -60,6 +60,13 @@ def test_a_versions_own_name_goes_before_an_alias() -> None:
     assert catalog(ready("1", "2"), ready("2")).resolve("m", "2").version == "2"
 
 
+def test_a_versions_name_is_nobodys_alias_and_the_default_alias_no_versions_name() -> None:
+    made = catalog(ready("1", "2", "stable"), ready("2"), ready("stable"))
+    assert [model.aliases for model in made.models()] == [("stable",), (), ()]
+    assert made.resolve("m", "stable").version == "1"
+    assert (made.named("m", "2").version, made.named("m", "stable")) == ("2", None)
+
+
 def test_the_later_of_two_versions_has_a_disputed_alias() -> None:
     for made in (
         catalog(ready("9", "stable", "x"), ready("10", "stable")),

@@ -35,6 +35,10 @@ def reason(folder: Path) -> str:
     return model.reason
 
 
+def test_no_version_is_called_stable(tmp_path: Path) -> None:
+    assert reason(write_model(tmp_path, version="stable")) == "stable is an alias of every model, and no version's name"
+
+
 def logits(model: ModelVersion) -> torch.Tensor:
     outcome = model.run([np.full((SIDE, SIDE, 3), 90, np.uint8)], [None])[0]
     return torch.log(outcome.probs)

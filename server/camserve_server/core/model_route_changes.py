@@ -11,8 +11,9 @@ import structlog
 
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.core.model_routes import DEFAULT_ALIAS, ModelRoutes
+from camserve_server.core.model_routes import ModelRoutes
 from camserve_server.engine.engine import Engine
+from camserve_server.engine.manifest import DEFAULT_ALIAS
 from camserve_server.stores.model_routes import (
     Canary,
     Deprecation,

@@ -13,13 +13,12 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended
 from camserve_server.base.telemetry import ROUTES_REVISION, ROUTES_UNSEEN
 from camserve_server.engine.engine import Engine
+from camserve_server.engine.manifest import DEFAULT_ALIAS
 from camserve_server.engine.model import ModelVersion
 from camserve_server.stores.model_routes import Canary, Deprecation, RouteRecord, RouteRecords, Routes, Shadow
 
 _log = structlog.get_logger("routes")
 
-# What a caller who names no version asks for.
-DEFAULT_ALIAS = "stable"
 # A change is known everywhere within two seconds; that this is a quarter of it leaves room for a slow store.
 _LOOK_INTERVAL_S = 0.5
 # A float has room for more than these, so that no point is rounded up to 100 %.
@@ -85,8 +84,12 @@ class ModelRoutes:
         return RouteRecord(0, Routes(self._in_manifests(model)))
 
     def aliases(self, model: str) -> Mapping[str, str]:
-        """Returns the version that each alias of a model leads to, those that only a manifest knows included."""
-        return {**self._in_manifests(model), **self.of(model).routes.aliases}
+        """Returns the version that each alias of a model leads to, those that only a manifest knows included.
+
+        One that has become a version's name leads nowhere.
+        """
+        led = {**self._in_manifests(model), **self.of(model).routes.aliases}
+        return {alias: version for alias, version in led.items() if not self._engine.has_version(model, alias)}
 
     def known(self) -> Mapping[str, RouteRecord]:
         """Returns the records of the models that have one, as they are known here."""
@@ -127,18 +130,20 @@ class ModelRoutes:
         asked = asked or DEFAULT_ALIAS
         record = self._known.get(model)
         routes = record.routes if record else Routes()
-        version = self._led_to(model, routes, asked, tenant, key)
-        if version is None:
-            named = self._named(model, routes, asked)
-            # Of an alias that only a manifest knows, a pin holds too.
-            version = named if named == asked else routes.pins.get(tenant, named)
-        self._check_here(model, version)
+        if self._engine.has_version(model, asked):
+            # Before any alias: a version may come whose name has been one.
+            version = self._named(model, routes, asked)
+        else:
+            version = self._led_to(model, routes, asked, tenant, key)
+            self._check_here(model, version)
         return Choice(version, routes.deprecations.get(version))
 
-    def _led_to(self, model: str, routes: Routes, asked: str, tenant: str, key: str | None) -> str | None:
-        """Returns where the routes lead whoever asks for an alias, None where it is no alias of theirs."""
-        if asked not in routes.aliases and asked != DEFAULT_ALIAS:
-            return None
+    def _led_to(self, model: str, routes: Routes, asked: str, tenant: str, key: str | None) -> str:
+        """Returns the version to which the routes, or without them the manifests, lead whoever asks for an alias."""
+        known = routes.aliases.get(asked)
+        if known is None and asked != DEFAULT_ALIAS:
+            # One that only a manifest knows, or nobody; a pin holds for it too.
+            known = self._named(model, routes, asked)
         if pinned := routes.pins.get(tenant):
             return pinned
         canary = routes.canary
@@ -149,7 +154,7 @@ class ModelRoutes:
             and self._ready(model, canary.version)
         ):
             return canary.version
-        return routes.aliases.get(asked)
+        return known or self._named(model, routes, asked)
 
     def _named(self, model: str, routes: Routes, asked: str) -> str:
         try:
@@ -162,12 +167,12 @@ class ModelRoutes:
     def _successor(self, model: str, routes: Routes, version: str) -> str | None:
         """Returns what to use instead of a version that is gone, None of one that never was as far as is known."""
         announced = routes.deprecations.get(version)
-        if announced and announced.successor:
-            return announced.successor
-        # A version that is listed, but is not found when it is asked, is retired.
-        if announced or any(listed.key == (model, version) for listed in self._engine.models()):
-            return self.aliases(model).get(DEFAULT_ALIAS)
-        return None
+        # A version that is there, but is not found when it is asked, is retired.
+        if announced is None and not self._engine.has_version(model, version):
+            return None
+        after = (announced.successor if announced else None, self.aliases(model).get(DEFAULT_ALIAS))
+        lasting = (each for each in after if each and each != version and not self._engine.is_retired(model, each))
+        return next(lasting, None)
 
     def _check_here(self, model: str, version: str) -> None:
         try:

@@ -15,7 +15,8 @@ from camserve_server.base.telemetry import FIGURES_UNSEEN, MODEL_ROLLBACKS
 from camserve_server.core.model_figures import ModelFigures, Role
 from camserve_server.core.model_guard import Check, judge
 from camserve_server.core.model_route_changes import RouteChanges, canary
-from camserve_server.core.model_routes import DEFAULT_ALIAS, ModelRoutes
+from camserve_server.core.model_routes import ModelRoutes
+from camserve_server.engine.manifest import DEFAULT_ALIAS
 from camserve_server.stores.model_figures import SPAN_S, FigureRecords, Figures, add
 from camserve_server.stores.model_routes import Guard, RouteRecord, Routes
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import structlog
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.engine.manifest import FILE_NAME, NAME_PATTERN
+from camserve_server.engine.manifest import DEFAULT_ALIAS, FILE_NAME, NAME_PATTERN
 from camserve_server.engine.model import ModelVersion
 
-# What a caller who names no version asks for.
-_DEFAULT_ALIAS = "stable"
 # Large ones take longer to load, and whoever comes too early is told so again.
 _LOADING_RETRY_S = 5
 
 Key = tuple[str, str]
+
+_log = structlog.get_logger("models")
 
 
 def find_folders(models_dirs: Iterable[Path]) -> list[Path]:
@@ -46,7 +46,8 @@ class Catalog:
     """Versions by name and version; an alias belongs to one version of a model.
 
     Where several versions claim an alias, one that is ready has it, the latest of these in version order; the others
-    are listed without. So a version that comes while the replica runs takes an alias over once it can answer.
+    are listed without. So a version that comes while the replica runs takes an alias over once it can answer. What is
+    a version's name is nobody's alias, and the default alias is no version's name.
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,10 @@ class Catalog:
     def get(self, key: Key) -> ModelVersion | None:
         """Returns what is known of a version, None when there is none of that name."""
         return self._versions.get(key)
+
+    def named(self, name: str, version: str) -> ModelVersion | None:
+        """Returns the version that a caller means by that name, None where it can only be an alias."""
+        return None if version == DEFAULT_ALIAS else self._versions.get((name, version))
 
     def set(self, model: ModelVersion) -> None:
         """Adds a version or replaces what is known of it."""
@@ -81,14 +86,14 @@ class Catalog:
         versions = [model for model in self._versions.values() if model.name == name]
         if not versions:
             raise ApiError(Reason.MODEL_NOT_FOUND)
-        model = self._versions.get((name, version_or_alias)) or next(
+        model = self.named(name, version_or_alias) or next(
             (model for model in versions if version_or_alias in model.aliases), None
         )
         if model is not None and model.state != "retired":
             return model
         in_use = [model for model in versions if model.state != "retired"]
         # Of a version whose manifest cannot be read nobody knows the aliases.
-        if in_use and version_or_alias == _DEFAULT_ALIAS and not any(model.state == "ready" for model in in_use):
+        if in_use and version_or_alias == DEFAULT_ALIAS and not any(model.state == "ready" for model in in_use):
             raise ApiError(Reason.MODEL_UNAVAILABLE, why=in_use[-1].reason or in_use[-1].state)
         raise ApiError(Reason.MODEL_VERSION_NOT_FOUND)
 
@@ -106,13 +111,17 @@ class Catalog:
 
     def _share_aliases(self, name: str) -> None:
         claiming = [model for model in self._claiming.values() if model.name == name]
+        names = {model.version for model in claiming} - {DEFAULT_ALIAS}
         holders: dict[str, ModelVersion] = {}
         for model in sorted(claiming, key=lambda model: (model.state == "ready", _version_order(model.version))):
             if model.state == "retired":
                 continue
             for alias in model.aliases:
+                if alias in names:
+                    _log.warning("an alias that is a version's name leads nowhere", model=name, alias=alias)
+                    continue
                 if alias in holders and model.state == holders[alias].state == "ready":
-                    structlog.get_logger().warning("two versions claim an alias", model=name, alias=alias)
+                    _log.warning("two versions claim an alias", model=name, alias=alias)
                 holders[alias] = model
         for model in claiming:
             held = tuple(alias for alias in model.aliases if holders.get(alias) is model)

@@ -170,6 +170,10 @@ class Engine:
         """
         return self._registry.resolve(name, version_or_alias)
 
+    def has_version(self, name: str, version: str) -> bool:
+        """Returns whether there is a version of that name, whatever its state; an alias is none."""
+        return self._registry.has_version(name, version)
+
     def is_retired(self, name: str, version: str) -> bool:
         """Returns whether there is such a version and it answers no longer."""
         return any(model.key == (name, version) and model.state == "retired" for model in self.models())

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 FILE_NAME = "model.toml"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+# What a caller who names no version asks for: always an alias, so that no version answers by its name alone.
+DEFAULT_ALIAS = "stable"
 
 
 class UnloadableError(Exception):
@@ -138,6 +140,8 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate(table)
     except ValidationError as error:
         raise UnloadableError(_explain(error)) from None
+    if manifest.version == DEFAULT_ALIAS:
+        raise UnloadableError(f"{DEFAULT_ALIAS} is an alias of every model, and no version's name")
     if manifest.name != folder.parent.name or manifest.version != folder.name:
         raise UnloadableError("name and version in model.toml differ from the folders' names")
     return manifest

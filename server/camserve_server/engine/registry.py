@@ -83,6 +83,10 @@ class Registry:
         """Returns every version, whatever its state, by name, then version."""
         return self._catalog.models()
 
+    def has_version(self, name: str, version: str) -> bool:
+        """Returns whether there is a version of that name, whatever its state; an alias is none."""
+        return self._catalog.named(name, version) is not None
+
     def resolve(self, name: str, version_or_alias: str) -> ModelVersion:
         """Returns the version that serves. One that was set aside for want of memory begins to load.
 

@@ -12,7 +12,7 @@ from camserve.v1 import model_routes_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core import model_route_changes as changes
 from camserve_server.core.model_route_changes import Edit
-from camserve_server.core.model_routes import DEFAULT_ALIAS
+from camserve_server.engine.manifest import DEFAULT_ALIAS
 from camserve_server.rpc.answers import timestamp
 from camserve_server.stores.model_routes import Canary, Deprecation, Guard, RouteChange, RouteRecord, Shadow
 
