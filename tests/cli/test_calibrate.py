@@ -137,6 +137,7 @@ def test_a_calibration_that_is_as_good_already_is_kept(
         ("9", [], "tiny has no version 9, only 1"),
         ("1", ["1"], "tiny 1 is there already, and versions do not change"),
         ("1", ["../2"], "../2 cannot name a version"),
+        ("1", ["stable"], "stable cannot name a version: stable is an alias of every model"),
         ("1", ["2", "1"], "there is a calibration 1 of the model already"),
     ],
 )

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from tests.engine.tiny import write_model
 
+from camserve.v1 import model_routes_pb2 as pb
 from camserve_server.base.config import Settings, load
+from camserve_server.cli import model_routes
 from camserve_server.cli.new_models import add, new_version
 from camserve_server.engine.new_version import NewVersion
 
@@ -76,6 +78,30 @@ def test_the_first_version_of_a_model_has_the_default_alias(settings: Settings) 
 def test_options_that_make_no_sense_are_refused(settings: Settings, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parsed(settings, **options)
+
+
+def test_a_version_with_the_name_of_a_routes_alias_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = pb.GetModelRoutesResponse(routes=pb.ModelRoutes(aliases={"stable": "2", "1": "2"}))
+    monkeypatch.setattr(model_routes, "ask", lambda *_: answer)
+    with pytest.raises(ValueError, match="1 is an alias of mine that leads to 2, and no version's name"):
+        add(settings, parsed(settings), None, lambda _: None)
+
+
+def test_what_leads_to_a_version_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    routes = pb.ModelRoutes(
+        aliases={"stable": "2", "next": "1"},
+        previous={"stable": "1"},
+        pins={"acme": "1", "widgets": "2"},
+        canary=pb.ModelCanary(version="1"),
+        shadow=pb.ModelShadow(version="1"),
+    )
+    monkeypatch.setattr(model_routes, "ask", lambda *_: pb.GetModelRoutesResponse(routes=routes))
+    told = ["next", "the pin of acme", "the canary", "the shadow", "a rollback of stable"]
+    assert model_routes.ways_to(settings, "mine", "1") == told
+    assert model_routes.ways_to(settings, "mine", "2") == ["stable", "the pin of widgets"]
+    assert model_routes.ways_to(settings, "mine", "3") == []
 
 
 def test_a_folder_without_pictures_is_refused(settings: Settings, tmp_path: Path) -> None:

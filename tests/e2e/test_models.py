@@ -239,10 +239,22 @@ def test_a_version_is_retired_by_a_command(running, api, tmp_path):
     refused = running.camserve("models", "retire", "old", "2")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == "camserve: stable leads to old 2: lead it elsewhere first, or add --force\n"
-    for arguments in (["old", "1"], ["old", "2", "--force"]):
+    for change in (["promote", "old", "1"], ["rollback", "old"], ["pin", "old", "acme", "1"]):
+        assert running.camserve("models", *change).returncode == 0
+    refused = running.camserve("models", "retire", "old", "1")
+    assert refused.stderr == (
+        "camserve: the pin of acme, a rollback of stable lead to old 1: lead them elsewhere first, or add --force\n"
+    )
+    added = running.camserve("models", "promote", "old", "1", "--alias", "9")
+    assert added.returncode == 0
+    appear(running, tmp_path, "old", "9", top="")
+    until(lambda: infer(api, "old", "9").json().get("model_version") == "9")
+    assert running.camserve("models", "unalias", "old", "9").returncode == 0
+    assert running.camserve("models", "retire", "old", "9").returncode == 0
+    for arguments in (["old", "1", "--force"], ["old", "2", "--force"]):
         retired = running.camserve("models", "retire", *arguments)
         assert (retired.returncode, retired.stdout) == (0, f"old {arguments[1]} is retired\n")
-    assert states(api, "old") == {"1": "retired", "2": "retired"}
+    assert set(states(api, "old").values()) == {"retired"}
     assert {code(infer(api, "old", version)) for version in ("", "1", "2")} == {"model.version_not_found"}
     until(lambda: not any(f"camserve_{one}" in httpx.get(metrics).text for one in kept))
     assert running.camserve("models", "retire", "old", "3").returncode == 1

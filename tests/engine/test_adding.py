@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.engine.tiny import CLASSES, SIDE, TinyNet
+from tests.engine.tiny import CLASSES, SIDE, TinyNet, write_model
 from torch import Tensor, nn
 
 from camserve_server.base.errors import OperatorError
@@ -147,6 +147,15 @@ def test_a_version_that_is_there_is_never_replaced(new: NewVersion, place: Place
     assert refused(new, place) == "added 1 is there already, and a version never changes"
     (place.models_dirs[0] / "bundled" / "1").mkdir(parents=True)
     assert "is there already" in refused(replace(new, name="bundled"), place)
+
+
+def test_a_version_and_an_alias_of_a_model_never_have_one_name(new: NewVersion, place: Place) -> None:
+    assert refused(replace(new, aliases=("1",)), place) == "1 is a version of added, and no alias"
+    write_model(place.models_dirs[0], "added", "1", top='aliases = ["stable", "3"]')
+    later = replace(new, version="2")
+    assert refused(replace(later, aliases=("next", "1")), place) == "1 is a version of added, and no alias"
+    assert refused(replace(new, version="3"), place) == "3 is an alias of added 1, and no version's name"
+    assert refused(replace(new, version="stable"), place).startswith("stable is an alias of every model")
 
 
 def test_a_known_labels_version_cannot_name_other_labels(new: NewVersion, place: Place, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from camserve_server.base.config import Settings
 from camserve_server.base.errors import ApiError, OperatorError
+from camserve_server.cli.model_routes import check_no_alias
 from camserve_server.core.calibration import Fitted, fit, score
 from camserve_server.engine.calibration import BINS, Reliability
 from camserve_server.engine.catalog import earlier_versions, find_folders
@@ -24,6 +25,7 @@ from camserve_server.engine.imaging import ImagingPool
 from camserve_server.engine.labelled_pictures import find_labelled, some
 from camserve_server.engine.manifest import NAME_PATTERN, Calibration, UnloadableError, read_manifest
 from camserve_server.engine.model import ModelVersion, load_version
+from camserve_server.engine.names import check_apart
 from camserve_server.engine.recalibration import golden_at, stage_recalibrated
 from camserve_server.engine.scoring import Scorer
 from camserve_server.engine.staging import publish, staging_folder
@@ -60,7 +62,7 @@ def calibrate(
         )
     calibration_version = _calibration_version(calibration_version, list(folders.values()))
     if new_version is not None:
-        _check_free(name, new_version, folders)
+        _check_free(settings, name, new_version, folders)
     asyncio.run(_calibrate(settings, folders[version], pictures, new_version, calibration_version, say, warn))
 
 
@@ -143,11 +145,16 @@ def _calibration_version(wanted: str | None, folders: list[Path]) -> str:
     return wanted or str(max((int(each) for each in known if each.isdecimal()), default=0) + 1)
 
 
-def _check_free(name: str, version: str, folders: dict[str, Path]) -> None:
+def _check_free(settings: Settings, name: str, version: str, folders: dict[str, Path]) -> None:
     if not re.match(NAME_PATTERN, version):
         raise OperatorError(f"{version} cannot name a version: up to 64 letters, digits, and . _ - within")
     if version in folders:
         raise OperatorError(f"{name} {version} is there already, and versions do not change")
+    try:
+        check_apart(engine_settings(settings).models_dirs, name, version)
+    except UnloadableError as error:
+        raise OperatorError(f"{version} cannot name a version: {error}") from None
+    check_no_alias(settings, name, version)
 
 
 @asynccontextmanager

@@ -158,7 +158,7 @@ def models_verify(
 def models_retire(
     name: Name,
     version: Version,
-    force: Annotated[bool, typer.Option("--force", help="Even when an alias leads to it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even when routes, or a rollback, lead to it.")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """End a version: every server that reads these folders unloads it, and calls for it get 404, for good.

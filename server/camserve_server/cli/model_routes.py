@@ -9,6 +9,7 @@ from google.protobuf import timestamp_pb2
 
 from camserve.v1 import model_routes_pb2 as pb
 from camserve_server.base.config import Settings
+from camserve_server.base.errors import OperatorError
 from camserve_server.cli.admin import ask
 
 
@@ -23,6 +24,31 @@ def show_routes(settings: Settings, model: str) -> list[str]:
     request = pb.GetModelRoutesRequest(model=model)
     answer = ask(settings, lambda admin, options: admin.GetModelRoutes(request, **options))
     return [_head(answer.routes), *_indented(answer.routes), *_history(answer.changes)]
+
+
+def check_no_alias(settings: Settings, model: str, name: str) -> None:
+    """Raises ValueError where a new version would have the name of an alias, as far as the server here tells."""
+    request = pb.GetModelRoutesRequest(model=model)
+    try:
+        routes = ask(settings, lambda admin, options: admin.GetModelRoutes(request, **options)).routes
+    except (ValueError, OperatorError, OSError):
+        # No server need run for a version to be added, and this one may not know the model.
+        return
+    if name in routes.aliases:
+        raise ValueError(f"{name} is an alias of {model} that leads to {routes.aliases[name]}, and no version's name")
+
+
+def ways_to(settings: Settings, model: str, version: str) -> list[str]:
+    """Returns what leads callers of the server here to a version, or would after a rollback.
+
+    Raises ValueError as `change` does.
+    """
+    request = pb.GetModelRoutesRequest(model=model)
+    routes = ask(settings, lambda admin, options: admin.GetModelRoutes(request, **options)).routes
+    ways = [alias for alias, led in _sorted(routes.aliases) if led == version]
+    ways += [f"the pin of {tenant}" for tenant, pinned in _sorted(routes.pins) if pinned == version]
+    ways += [f"the {kind}" for kind in ("canary", "shadow") if getattr(routes, kind).version == version]
+    return ways + [f"a rollback of {alias}" for alias, before in _sorted(routes.previous) if before == version]
 
 
 def change(settings: Settings, request: pb.ChangeModelRoutesRequest) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from camserve.v1 import models_pb2, models_pb2_grpc
 from camserve_server.base.config import Settings
+from camserve_server.cli.model_routes import ways_to
 from camserve_server.cli.service import Service, service
 
 _TIMEOUT_S = 10.0
@@ -34,7 +35,7 @@ def versions(running: Service) -> Iterator[tuple[str, models_pb2.ModelVersion]]:
 def retire(settings: Settings, name: str, version: str, *, force: bool) -> str:
     """Retires a version and returns what to tell; raises ValueError when that must not or cannot be.
 
-    One that an alias leads to is retired by `force` only.
+    One that the routes lead anybody to, or would after a rollback, is retired by `force` only.
     """
     from camserve_server.engine import folders
     from camserve_server.engine.catalog import find_folders
@@ -44,10 +45,11 @@ def retire(settings: Settings, name: str, version: str, *, force: bool) -> str:
     if (name, version) not in here:
         raise ValueError(f"there is no {name} {version} in the models folders here")
     with service(settings, "inference.read") as running:
-        listed = _state(running, name, version)
-        if listed and listed.aliases and not force:
+        known = _state(running, name, version) is not None
+        if known and not force and (ways := ways_to(settings, name, version)):
+            lead, them = ("lead", "them") if len(ways) > 1 else ("leads", "it")
             raise ValueError(
-                f"{', '.join(listed.aliases)} leads to {name} {version}: lead it elsewhere first, or add --force"
+                f"{', '.join(ways)} {lead} to {name} {version}: lead {them} elsewhere first, or add --force"
             )
         folders.retire(own, name, version)
         deadline = time.monotonic() + _RETIRED_WITHIN_S

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camserve_server.base.config import Settings
+from camserve_server.cli.model_routes import check_no_alias
+from camserve_server.engine.manifest import DEFAULT_ALIAS
 
 if TYPE_CHECKING:
     from camserve_server.engine.new_version import Format, NewVersion
 
 _IMAGENET = "imagenet"
-_DEFAULT_ALIAS = "stable"
 
 
 def new_version(
@@ -76,6 +77,7 @@ def add(settings: Settings, new: NewVersion, golden: Path | None, say: Callable[
     pictures = sorted(path for path in golden.iterdir() if path.is_file()) if golden else []
     if golden and not pictures:
         raise ValueError(f"{golden} holds no pictures")
+    check_no_alias(settings, new.name, new.version)
     place = Place(
         _models_dirs(settings),
         settings.data_dir / "weights",
@@ -96,7 +98,7 @@ def _models_dirs(settings: Settings) -> tuple[Path, ...]:
 
 def _first_alias(settings: Settings, name: str) -> tuple[str, ...]:
     has_versions = any(any(models_dir.glob(f"{name}/*/model.toml")) for models_dir in _models_dirs(settings))
-    return () if has_versions else (_DEFAULT_ALIAS,)
+    return () if has_versions else (DEFAULT_ALIAS,)
 
 
 def _arguments(text: str | None) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from camserve_server.engine.golden import decode_picture, write_golden
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.manifest import UnloadableError, read_manifest
 from camserve_server.engine.model import ModelVersion, load_version
-from camserve_server.engine.new_version import NewVersion, check_name, write_version
+from camserve_server.engine.names import check_apart, check_name
+from camserve_server.engine.new_version import NewVersion, write_version
 from camserve_server.engine.pictures import draw_picture, encode_picture
 from camserve_server.engine.staging import publish, staging_folder
 
@@ -51,6 +52,7 @@ def add_version(new: NewVersion, pictures: Sequence[Path], place: Place, say: Ca
     """
     check_name("a model's name", new.name)
     check_name("a version's name", new.version)
+    check_apart(place.models_dirs, new.name, new.version, new.aliases)
     if any((models_dir / new.name / new.version).exists() for models_dir in place.models_dirs):
         raise UnloadableError(f"{new.name} {new.version} is there already, and a version never changes")
     if len(pictures) > _MOST_PICTURES:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from camserve_server.engine.labels import IMAGENET
-from camserve_server.engine.manifest import FILE_NAME, NAME_PATTERN, UnloadableError
+from camserve_server.engine.manifest import FILE_NAME, UnloadableError
 from camserve_server.engine.state_dicts import write_state
 from camserve_server.engine.toml_writer import to_toml
 
@@ -118,9 +117,3 @@ def _labels(file: Path) -> list[dict[str, str]]:
     if not isinstance(rows, list):
         raise UnloadableError("the labels file is no list")
     return [row if isinstance(row, dict) else {"id": str(row), "label": str(row)} for row in rows]
-
-
-def check_name(word: str, value: str) -> None:
-    """Raises UnloadableError for what is no name of a model or version."""
-    if not re.match(NAME_PATTERN, value):
-        raise UnloadableError(f"{word} has 1 to 64 letters, digits or one of . _ -, the first a letter or digit")
