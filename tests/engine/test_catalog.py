@@ -85,6 +85,15 @@ def test_a_version_that_can_serve_goes_before_one_that_cannot_and_has_the_alias_
     assert made.resolve("m", "stable").version == "1"
 
 
+def test_a_version_whose_golden_inputs_failed_has_an_alias_only_where_no_sound_one_claims_it() -> None:
+    failed = replace(ready("2", "stable"), golden="failed")
+    made = catalog(ready("1", "stable"), failed)
+    assert made.resolve("m", "stable").version == "1"
+    made.set(replace(ready("1", "stable"), state="unavailable"))
+    assert made.resolve("m", "stable").version == "2"
+    assert catalog(failed).resolve("m", "stable").version == "2"
+
+
 def test_an_alias_belongs_to_one_model_only() -> None:
     made = catalog(ready("1", "stable"), ready("1", "stable", name="n"))
     assert made.resolve("m", "stable").name == "m"

@@ -45,9 +45,10 @@ def earlier_versions(models_dirs: Iterable[Path], folder: Path) -> list[Path]:
 class Catalog:
     """Versions by name and version; an alias belongs to one version of a model.
 
-    Where several versions claim an alias, one that is ready has it, the latest of these in version order; the others
-    are listed without. So a version that comes while the replica runs takes an alias over once it can answer. What is
-    a version's name is nobody's alias, and the default alias is no version's name.
+    Where several versions claim an alias, one that is ready has it, of these one whose golden inputs have not failed, of
+    these the latest in version order; the others are listed without. So a version that comes while the replica runs
+    takes an alias over once it can answer as it should. What is a version's name is nobody's alias, and the default
+    alias is no version's name.
     """
 
     def __init__(self) -> None:
@@ -113,7 +114,7 @@ class Catalog:
         claiming = [model for model in self._claiming.values() if model.name == name]
         names = {model.version for model in claiming} - {DEFAULT_ALIAS}
         holders: dict[str, ModelVersion] = {}
-        for model in sorted(claiming, key=lambda model: (model.state == "ready", _version_order(model.version))):
+        for model in sorted(claiming, key=_claim):
             if model.state == "retired":
                 continue
             for alias in model.aliases:
@@ -126,6 +127,11 @@ class Catalog:
         for model in claiming:
             held = tuple(alias for alias in model.aliases if holders.get(alias) is model)
             self._versions[model.key] = model if held == model.aliases else replace(model, aliases=held)
+
+
+def _claim(model: ModelVersion) -> tuple[bool, bool, list[tuple[int, int, str]]]:
+    """Returns a key by which the version that has the best claim to an alias comes last."""
+    return (model.state == "ready", model.golden != "failed", _version_order(model.version))
 
 
 def _version_order(version: str) -> list[tuple[int, int, str]]:
