@@ -255,14 +255,67 @@ async def test_nobody_is_led_to_a_version_that_is_not_ready(replica, edit):
     assert routes.of("tiny").revision == 0
 
 
-async def test_only_a_shadow_may_be_a_version_whose_golden_inputs_failed(replica, engine, monkeypatch):
-    _, admin = replica()
-    versions = [changes.replace(each, golden="failed", golden_reason="two of ten") for each in engine.models()]
-    monkeypatch.setattr(engine, "models", lambda: versions)
+@pytest.fixture
+def golden(engine, monkeypatch):
+    """Has every version say that its golden inputs passed, and come out as the test says when they are run anew."""
+    listed = [changes.replace(each, golden="passed") for each in engine.models()]
+    monkeypatch.setattr(engine, "models", lambda: listed)
+    ran = []
+
+    def come_out(golden, why=None):
+        async def rerun(model, version):
+            ran.append(version)
+            if isinstance(golden, BaseException):
+                raise golden
+            return changes.replace(engine.resolve(model, version), golden=golden, golden_reason=why)
+
+        monkeypatch.setattr(engine, "rerun_golden", rerun)
+        return ran
+
+    return come_out
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [changes.promote("1"), changes.canary(Canary("1", "stable", 1.0)), changes.pin("acme", "1")],
+    ids=lambda edit: edit.what,
+)
+async def test_nobody_is_led_to_a_version_whose_golden_inputs_fail_when_they_are_run_anew(replica, golden, edit):
+    routes, admin = replica()
+    ran = golden("failed", "case 2: another top class")
     await admin.make("tiny", changes.shadow(changes.Shadow("1", 1.0)), by="ann")
     with pytest.raises(ApiError) as caught:
+        await admin.make("tiny", edit, by="ann")
+    assert reason(caught) is Reason.RESOURCE_VERSION_CONFLICT
+    assert caught.value.details == {"version": "1", "why": "its golden inputs failed: case 2: another top class"}
+    assert (ran, routes.of("tiny").revision) == (["1"], 1)
+    golden("passed")
+    await admin.make("tiny", edit, by="ann")
+    assert routes.of("tiny").revision == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (ApiError(Reason.CIRCUIT_OPEN), ApiError(Reason.CIRCUIT_OPEN).message),
+        (TimeoutError(), "its golden inputs take longer than 30 s"),
+    ],
+)
+async def test_a_version_whose_golden_inputs_cannot_be_run_is_not_promoted(replica, golden, fault, why):
+    _, admin = replica()
+    golden(fault)
+    with pytest.raises(ApiError) as caught:
         await admin.make("tiny", changes.promote("1"), by="ann")
-    assert caught.value.details == {"version": "1", "why": "its golden inputs failed: two of ten"}
+    assert caught.value.details == {"version": "1", "why": why}
+
+
+async def test_a_rollback_does_not_wait_for_golden_inputs(replica, golden):
+    _, admin = replica()
+    ran = golden("passed")
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    golden("failed")
+    _, after = await admin.make("tiny", changes.roll_back(), by="ann")
+    assert (ran, after.routes.aliases["stable"]) == (["1"], "2")
 
 
 @pytest.mark.parametrize(

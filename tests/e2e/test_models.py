@@ -216,6 +216,18 @@ def test_an_answer_other_than_the_golden_one_is_told(running, api, change, diffe
     assert told.stdout.startswith(f"{name} 2  FAILED: {difference}")
 
 
+def test_a_version_whose_golden_inputs_come_out_otherwise_by_now_is_not_promoted(running, api):
+    golden_copy(running, "drifting", lambda folder: None)
+    until(lambda: states(api, "drifting") == {"2": "ready"})
+    assert running.camserve("models", "promote", "drifting", "2", "--alias", "sound").returncode == 0
+    other_class(running.data_dir / "models" / "drifting" / "2")
+    for change in (["promote", "drifting", "2", "--alias", "next"], ["pin", "drifting", "acme", "2"]):
+        refused = running.camserve("models", *change)
+        assert refused.returncode == 1
+        assert "its golden inputs failed: case 1: another top class" in refused.stderr
+    assert api.get("/v1/models/drifting").json()["versions"][0]["golden"] == "failed"
+
+
 def test_a_service_that_has_other_content_than_the_folder_is_told(running, api):
     golden_copy(running, "changing", lambda folder: None)
     until(lambda: states(api, "changing") == {"2": "ready"})

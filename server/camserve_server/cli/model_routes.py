@@ -12,6 +12,9 @@ from camserve_server.base.config import Settings
 from camserve_server.base.errors import OperatorError
 from camserve_server.cli.admin import ask
 
+# The server runs the golden inputs of a version to which the change leads callers, for up to 30 s.
+_CHANGE_TIMEOUT_S = 60
+
 
 def list_routes(settings: Settings) -> list[str]:
     """Returns the lines of every model's routes; raises ValueError when no server answers."""
@@ -53,7 +56,9 @@ def ways_to(settings: Settings, model: str, version: str) -> list[str]:
 
 def change(settings: Settings, request: pb.ChangeModelRoutesRequest) -> list[str]:
     """Makes a change and returns the lines of the routes before and after it; raises ValueError when it is refused."""
-    answer = ask(settings, lambda admin, options: admin.ChangeModelRoutes(request, **options))
+    answer = ask(
+        settings, lambda admin, options: admin.ChangeModelRoutes(request, **options | {"timeout": _CHANGE_TIMEOUT_S})
+    )
     if answer.before.revision == answer.after.revision:
         return [f"{_head(answer.after)}, as before", *_indented(answer.after)]
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,14 +33,21 @@ _log = structlog.get_logger("routes")
 # Another operator may be faster once or twice; a change that names the revision it is meant for is not tried again.
 _ATTEMPTS = 5
 _SHADOW = "shadow"
+# Golden inputs are a few pictures, or up to 64 of a large network that is busy.
+_GOLDEN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What is done to routes, in words and as a function."""
+    """What is done to routes, in words and as a function.
+
+    `proves` says that a version to which it leads callers must pass its golden inputs once more. What undoes a change
+    does not wait for that: it goes by how they last came out.
+    """
 
     what: str
     apply: Callable[[Routes], Routes]
+    proves: bool = True
 
 
 def promote(version: str, alias: str = DEFAULT_ALIAS) -> Edit:
@@ -74,7 +82,7 @@ def roll_back(alias: str = DEFAULT_ALIAS) -> Edit:
             raise ApiError(Reason.RESOURCE_VERSION_CONFLICT, "The alias was not changed: nothing to roll back.")
         return _led(routes, alias, routes.previous[alias])
 
-    return Edit(f"roll back {alias}", apply)
+    return Edit(f"roll back {alias}", apply, proves=False)
 
 
 def canary(chosen: Canary | None) -> Edit:
@@ -150,9 +158,11 @@ class RouteChanges:
         """Returns the routes before and after the change; where it changes nothing both are the same.
 
         Raises ApiError: RESOURCE_VERSION_CONFLICT when the routes are not at the expected revision or a version that
-        they would lead to cannot answer, which the details tell; MODEL_VERSION_NOT_FOUND, PARAM_INVALID.
+        they would lead to cannot answer, which the details tell; MODEL_VERSION_NOT_FOUND, PARAM_INVALID. Takes as long
+        as the golden inputs of versions to which it leads callers, 30 s for each at most.
         """
         self._check_model(model)
+        proven: set[str] = set()
         for _ in range(_ATTEMPTS):
             before = await self._read(model)
             if expected is not None and before.revision != expected:
@@ -162,6 +172,9 @@ class RouteChanges:
             if routes == before.routes:
                 return before, before
             self._check(model, before.routes, routes)
+            for version in _led_anew(before.routes, routes) - proven:
+                await self._check_golden(model, version, anew=edit.proves)
+                proven.add(version)
             after = RouteRecord(before.revision + 1, routes)
             change = RouteChange(after.revision, now_ms, by, edit.what, why)
             if await self._records.write(model, after, change):
@@ -185,7 +198,7 @@ class RouteChanges:
         versions = {version.version: version for version in self._engine.models() if version.name == model}
         if taken := (after.aliases.keys() - before.aliases.keys()) & versions.keys():
             raise ApiError(Reason.PARAM_INVALID, f"{min(taken)} is a version of the model.", field="alias")
-        for place, version in _places(after).items() - _places(before).items():
+        for _, version in _places(after).items() - _places(before).items():
             found = versions.get(version)
             if found is None:
                 raise ApiError(Reason.MODEL_VERSION_NOT_FOUND, version=version)
@@ -193,12 +206,30 @@ class RouteChanges:
                 self._engine.resolve(model, version)
             except ApiError as error:
                 raise _unfit(version, error.details.get("why", f"it is {found.state}")) from None
-            if found.golden == "failed" and place != _SHADOW:
-                raise _unfit(version, f"its golden inputs failed: {found.golden_reason}")
         for version, chosen in after.deprecations.items():
             for named in (version, chosen.successor):
                 if named and named not in versions and before.deprecations.get(version) != chosen:
                     raise ApiError(Reason.MODEL_VERSION_NOT_FOUND, version=named)
+
+    async def _check_golden(self, model: str, version: str, *, anew: bool) -> None:
+        """Refuses a version whose golden inputs fail, on this replica; `anew` says that they are run once more."""
+        listed = next(each for each in self._engine.models() if each.key == (model, version))
+        if anew and listed.golden != "none":
+            try:
+                async with asyncio.timeout(_GOLDEN_S):
+                    listed = await self._engine.rerun_golden(model, version)
+            except TimeoutError:
+                raise _unfit(version, f"its golden inputs take longer than {_GOLDEN_S:g} s") from None
+            except ApiError as error:
+                # Such as that it keeps failing and is left alone.
+                raise _unfit(version, error.details.get("why", error.message)) from None
+        if listed.golden == "failed":
+            raise _unfit(version, f"its golden inputs failed: {listed.golden_reason}")
+
+
+def _led_anew(before: Routes, after: Routes) -> set[str]:
+    """Returns the versions to which a change leads callers; a shadow answers none."""
+    return {version for place, version in _places(after).items() - _places(before).items() if place != _SHADOW}
 
 
 def _places(routes: Routes) -> dict[str, str]:

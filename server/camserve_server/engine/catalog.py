@@ -45,8 +45,8 @@ def earlier_versions(models_dirs: Iterable[Path], folder: Path) -> list[Path]:
 class Catalog:
     """Versions by name and version; an alias belongs to one version of a model.
 
-    Where several versions claim an alias, one that is ready has it, of these one whose golden inputs have not failed, of
-    these the latest in version order; the others are listed without. So a version that comes while the replica runs
+    Where several versions claim an alias, one that is ready has it, of these one whose golden inputs have not failed,
+    of these the latest in version order; the others are listed without. So a version that comes while the replica runs
     takes an alias over once it can answer as it should. What is a version's name is nobody's alias, and the default
     alias is no version's name.
     """
