@@ -57,6 +57,10 @@ def refused(new: NewVersion, place: Place, *pictures: Path) -> str:
     return str(caught.value)
 
 
+def seen(new: NewVersion, **changes: object) -> NewVersion:
+    return replace(new, input=SEEN | changes)
+
+
 def of_module(new: NewVersion, module: type[nn.Module]) -> NewVersion:
     torch.manual_seed(4)
     torch.save(module().state_dict(), new.weights)
@@ -127,6 +131,10 @@ def test_a_torchvision_architecture_takes_its_preprocessing_along(new: NewVersio
         replace(new, version="2", builder="torchvision:squeezenet1_1", arguments=arguments, input=smaller), place
     )
     assert (model.golden, model.input.height, model.input.resize_px) == ("passed", 48, None)
+
+
+def test_a_network_may_want_pixels_from_0_to_255(new: NewVersion, place: Place) -> None:
+    assert add(seen(new, mean=[0.485, 0.458, 0.408], std=[0.00392] * 3), place).golden == "passed"
 
 
 def test_pictures_that_are_given_become_the_golden_inputs(new: NewVersion, place: Place, tmp_path: Path) -> None:
@@ -210,7 +218,11 @@ class Empty(TinyNet):
         (lambda new: replace(new, builder="torchvision:resnet18"), "the weights do not fit the architecture"),
         (lambda new: replace(new, input={}), "model.toml: input.width is missing"),
         (lambda new: replace(new, input=SEEN | {"fit": "stretch"}), "model.toml: input.fit has no valid value"),
-        (lambda new: replace(new, input=SEEN | {"mean": [123, 117, 104]}), "mean and std are meant for pixels from 0"),
+        (lambda new: seen(new, mean=[123, 117, 104], std=[58, 57, 57]), "mean and std are for pixels from 0 to 1"),
+        (lambda new: seen(new, mean=[127.5] * 3, std=[127.5] * 3), "mean and std are for pixels from 0 to 1"),
+        (lambda new: seen(new, mean=[0.4, 0.4, -0.1]), "mean and std are for pixels from 0 to 1"),
+        (lambda new: seen(new, std=[0.2, 0.2, 1.1]), "mean and std are for pixels from 0 to 1"),
+        (lambda new: seen(new, std=[0.2, 0.2, 0.003]), "mean and std are for pixels from 0 to 1"),
         (lambda new: replace(new, layer="head"), "model.toml: cam.layer is no layer usable for a heatmap"),
         (lambda new: replace(new, layer="aside"), "the default layer does not lead to the model's scores"),
         (lambda new: of_module(new, NotFinite), "its scores are not finite numbers"),

@@ -29,8 +29,8 @@ _MOST_SIDE_PX = 1024
 # Of 13 untrained torchvision classifiers and the trained `shapes` the highest was 0.42; maps that do not depend on the
 # weights have 1. The paper of the measure names no bound.
 _MOST_LIKENESS = 0.7
-# Normalised pixels of sane settings lie within a few units; those of a mean or deviation for 0-255 do not.
-_MOST_NORMALISED = 32.0
+# 1/255, rounded down: what the pixels of networks that want 0 to 255 are divided by.
+_LEAST_STD = 0.0039
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,12 @@ def _check_normalisation(folder: Path) -> None:
     seen = read_manifest(folder).input
     if seen is None:
         return
-    ends = [(end - mean) / std for mean, std in zip(seen.mean, seen.std, strict=True) for end in (0.0, 1.0)]
-    if max(map(abs, ends)) > _MOST_NORMALISED:
-        raise UnloadableError("mean and std are meant for pixels from 0 to 1, not from 0 to 255")
+    sound = all(0 <= mean <= 1 for mean in seen.mean) and all(_LEAST_STD <= std <= 1 for std in seen.std)
+    if not sound:
+        raise UnloadableError(
+            "mean and std are for pixels from 0 to 1, so mean is 0 to 1 and std 1/255 to 1: "
+            "divide those for pixels from 0 to 255 by 255"
+        )
 
 
 def _check_probabilities(model: ModelVersion, decoded: Sequence[np.ndarray]) -> None:
