@@ -206,6 +206,16 @@ class Empty(TinyNet):
         return super().forward(x) * 0 + x.mean(dim=(2, 3))
 
 
+class Unbuilt(TinyNet):
+    def __init__(self) -> None:
+        raise LookupError("no such variant\nand more")
+
+
+class Failing(TinyNet):
+    def forward(self, x: Tensor) -> Tensor:
+        raise IndexError
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -225,6 +235,8 @@ class Empty(TinyNet):
         (lambda new: seen(new, std=[0.2, 0.2, 0.003]), "mean and std are for pixels from 0 to 1"),
         (lambda new: replace(new, layer="head"), "model.toml: cam.layer is no layer usable for a heatmap"),
         (lambda new: replace(new, layer="aside"), "the default layer does not lead to the model's scores"),
+        (lambda new: replace(new, builder=f"{__name__}:Unbuilt"), "LookupError: no such variant"),
+        (lambda new: replace(new, builder=f"{__name__}:Failing"), "IndexError"),
         (lambda new: of_module(new, NotFinite), "its scores are not finite numbers"),
         (lambda new: of_module(new, Blind), "it gives every picture the same probabilities"),
         (lambda new: of_module(new, Empty), "its heatmaps are empty for every picture"),
@@ -235,7 +247,9 @@ def test_what_is_wrong_is_told_and_nothing_is_left(
     new: NewVersion, place: Place, change: Callable[[NewVersion], NewVersion], reason: str
 ) -> None:
     place.models_dirs[-1].mkdir()
-    assert refused(change(new), place).startswith(reason)
+    said = refused(change(new), place)
+    assert said.startswith(reason)
+    assert "\n" not in said
 
 
 def test_labels_and_outputs_must_agree(new: NewVersion, place: Place, tmp_path: Path) -> None:
@@ -261,6 +275,33 @@ def test_a_file_of_anything_but_tensors_is_refused(new: NewVersion, place: Place
     place.models_dirs[-1].mkdir()
     torch.save(held, new.weights)
     assert refused(new, place).startswith("the weights file ")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch", "torchscript", "exported"])
+@pytest.mark.parametrize("kept", [0.5, 0.99, 0.0])
+def test_a_file_that_is_cut_off_is_refused_in_a_line(
+    new: NewVersion, place: Place, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str, kept: float
+) -> None:
+    place.models_dirs[-1].mkdir()
+    file, example = tmp_path / "whole", torch.zeros(1, 3, SIDE, SIDE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if form == "safetensors":
+            save_file(TinyNet().state_dict(), file)
+        elif form == "torch":
+            torch.save(TinyNet().state_dict(), file)
+        elif form == "torchscript":
+            torch.jit.trace(TinyNet().eval(), example).save(str(file))
+        else:
+            file = tmp_path / "whole.pt2"
+            torch.export.save(torch.export.export(TinyNet().eval(), (example,)), file)
+    file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+    capfd.readouterr()
+    wrong = replace(new, weights=file)
+    if form in ("torchscript", "exported"):
+        wrong = replace(wrong, format=form, builder=None)
+    assert "\n" not in refused(wrong, place)
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_a_folder_that_cannot_be_moved_leaves_nothing(

@@ -15,7 +15,7 @@ from camserve_server.engine.faithfulness import likeness_when_randomised
 from camserve_server.engine.golden import decode_picture, write_golden
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.manifest import UnloadableError, read_manifest
-from camserve_server.engine.model import ModelVersion, load_version
+from camserve_server.engine.model import ModelVersion, bring_version
 from camserve_server.engine.names import check_apart, check_name
 from camserve_server.engine.new_version import NewVersion, write_version
 from camserve_server.engine.pictures import draw_picture, encode_picture
@@ -62,8 +62,14 @@ def add_version(new: NewVersion, pictures: Sequence[Path], place: Place, say: Ca
     with staging_folder(models_dir) as draft:
         folder = Path(draft, new.name, new.version)
         folder.mkdir(parents=True)
-        write_version(new, folder, golden=_GOLDEN_NAME)
-        _check(folder, pictures, place, say)
+        try:
+            write_version(new, folder, golden=_GOLDEN_NAME)
+            _check(folder, pictures, place, say)
+        except (UnloadableError, OSError):
+            raise
+        except Exception as error:
+            # Builders, forward passes and damaged files raise what they like.
+            raise UnloadableError(_line(error)) from None
         return publish(folder, models_dir)
 
 
@@ -100,16 +106,19 @@ def _check(folder: Path, pictures: Sequence[Path], place: Place, say: Callable[[
 
 
 def _loaded(folder: Path, place: Place) -> ModelVersion:
-    model = load_version(
+    return bring_version(
         folder,
         place.device,
         max_batch=place.max_batch,
         weights_dir=place.weights_dir,
         earlier=earlier_versions(place.models_dirs, folder),
     )
-    if model.state != "ready":
-        raise UnloadableError(model.reason or "it cannot be loaded")
-    return model
+
+
+def _line(error: Exception) -> str:
+    """Returns an error as the first of the lines in which it says what is wrong."""
+    said = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _check_normalisation(folder: Path) -> None:

@@ -139,15 +139,22 @@ def load_version(
     """
     name, version = folder.parent.name, folder.name
     try:
-        manifest = read_manifest(folder)
-        check_published(manifest.labels_version, read_labels(folder, manifest.labels), earlier)
-        return _load(folder, manifest, device, max_batch, weights_dir)
+        return bring_version(folder, device, max_batch=max_batch, weights_dir=weights_dir, earlier=earlier)
     except UnloadableError as error:
         reason = str(error)
     except Exception as error:
         structlog.get_logger().exception("model version failed to load", model=name, version=version)
         reason = f"loading failed ({type(error).__name__})"
     return ModelVersion(name, version, "unavailable", read_aliases(folder), reason=reason)
+
+
+def bring_version(
+    folder: Path, device: torch.device, *, max_batch: int, weights_dir: Path | None, earlier: Sequence[Path] = ()
+) -> ModelVersion:
+    """Does what `load_version` does; raises UnloadableError, and what the version's own code and files raise."""
+    manifest = read_manifest(folder)
+    check_published(manifest.labels_version, read_labels(folder, manifest.labels), earlier)
+    return _load(folder, manifest, device, max_batch, weights_dir)
 
 
 def _load(

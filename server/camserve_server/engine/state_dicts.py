@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -47,7 +46,10 @@ def _read(source: Path) -> object:
         pass
     try:
         return torch.load(source, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except OSError:
+        raise
+    # Bytes that are no pickle raise what their opcodes happen to be.
+    except Exception as error:
         raise UnloadableError(
             f"the weights file is neither safetensors nor a torch file of tensors ({type(error).__name__})"
         ) from None

@@ -104,7 +104,8 @@ def _load_program(file: Path, weights: Weights) -> nn.Module:
                 return _frozen(torch.jit.load(str(file), map_location="cpu"))  # type: ignore[no-untyped-call]
             # Unflattened, the program has its modules back, and with them the layers of heatmaps.
             return _frozen(torch.export.unflatten(torch.export.load(str(file))))
-        except (RuntimeError, ValueError, OSError, AssertionError) as error:
+        # Of a damaged archive each of its parts raises something else.
+        except Exception as error:
             raise UnloadableError(f"the program cannot be loaded ({type(error).__name__})") from error
 
 
