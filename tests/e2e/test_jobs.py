@@ -77,7 +77,9 @@ def test_a_job_goes_from_202_to_its_results(api):
     assert "error" not in job
     listed = api.get(job["results_url"]).json()
     assert [(item["id"], item["status"]) for item in listed["items"]] == [("a", "succeeded"), ("b", "failed")]
-    assert set(listed["items"][0]["result"]) >= {"classes", "timings_ms", "image", "model_version"}
+    answer = listed["items"][0]["result"]
+    assert set(answer) >= {"classes", "timings_ms", "image"}
+    assert [answer[f"{name}_version"] for name in ("model", "labels", "calibration")] == ["2", "1", "1"]
     assert listed["items"][1]["error"]["code"] == "image.invalid_format"
     assert listed["page"] == {"size": 2}
 

@@ -22,6 +22,8 @@ async def test_every_input_gets_an_item_and_the_last_event_is_done(client):
     seen = await events(client, [entry(f"i{n}") for n in range(40)])
     assert {event.item.id for event in seen[:-1]} == {f"i{n}" for n in range(40)}
     assert all(event.item.result.classes[0].id == "star" for event in seen[:-1])
+    told = {(event.item.result.labels_version, event.item.result.calibration_version) for event in seen[:-1]}
+    assert told == {("1", "1")}
     assert seen[-1].event == KIND.done
     assert (seen[-1].summary.items, seen[-1].summary.succeeded, seen[-1].summary.failed) == (40, 40, 0)
 

@@ -53,7 +53,8 @@ async def test_a_job_is_accepted_at_once_and_its_items_are_classified_in_the_ord
     listed = await results(client, receipt.job_id)
     assert [item.id for item in listed.items] == [f"i{n}" for n in range(20)]
     assert all(item.result.classes[0].id == "star" for item in listed.items)
-    assert listed.items[0].result.model_version == "2"
+    answer = listed.items[0].result
+    assert (answer.model_version, answer.labels_version, answer.calibration_version) == ("2", "1", "1")
     done = await get(client, receipt.job_id)
     assert done.status == pb.Job.succeeded
     assert (done.result_summary.items, done.result_summary.succeeded, done.result_summary.failed) == (20, 20, 0)

@@ -71,6 +71,8 @@ def batch_result(result: InferResult) -> pb.BatchResult:
         timings_ms=_timings(result.timings),
         image=_image(result),
         model_version=result.model_version,
+        labels_version=result.labels_version,
+        calibration_version=result.calibration_version,
         content_sha256=result.content_sha256,
     )
 

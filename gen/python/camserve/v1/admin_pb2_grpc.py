@@ -168,7 +168,7 @@ class AdminServiceServicer:
     def ChangeModelRoutes(self, request, context):
         """Changes a model's routes in one step. Fails with `resource.version_conflict` when they are not at the expected
         revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
-        whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
+        whose golden inputs, run there anew, fail (details `why`); with `model.not_found` and `model.version_not_found`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

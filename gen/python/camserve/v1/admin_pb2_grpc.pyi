@@ -62,7 +62,7 @@ class AdminServiceStub:
     ChangeModelRoutes: _grpc.UnaryUnaryMultiCallable[_model_routes_pb2.ChangeModelRoutesRequest, _model_routes_pb2.ChangeModelRoutesResponse]
     """Changes a model's routes in one step. Fails with `resource.version_conflict` when they are not at the expected
     revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
-    whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
+    whose golden inputs, run there anew, fail (details `why`); with `model.not_found` and `model.version_not_found`.
     """
     WatchModel: _grpc.UnaryStreamMultiCallable[_model_watch_pb2.WatchModelRequest, _model_watch_pb2.WatchModelResponse]
     """Streams what the versions of a model do on all replicas, at once and then at every interval until the caller leaves.
@@ -101,7 +101,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ChangeModelRoutes: _aio.UnaryUnaryMultiCallable[_model_routes_pb2.ChangeModelRoutesRequest, _model_routes_pb2.ChangeModelRoutesResponse]  # type: ignore[assignment]
     """Changes a model's routes in one step. Fails with `resource.version_conflict` when they are not at the expected
     revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
-    whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
+    whose golden inputs, run there anew, fail (details `why`); with `model.not_found` and `model.version_not_found`.
     """
     WatchModel: _aio.UnaryStreamMultiCallable[_model_watch_pb2.WatchModelRequest, _model_watch_pb2.WatchModelResponse]  # type: ignore[assignment]
     """Streams what the versions of a model do on all replicas, at once and then at every interval until the caller leaves.
@@ -197,7 +197,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_routes_pb2.ChangeModelRoutesResponse, _abc.Awaitable[_model_routes_pb2.ChangeModelRoutesResponse]]:
         """Changes a model's routes in one step. Fails with `resource.version_conflict` when they are not at the expected
         revision (details `revision`), and when calls would be led to a version that is not ready on the replica asked or
-        whose golden inputs failed (details `why`); with `model.not_found` and `model.version_not_found`.
+        whose golden inputs, run there anew, fail (details `why`); with `model.not_found` and `model.version_not_found`.
         """
 
     @_abc_1.abstractmethod

@@ -978,10 +978,16 @@ class BatchResult(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
+    LABELS_VERSION_FIELD_NUMBER: _builtins.int
+    CALIBRATION_VERSION_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Names the version that answered."""
     content_sha256: _builtins.str
     """Is the SHA-256 of the weights, labels and settings that answered, in hex. Absent on results of older releases."""
+    labels_version: _builtins.str
+    """Names the list of labels."""
+    calibration_version: _builtins.str
+    """Names the calibration of the probabilities."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassScore]:
         """Lists the classes, most probable first."""
@@ -1007,10 +1013,12 @@ class BatchResult(_message.Message):
         image: Global___ImageInfo | None = ...,
         model_version: _builtins.str = ...,
         content_sha256: _builtins.str | None = ...,
+        labels_version: _builtins.str = ...,
+        calibration_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_content_sha256", b"_content_sha256", "_heatmap", b"_heatmap", "content_sha256", b"content_sha256", "heatmap", b"heatmap", "image", b"image", "timings_ms", b"timings_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_sha256", b"_content_sha256", "_heatmap", b"_heatmap", "classes", b"classes", "content_sha256", b"content_sha256", "heatmap", b"heatmap", "image", b"image", "model_version", b"model_version", "timings_ms", b"timings_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_sha256", b"_content_sha256", "_heatmap", b"_heatmap", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "heatmap", b"heatmap", "image", b"image", "labels_version", b"labels_version", "model_version", b"model_version", "timings_ms", b"timings_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__content_sha256: _TypeAlias = _typing.Literal["content_sha256"]  # noqa: Y015
     _WhichOneofArgType__content_sha256: _TypeAlias = _typing.Literal["_content_sha256", b"_content_sha256"]  # noqa: Y015
