@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 
@@ -9,6 +10,7 @@ import grpc
 import httpx
 import pytest
 from tests.conftest import camserve_program
+from tests.images import star_png
 
 from camserve.v1 import models_pb2, models_pb2_grpc
 
@@ -40,6 +42,19 @@ def test_every_answer_of_a_method_that_ends_says_so(make_stack):
         with pytest.raises(grpc.RpcError) as caught:
             models.GetModel(models_pb2.GetModelRequest(model="nobody"), metadata=metadata, timeout=20)
         assert told(dict(caught.value.trailing_metadata())) == TOLD
+
+
+def test_an_answer_has_one_set_of_dates_that_of_what_ends_first(make_stack):
+    running = make_stack(deprecated_methods=json.dumps({"InferenceService.Infer": DATES}))
+    body = {"model": "shapes", "model_version": "1", "image": {"bytes": base64.b64encode(star_png()).decode()}}
+    with httpx.Client(base_url=running.edge_url, headers=running.headers(), timeout=30) as api:
+        for sunset, expected in (
+            ("2027-08-01", TOLD),
+            ("2027-03-01", {"deprecation": "@1801526400", "sunset": "Mon, 01 Mar 2027 00:00:00 GMT"}),
+        ):
+            dates = ["--on", "2027-02-02", "--sunset", sunset]
+            assert running.camserve("models", "deprecate", "shapes", "1", *dates).returncode == 0
+            assert told(api.post("/v1/infer", json=body).headers) == expected
 
 
 def test_a_method_that_there_is_not_stops_the_start(stack):

@@ -7,8 +7,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from camserve.v1 import model_routes_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.rpc.ending import deprecation_headers, with_one_end
 from camserve_server.rpc.interceptors.validate import check
-from camserve_server.rpc.model_routes import deprecation_headers, edit_of, routes_message
+from camserve_server.rpc.model_routes import edit_of, routes_message
 from camserve_server.stores.model_routes import Canary, Deprecation, Guard, RouteRecord, Routes, Shadow
 
 Change = pb.ChangeModelRoutesRequest
@@ -127,3 +128,20 @@ def test_headers_say_only_what_is_known():
         "sunset": "Fri, 31 Dec 9999 23:59:59 GMT",
         "link": '<https://x.example/a>; rel="deprecation"',
     }
+
+
+def test_of_two_ends_an_answer_says_the_first_one_whole():
+    sooner = deprecation_headers(Deprecation(300, 5000, "https://x.example/a"))
+    later, open_end = deprecation_headers(Deprecation(100, 6000)), deprecation_headers(Deprecation(200))
+    earlier = deprecation_headers(Deprecation(100, link="https://x.example/b"))
+    answer = {"location": "/v1/jobs/1"}
+    for one, other, told in (
+        (sooner, later, sooner),
+        (later, sooner, sooner),
+        (open_end, later, later),
+        (open_end, earlier, earlier),
+        ({}, later, later),
+        (later, {}, later),
+        ({}, {}, {}),
+    ):
+        assert with_one_end(answer | one, other) == answer | told

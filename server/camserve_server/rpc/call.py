@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from camserve_server.core.limits import TenantLimits
 from camserve_server.core.tokens import Identity
+from camserve_server.rpc.ending import with_one_end
 from camserve_server.rpc.policy import Policy
 
 # The edge makes request ids of this form; anything else is a caller's invention and replaced.
@@ -64,6 +65,7 @@ class Call:
 
     `limits` are those of the caller's tenant; `rate` are the headers that say how its rate stands, where the edge does
     not say it. `dates` are those of a method that ends; the answer of a version that ends has its own among `headers`.
+    Of both those are sent that end first.
 
     `version` returns the version that answers, of a model and the version asked for, the same whenever it is called.
 
@@ -155,7 +157,7 @@ class Call:
 
     async def send_headers(self) -> None:
         """Sends the initial metadata once, with `headers`; for a stream, before its first message."""
-        metadata = [*{**self.dates, **self.headers}.items(), *self.rate.items()]
+        metadata = [*with_one_end(self.headers, self.dates).items(), *self.rate.items()]
         if self.policy.operation:
             metadata.append(("idempotency-replayed", str(self.replayed).lower()))
         if not self.rest:

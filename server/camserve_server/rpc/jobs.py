@@ -20,9 +20,9 @@ from camserve_server.core.webhooks import WebhookService
 from camserve_server.rpc.answers import accepted, batch_result, timestamp
 from camserve_server.rpc.batch_inputs import batch_inputs
 from camserve_server.rpc.call import Call
+from camserve_server.rpc.ending import deprecation_headers
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import Images
-from camserve_server.rpc.model_routes import deprecation_headers
 from camserve_server.rpc.status import error_object
 from camserve_server.stores.jobs import JobRecord
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from email.utils import formatdate
 from typing import Literal
 
 from google.protobuf import timestamp_pb2
@@ -51,16 +50,6 @@ def deprecation_message(deprecation: Deprecation) -> pb.ModelDeprecation:
         link=deprecation.link,
         successor=deprecation.successor,
     )
-
-
-def deprecation_headers(deprecation: Deprecation) -> dict[str, str]:
-    """Returns the headers of what is deprecated (RFC 9745, RFC 8594)."""
-    headers = {"deprecation": f"@{deprecation.since}"}
-    if deprecation.sunset is not None:
-        headers["sunset"] = formatdate(deprecation.sunset, usegmt=True)
-    if deprecation.link:
-        headers["link"] = f'<{deprecation.link}>; rel="deprecation"'
-    return headers
 
 
 def edit_of(request: pb.ChangeModelRoutesRequest) -> Edit:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from camserve_server.base.dates import Dates
 from camserve_server.base.errors import OperatorError
 from camserve_server.rpc.call import Call, Interceptor, Proceed
-from camserve_server.rpc.model_routes import deprecation_headers
+from camserve_server.rpc.ending import deprecation_headers
 from camserve_server.rpc.server import services
 from camserve_server.stores.model_routes import Deprecation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from camserve_server.core.model_routes import ModelRoutes
 from camserve_server.rpc.call import Call, Interceptor, Proceed
-from camserve_server.rpc.model_routes import deprecation_headers
+from camserve_server.rpc.ending import deprecation_headers
 
 
 def route(routes: ModelRoutes) -> Interceptor:
