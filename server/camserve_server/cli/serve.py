@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import signal
+from collections.abc import Coroutine
+from typing import Any
 
 import uvloop
 
 from camserve_server.base.config import Settings
 from camserve_server.base.open_files import raise_limit
+from camserve_server.base.tasks import ended
 from camserve_server.base.telemetry import configure_logs
 from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.engine.footprint import limit_arenas
@@ -35,9 +38,22 @@ async def _serve(settings: Settings, redis_url: str) -> None:
         loop.add_signal_handler(number, stopping.set)
     replica = Replica(settings, redis_url)
     try:
-        await replica.start()
+        if not await came_to_its_end(replica.start(), stopping):
+            return
         if settings.ready_file:
             write_state(settings.ready_file, ready_state(settings))
         await stopping.wait()
     finally:
         await replica.stop()
+
+
+async def came_to_its_end(start: Coroutine[Any, Any, None], stopping: asyncio.Event) -> bool:
+    """Runs the start; returns False when it was broken off because the program is to stop."""
+    starting, told = asyncio.create_task(start), asyncio.create_task(stopping.wait())
+    await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if starting.done():
+        await starting
+        return True
+    await ended([starting])
+    return False
