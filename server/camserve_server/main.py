@@ -459,6 +459,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         queue_limit=settings.queue_limit,
         pass_deadline_s=settings.pass_deadline_s,
         weights_dir=settings.data_dir / "weights",
+        load_wait_s=settings.model_load_wait_s,
         memory_bytes=settings.models_memory_mb * MIB if settings.models_memory_mb else None,
     )
 

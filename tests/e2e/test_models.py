@@ -292,6 +292,14 @@ def test_a_replica_without_a_model_leaves_its_jobs_to_those_that_have_it(running
             assert finished(api, job)["result_summary"] == {"items": 64, "succeeded": 64, "failed": 0}
 
 
+def test_a_version_whose_loading_hangs_keeps_a_replica_neither_from_starting_nor_from_ending(running, tmp_path):
+    folder = write_model(tmp_path / "other", "hangs", architecture='builder = "tests.engine.tiny:HeldNet"').parents[1]
+    write_model(folder, "sound")
+    # The end is that of the context: a process that does not end makes the test run out of time.
+    with replica(running, models_dir=folder, model_load_wait_s=1) as told:
+        assert (told("hangs"), told("sound")) == ({"1": "loading"}, {"1": "ready"})
+
+
 def test_what_is_left_of_a_job_fails_clearly_when_its_version_is_retired(running, api, tmp_path, fault):
     folder = appear(running, tmp_path, "ending", "1", architecture='builder = "tests.engine.tiny:SwitchedNet"')
     key = {"Idempotency-Key": "before-the-end"}

@@ -62,7 +62,7 @@ async def test_a_folder_that_appears_is_loaded_while_the_others_serve(tmp_path: 
     write_model(tmp_path)
     tiny.HELD.shut()
     async with running(tmp_path) as engine:
-        write_model(tmp_path, version="2", top="", architecture='builder = "tests.engine.tiny:HeldNet"')
+        write_model(tmp_path, version="2", top="", architecture=HELD_NET)
         looking = asyncio.create_task(engine.look())
         await asyncio.to_thread(tiny.HELD.reached.wait)
         assert state(engine, "2") == ("loading", None)
@@ -73,6 +73,48 @@ async def test_a_folder_that_appears_is_loaded_while_the_others_serve(tmp_path: 
         tiny.HELD.free.set()
         await looking
         assert (await predict(engine, engine.resolve("tiny", "2"), picture())).probs.shape == (3,)
+
+
+HELD_NET = 'builder = "tests.engine.tiny:HeldNet"'
+
+
+async def test_a_version_whose_loading_hangs_holds_up_neither_the_start_nor_others(tmp_path: Path) -> None:
+    write_model(tmp_path, version="1", architecture=HELD_NET)
+    write_model(tmp_path, version="2", top="")
+    tiny.HELD.shut()
+    try:
+        async with running(tmp_path, load_wait_s=0.1) as engine:
+            assert (state(engine, "1"), state(engine, "2")) == (("loading", None), ("ready", None))
+            assert refusal(engine, "stable") is Reason.MODEL_UNAVAILABLE
+            write_model(tmp_path, version="3", top="")
+            looking = asyncio.create_task(engine.look())
+            await until(lambda: len(engine.models()) == 3 and state(engine, "3") == ("ready", None))
+            assert not looking.done()
+            tiny.HELD.free.set()
+            await looking
+            assert (await predict(engine, engine.resolve("tiny", "stable"), picture())).probs.shape == (3,)
+    finally:
+        tiny.HELD.free.set()
+
+
+async def test_a_version_whose_loading_hangs_is_given_up_when_its_folder_goes_and_at_the_end(tmp_path: Path) -> None:
+    for version in "12":
+        write_model(tmp_path, version=version, architecture=HELD_NET, top="")
+    tiny.HELD.shut()
+    engine = Engine(EngineSettings((tmp_path,), device="cpu", torch_threads=1, look_interval_s=0.01))
+    try:
+        starting = asyncio.create_task(engine.start())
+        await asyncio.to_thread(tiny.HELD.reached.wait)
+        for version in "12":
+            shutil.rmtree(tmp_path / "tiny" / version)
+        await starting
+        assert engine.models() == []
+        tiny.HELD.reached.clear()
+        write_model(tmp_path, version="3", architecture=HELD_NET, top="")
+        await asyncio.to_thread(tiny.HELD.reached.wait)
+        await engine.close()
+    finally:
+        tiny.HELD.free.set()
 
 
 async def test_the_folders_are_looked_at_again_and_again(tmp_path: Path) -> None:
@@ -310,7 +352,11 @@ async def test_a_version_waits_for_memory_while_the_others_are_needed(tmp_path: 
     write_model(tmp_path, version="2", top="")
     async with running(tmp_path, memory_bytes=1) as engine:
         # The one that is needed is loaded whatever it takes.
-        assert [model.state for model in engine.models()] == ["ready", "loading"]
+        assert [model.state for model in engine.models()] == ["ready", "unavailable"]
+        assert (
+            state(engine, "2")[1]
+            == "it takes 0.0 MB of memory, and models may take 0.0, of which versions in use take 0.0"
+        )
         for _ in range(2):
             assert refusal(engine, "2") is Reason.MODEL_UNAVAILABLE
             await engine.look()
@@ -318,6 +364,37 @@ async def test_a_version_waits_for_memory_while_the_others_are_needed(tmp_path: 
         assert refusal(engine, "2") is Reason.MODEL_UNAVAILABLE
         await engine.look()
         assert [model.state for model in engine.models()] == ["loading", "ready"]
+
+
+def told(engine: Engine, version: str) -> tuple[Reason, object, float | None]:
+    with pytest.raises(ApiError) as refused:
+        engine.resolve("tiny", version)
+    return refused.value.reason, refused.value.details.get("why"), refused.value.retry_after_s
+
+
+async def test_a_version_for_which_there_never_is_room_says_so_and_nobody_is_set_aside_for_it(tmp_path: Path) -> None:
+    for version in "12":
+        write_model(tmp_path, version=version, top="")
+    async with running(tmp_path, memory_bytes=200_000) as engine:
+        write_model(tmp_path, version="3", top="", architecture='builder = "tests.engine.tiny:HeavyNet"')
+        folder = write_model(tmp_path, version="4", top="", weights='file = "weights.safetensors"')
+        (folder / "weights.safetensors").write_bytes(bytes(1_000_000))
+        await engine.look()
+        for _ in range(2):
+            assert [model.state for model in engine.models()] == ["ready", "ready", "unavailable", "unavailable"]
+            for version, megabytes in (("3", "0.4"), ("4", "1.0")):
+                why = f"it takes {megabytes} MB of memory, and models may take 0.2"
+                assert told(engine, version) == (Reason.MODEL_UNAVAILABLE, why, None)
+                assert state(engine, version) == ("unavailable", why)
+            await engine.look()
+        # By the size of its file alone: what it holds was not looked at.
+        (folder / "weights.safetensors").write_bytes(b"nothing")
+        await engine.look()
+        assert state(engine, "4") == ("unavailable", "the weights file is not safetensors")
+        engine.protect(lambda model: model.version == "3")
+        assert told(engine, "3") == (Reason.MODEL_UNAVAILABLE, "the version is loaded on demand", 1)
+        await engine.look()
+        assert state(engine, "3") == ("ready", None)
 
 
 async def test_versions_that_are_asked_for_in_turn_do_not_only_load(tmp_path: Path) -> None:

@@ -107,6 +107,14 @@ class HeldNet(TinyNet):
         HELD.free.wait()
 
 
+class HeavyNet(TinyNet):
+    """Takes 400 kB of memory more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("ballast", torch.zeros(100_000))
+
+
 class SlowNet(TinyNet):
     """Takes a tenth of a second for each picture."""
 

@@ -129,6 +129,13 @@ class Settings(BaseSettings):
         le=3600,
         description="Time after which a forward pass counts as hanging: longer than any sane one.",
     )
+    model_load_wait_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Time that a start, and versions behind it, wait for a model version to load: longer than any sane "
+        "load. One that takes longer loads on while the others serve.",
+    )
 
     models_memory_mb: Annotated[int, Field(ge=1)] | None = Field(
         None,

@@ -54,7 +54,8 @@ class EngineSettings:
     0 takes what is there. `queue_limit`: waiting unary entries per version, and stream entries
     under way. `pass_deadline_s`: when a forward pass counts as hanging. `weights_dir`: where
     downloaded weights lie, None for torch's hub cache. `memory_bytes`: what loaded versions may take
-    together, None for no limit. `look_interval_s`: the pause between looks into the model folders.
+    together, None for no limit. `load_wait_s`: how long the start, and versions behind it, wait for one
+    to load. `look_interval_s`: the pause between looks into the model folders.
     """
 
     models_dirs: tuple[Path, ...]
@@ -66,6 +67,7 @@ class EngineSettings:
     pass_deadline_s: float = 30.0
     weights_dir: Path | None = None
     memory_bytes: int | None = None
+    load_wait_s: float = 30.0
     look_interval_s: float = 1.0
 
 
@@ -114,6 +116,7 @@ class Engine:
             settings.models_dirs,
             self._loader,
             memory_bytes=settings.memory_bytes,
+            load_wait_s=settings.load_wait_s,
             look_interval_s=settings.look_interval_s,
             monotonic=monotonic,
         )
@@ -122,7 +125,7 @@ class Engine:
         self._pictures = 0
 
     async def start(self) -> None:
-        """Returns when every version found is ready or unavailable; the loop stays free meanwhile.
+        """Returns when every version found is ready, unavailable or late; the loop stays free meanwhile.
 
         From then on versions are loaded as their folders appear, and unloaded as they go.
         """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -17,14 +18,11 @@ from camserve_server.engine.folders import Place, find_places
 from camserve_server.engine.loader import Loader
 from camserve_server.engine.manifest import UnloadableError, read_aliases, read_manifest
 from camserve_server.engine.model import ModelVersion, with_golden
-from camserve_server.engine.served import Served
+from camserve_server.engine.room import Room
+from camserve_server.engine.weights import file_bytes
 
 _log = structlog.get_logger("models")
 
-# A version that was loaded on demand stays for some times of what that took, so that two that are asked for in turn do
-# not spend the time on loading.
-_STAYS_LOADS = 5.0
-_STAYS_AT_LEAST_S = 2.0
 _OTHER_CONTENT = "this version had other content before: give what is new a version of its own"
 
 
@@ -32,7 +30,8 @@ class Registry:
     """Loads and unloads versions as their folders come and go; its methods belong to the event loop.
 
     `is_needed` says of a version that it stays loaded whatever becomes of its folder and of the memory: as it is here,
-    one that an alias leads to. `memory_bytes` is what all versions together may take, None for no limit.
+    one that an alias leads to. `memory_bytes` is what all versions together may take, None for no limit. `load_wait_s`
+    is how long others wait while a version loads.
     """
 
     def __init__(
@@ -41,13 +40,14 @@ class Registry:
         loader: Loader,
         *,
         memory_bytes: int | None,
+        load_wait_s: float,
         look_interval_s: float,
         monotonic: Callable[[], float],
     ) -> None:
         self.is_needed: Callable[[ModelVersion], bool] = lambda model: bool(model.aliases)
         self._models_dirs = models_dirs
         self._loader = loader
-        self._memory_bytes = memory_bytes
+        self._load_wait_s = load_wait_s
         self._look_interval_s = look_interval_s
         self._monotonic = monotonic
         self._catalog = Catalog()
@@ -55,28 +55,42 @@ class Registry:
         self._hashes: dict[Key, str] = {}
         self._load_s: dict[Key, float] = {}
         self._set_aside: set[Key] = set()
-        self._stays_until: dict[Key, float] = {}
         self._told: dict[Key, object] = {}
         self._loads: dict[Key, asyncio.Task[None]] = {}
+        # Those that have had their turn.
+        self._late: dict[Key, asyncio.Task[None]] = {}
+        self._room = Room(
+            loader,
+            memory_bytes,
+            is_needed=lambda model: self.is_needed(model),
+            listed=self._catalog.get,
+            set_aside=self._set_version_aside,
+            monotonic=monotonic,
+        )
         self._one_at_a_time = asyncio.Lock()
         self._looks = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Returns when every version found is ready or unavailable, and looks for others from then on."""
+        """Returns when every version found is ready or unavailable, or has had `load_wait_s` for it.
+
+        Looks for others, and for those that go, from the beginning on.
+        """
         await self.look()
-        await self.settled()
         self._watching = asyncio.create_task(self._watch())
+        while self._loads:
+            await asyncio.wait(self._loads.values())
 
     async def close(self) -> None:
         """Stops looking, loading and unloading."""
-        await ended([*self._loads.values(), *([self._watching] if self._watching else [])])
+        watching = [self._watching] if self._watching else []
+        await ended([*watching, *self._loads.values(), *self._late.values()])
         await self._loader.close()
 
     async def settled(self) -> None:
         """Returns when everything that was begun is loaded or unloaded."""
-        while self._loads:
-            await asyncio.wait(self._loads.values())
+        while begun := [*self._loads.values(), *self._late.values()]:
+            await asyncio.wait(begun)
         await self._loader.unloaded()
 
     def models(self) -> list[ModelVersion]:
@@ -94,6 +108,8 @@ class Registry:
         """
         model = self._catalog.find(name, version_or_alias)
         if model.key in self._set_aside:
+            if why := self._room.refusal(model):
+                raise ApiError(Reason.MODEL_UNAVAILABLE, why=why)
             self._begin_load(model.key)
             wait_s = max(1, math.ceil(self._load_s.get(model.key, 0)))
             raise ApiError(Reason.MODEL_UNAVAILABLE, retry_after_s=wait_s, why="the version is loaded on demand")
@@ -141,7 +157,7 @@ class Registry:
             self._places[key] = place
             self._catalog.set(ModelVersion(*key, "loading", read_aliases(place.folder)))
             self._begin_load(key)
-        elif known.signature != place.signature and key not in self._loads:
+        elif known.signature != place.signature and not self._is_loading(key):
             if model.state == "unavailable":
                 self._places[key] = place
                 self._begin_load(key)
@@ -172,45 +188,75 @@ class Registry:
 
     def _drop(self, key: Key) -> None:
         """Ends whatever a version has here."""
-        if loading := self._loads.pop(key, None):
-            loading.cancel()
+        for begun in (self._loads, self._late):
+            if loading := begun.pop(key, None):
+                loading.cancel()
         self._set_aside.discard(key)
-        for known in (self._told, self._load_s, self._stays_until):
+        self._room.forget(key)
+        for known in (self._told, self._load_s):
             known.pop(key, None)
         if model := self._catalog.get(key):
             self._loader.unload(model)
 
     def _begin_load(self, key: Key) -> None:
-        if key not in self._loads:
-            self._loads[key] = task = asyncio.create_task(self._load(key))
-            task.add_done_callback(lambda _: self._forget_load(key, task))
+        if not self._is_loading(key):
+            self._follow(self._loads, key, self._load(key))
 
-    def _forget_load(self, key: Key, task: asyncio.Task[None]) -> None:
-        if self._loads.get(key) is task:
-            del self._loads[key]
+    def _is_loading(self, key: Key) -> bool:
+        return key in self._loads or key in self._late
+
+    def _follow(self, begun: dict[Key, asyncio.Task[None]], key: Key, load: Coroutine[Any, Any, None]) -> None:
+        begun[key] = task = asyncio.create_task(load)
+
+        def forget(_: asyncio.Task[None]) -> None:
+            if begun.get(key) is task:
+                del begun[key]
+
+        task.add_done_callback(forget)
 
     async def _load(self, key: Key) -> None:
-        # Random weights come from generators that all threads share.
+        # Random weights come from generators that all threads share; a load that takes long has drawn its own by then.
         async with self._one_at_a_time:
             known = self._catalog.get(key)
-            if known is None or not await self._has_room(known):
+            if known is None or not await self._has_room(await self._sized(known)):
                 return
             began = self._monotonic()
-            model = await self._loaded(key)
-            took_s = self._load_s[key] = self._monotonic() - began
-            if key in self._set_aside:
-                self._stays_until[key] = self._monotonic() + max(_STAYS_AT_LEAST_S, _STAYS_LOADS * took_s)
-            self._set_aside.discard(key)
-            if model.state != "ready":
-                self._set(model)
-            elif self._hashes.setdefault(key, model.content_hash) != model.content_hash:
-                self._loader.unload(model)
-                self._set(replace(_without_module(model), state="unavailable", reason=_OTHER_CONTENT))
-            elif not await self._has_room(model):
-                self._loader.unload(model)
-                self._set(replace(_without_module(model), state="loading"))
-            else:
-                self._set(model)
+            loading = asyncio.create_task(self._loaded(key))
+            try:
+                await asyncio.wait([loading], timeout=self._load_wait_s)
+            except asyncio.CancelledError:
+                loading.cancel()
+                raise
+            if loading.done():
+                await self._take_in(key, loading.result(), began)
+                return
+        _log.warning("a version takes long to load; others no longer wait for it", model=key[0], version=key[1])
+        self._follow(self._late, key, self._load_late(key, loading, began))
+
+    async def _load_late(self, key: Key, loading: asyncio.Task[ModelVersion], began: float) -> None:
+        model = await loading
+        try:
+            async with self._one_at_a_time:
+                await self._take_in(key, model, began)
+        except asyncio.CancelledError:
+            self._loader.unload(model)
+            raise
+
+    async def _take_in(self, key: Key, model: ModelVersion, began: float) -> None:
+        """Lists what came of loading a version since `began`, and has it serve where there is room."""
+        took_s = self._load_s[key] = self._monotonic() - began
+        if key in self._set_aside:
+            self._room.keep(key, took_s)
+        self._set_aside.discard(key)
+        if model.state != "ready":
+            self._set(model)
+        elif self._hashes.setdefault(key, model.content_hash) != model.content_hash:
+            self._loader.unload(model)
+            self._set(replace(_without_module(model), state="unavailable", reason=_OTHER_CONTENT))
+        elif await self._has_room(model):
+            self._set(model)
+        else:
+            self._loader.unload(model)
 
     async def _loaded(self, key: Key) -> ModelVersion:
         folder = self._places[key].folder
@@ -221,32 +267,21 @@ class Registry:
             reason = f"loading failed ({type(error).__name__})"
             return ModelVersion(*key, "unavailable", read_aliases(folder), reason=reason)
 
-    async def _has_room(self, model: ModelVersion) -> bool:
-        """Sets aside the versions that were used least lately until this one fits; False when it cannot."""
-        while self._memory_bytes is not None:
-            others = [served for served in self._loader.all() if served.model.key != model.key]
-            taken_bytes = sum(served.model.memory_bytes for served in others)
-            if model.memory_bytes + taken_bytes <= self._memory_bytes:
-                break
-            unneeded = [served for served in others if self._may_go(served)]
-            if any(served.ends for served in others):
-                await self._loader.unloaded()
-            elif unneeded:
-                self._set_version_aside(min(unneeded, key=lambda served: served.used).model)
-            elif self.is_needed(model):
-                _log.warning("versions in use need more memory than models may take", model=model.name)
-                break
-            else:
-                self._set_aside.add(model.key)
-                return False
-        return True
+    async def _sized(self, model: ModelVersion) -> ModelVersion:
+        """Returns a version that is to be loaded with the aliases that it claims, and the memory that it will take."""
+        folder = self._places[model.key].folder
+        loaded_before = model.key in self._hashes
+        memory_bytes = model.memory_bytes if loaded_before else await asyncio.to_thread(file_bytes, folder)
+        return replace(model, aliases=read_aliases(folder), memory_bytes=memory_bytes)
 
-    def _may_go(self, served: Served) -> bool:
-        if served.calls or self._stays_until.get(served.model.key, 0.0) > self._monotonic():
-            return False
-        # As it is listed now: an alias may have moved since it was loaded.
-        listed = self._catalog.get(served.model.key)
-        return listed is None or not self.is_needed(listed)
+    async def _has_room(self, model: ModelVersion) -> bool:
+        """Makes room for a version; where that does not go it is set aside, and nobody else where it never goes."""
+        why = self._room.refusal(model)
+        if why is None and await self._room.make(model):
+            return True
+        self._set_aside.add(model.key)
+        self._set(replace(_without_module(model), state="unavailable" if why else "loading", reason=why))
+        return False
 
     def _set_version_aside(self, model: ModelVersion) -> None:
         self._set_aside.add(model.key)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from camserve_server.engine.manifest import Architecture, Manifest, UnloadableError, Weights
+from camserve_server.engine.manifest import Architecture, Manifest, UnloadableError, Weights, read_manifest
 
 _TORCHVISION = "torchvision"
 _BLOCK_BYTES = 1 << 20
@@ -43,6 +43,15 @@ def load_module(folder: Path, manifest: Manifest, weights_dir: Path | None) -> n
     except (SafetensorError, OSError):
         raise UnloadableError("the weights file is not safetensors") from None
     return _frozen(_filled(_build(manifest.architecture, trained=False), state))
+
+
+def file_bytes(folder: Path) -> int:
+    """Returns the size of a version's weights file, which is about what it takes once loaded; 0 where there is none."""
+    try:
+        file = read_manifest(folder).weights.file
+        return (folder / file).stat().st_size if file else 0
+    except (UnloadableError, OSError):
+        return 0
 
 
 def weights_digest(folder: Path, manifest: Manifest, weights_dir: Path | None) -> str:
