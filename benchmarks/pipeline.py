@@ -14,7 +14,7 @@ from camserve_server.base.config import load
 from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.engine import Engine, Explain
 from camserve_server.engine.imaging import DecodeRequest, ImagingPool, RenderRequest
-from camserve_server.main import engine_settings, imaging_settings
+from camserve_server.part_settings import engine_settings, imaging_settings
 
 
 class Pipeline:

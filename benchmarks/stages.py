@@ -27,7 +27,7 @@ from camserve_server.engine.imaging import DecodeRequest, ImagingPool, RenderReq
 from camserve_server.engine.inference import Explain, Outcome
 from camserve_server.engine.model import ModelVersion, load_version
 from camserve_server.engine.png_writer import PngWriter
-from camserve_server.main import imaging_settings
+from camserve_server.part_settings import imaging_settings
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.local_objects import LocalObjects
 

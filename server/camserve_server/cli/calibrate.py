@@ -29,7 +29,7 @@ from camserve_server.engine.names import check_apart
 from camserve_server.engine.recalibration import golden_at, stage_recalibrated
 from camserve_server.engine.scoring import Scorer
 from camserve_server.engine.staging import publish, staging_folder
-from camserve_server.main import engine_settings, imaging_settings
+from camserve_server.part_settings import engine_settings, imaging_settings
 
 Say = Callable[[str], None]
 
