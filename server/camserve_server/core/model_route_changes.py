@@ -196,7 +196,7 @@ class RouteChanges:
     def _check(self, model: str, before: Routes, after: Routes) -> None:
         """Refuses what leads a caller to a version that cannot answer; what has led there before may stay."""
         versions = {version.version: version for version in self._engine.models() if version.name == model}
-        if taken := (after.aliases.keys() - before.aliases.keys()) & versions.keys():
+        if taken := (after.aliases.keys() - before.aliases.keys() - {DEFAULT_ALIAS}) & versions.keys():
             raise ApiError(Reason.PARAM_INVALID, f"{min(taken)} is a version of the model.", field="alias")
         for _, version in _places(after).items() - _places(before).items():
             found = versions.get(version)
