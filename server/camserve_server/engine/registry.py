@@ -224,23 +224,29 @@ class Registry:
             loading = asyncio.create_task(self._loaded(key))
             try:
                 await asyncio.wait([loading], timeout=self._load_wait_s)
+                if loading.done():
+                    await self._take_in(key, loading.result(), began)
+                    return
             except asyncio.CancelledError:
-                loading.cancel()
+                self._give_up(loading)
                 raise
-            if loading.done():
-                await self._take_in(key, loading.result(), began)
-                return
         _log.warning("a version takes long to load; others no longer wait for it", model=key[0], version=key[1])
         self._follow(self._late, key, self._load_late(key, loading, began))
 
     async def _load_late(self, key: Key, loading: asyncio.Task[ModelVersion], began: float) -> None:
-        model = await loading
         try:
+            model = await loading
             async with self._one_at_a_time:
                 await self._take_in(key, model, began)
         except asyncio.CancelledError:
-            self._loader.unload(model)
+            self._give_up(loading)
             raise
+
+    def _give_up(self, loading: asyncio.Task[ModelVersion]) -> None:
+        if not loading.done():
+            loading.cancel()
+        elif not loading.cancelled():
+            self._loader.unload(loading.result())
 
     async def _take_in(self, key: Key, model: ModelVersion, began: float) -> None:
         """Lists what came of loading a version since `began`, and has it serve where there is room."""
