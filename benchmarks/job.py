@@ -48,6 +48,14 @@ class Job:
         }
         return "/v1/infer?" + urlencode(options)
 
+    def as_request(self, token: str) -> bytes:
+        """Returns the raw upload as a whole request over HTTP/1.1."""
+        head = (
+            f"POST {self.as_query()} HTTP/1.1\r\nHost: camserve\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Type: {self.media_type}\r\nContent-Length: {len(self.picture)}\r\n\r\n"
+        )
+        return head.encode() + self.picture
+
 
 def check(answer: inference_pb2.InferResponse, job: Job) -> None:
     """Raises ValueError when the answer is not what was asked for."""

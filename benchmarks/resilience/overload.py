@@ -79,7 +79,7 @@ def measure(place: Place, plan: Plan) -> Findings:
 
 async def _loads(place: Place, plan: Plan, service: Service) -> list[_Row]:
     job = Job(picture.photo(512, 384), "image/jpeg", RESNET, cam=True)
-    request = _request(job, service.token)
+    request = job.as_request(service.token)
     place.progress("overload: what can be had")
     await _closed(service, request, plan.seconds(6, 3))
     capacity = (await _closed(service, request, plan.seconds(10, 5))).goodput
@@ -94,13 +94,8 @@ async def _loads(place: Place, plan: Plan, service: Service) -> list[_Row]:
 
 async def _closed(service: Service, request: bytes, seconds: float) -> Outcome:
     """Returns what callers get who wait for each answer."""
-    callers, outcome, ends = Callers(service.edge_port, request, seed=0), Outcome(seconds), time.monotonic() + seconds
-
-    async def call() -> None:
-        while time.monotonic() < ends:
-            await callers.call(time.monotonic(), outcome)
-
-    await asyncio.gather(*(call() for _ in range(_CONCURRENCY)))
+    callers = Callers(service.edge_port, request, seed=0)
+    outcome = await callers.in_turn(seconds, callers=_CONCURRENCY)
     callers.close()
     return outcome
 
@@ -126,11 +121,3 @@ async def _open(plan: Plan, service: Service, request: bytes, load: float, per_s
         without_retry_after=outcome.without_retry_after,
         replica_mb=processes.memory(service.pids()["replica"]).rss_mb,
     )
-
-
-def _request(job: Job, token: str) -> bytes:
-    head = (
-        f"POST {job.as_query()} HTTP/1.1\r\nHost: camserve\r\nAuthorization: Bearer {token}\r\n"
-        f"Content-Type: {job.media_type}\r\nContent-Length: {len(job.picture)}\r\n\r\n"
-    )
-    return head.encode() + job.picture
