@@ -14,13 +14,14 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import machine
 from benchmarks.report import table
-from benchmarks.resilience import cancel, faults, hostile, overload, rolling
+from benchmarks.resilience import cancel, faults, hostile, limits, overload, rolling
 from benchmarks.resilience.plan import Plan
 from benchmarks.sections import Findings, Place
 from benchmarks.service import RESNET, SHAPES, write_models
 from camserve_server.base import bundle
 
 SECTIONS: dict[str, Callable[[Place, Plan], Findings]] = {
+    "limits": limits.measure,
     "overload": overload.measure,
     "faults": faults.measure,
     "rolling": rolling.measure,
