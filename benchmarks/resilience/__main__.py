@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import machine
 from benchmarks.report import table
-from benchmarks.resilience import authentication, cancel, faults, hostile, limits, overload, rolling
+from benchmarks.resilience import authentication, bulkheads, cancel, faults, hostile, limits, overload, rolling
 from benchmarks.resilience.plan import Plan
 from benchmarks.sections import Findings, Place
 from benchmarks.service import RESNET, SHAPES, write_models
@@ -24,6 +24,7 @@ SECTIONS: dict[str, Callable[[Place, Plan], Findings]] = {
     "limits": limits.measure,
     "authentication": authentication.measure,
     "overload": overload.measure,
+    "bulkheads": bulkheads.measure,
     "faults": faults.measure,
     "rolling": rolling.measure,
     "cancel": cancel.measure,

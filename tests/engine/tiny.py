@@ -143,7 +143,7 @@ class FaultyNet(TinyNet):
 class SwitchedNet(TinyNet):
     """Fails while the file is there that the environment names, so that a test may break it in another process.
 
-    The file may say how: `memory`, `nan`, or `hang` for as long as it is there.
+    The file may say how: `memory`, `nan`, `slow` by a second, or `hang` for as long as it is there.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,6 +155,9 @@ class SwitchedNet(TinyNet):
         if how == "hang":
             while fault.exists():
                 time.sleep(0.05)
+            return scores
+        if how == "slow":
+            time.sleep(1)
             return scores
         if how == "nan":
             return scores * torch.nan
