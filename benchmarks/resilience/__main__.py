@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import machine
 from benchmarks.report import table
-from benchmarks.resilience import authentication, bulkheads, cancel, faults, hostile, limits, overload, rolling
+from benchmarks.resilience import authentication, bulkheads, cancel, faults, health, hostile, limits, overload, rolling
 from benchmarks.resilience.plan import Plan
 from benchmarks.sections import Findings, Place
 from benchmarks.service import RESNET, SHAPES, write_models
@@ -29,6 +29,7 @@ SECTIONS: dict[str, Callable[[Place, Plan], Findings]] = {
     "rolling": rolling.measure,
     "cancel": cancel.measure,
     "hostile": hostile.measure,
+    "health": health.measure,
 }
 
 

@@ -25,7 +25,7 @@ from camserve_server.base.ids import new_id
 from camserve_server.core.token_keys import IssuerKeys
 from camserve_server.stores.keyring import KeyRing
 
-_ROUNDS, _QUICK_ROUNDS = 500, 50
+_ROUNDS, _QUICK_ROUNDS = 300, 50
 _TIMEOUT_S = 30.0
 
 

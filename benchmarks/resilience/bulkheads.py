@@ -24,7 +24,7 @@ _ROOT = Path(__file__).parents[2]
 _FAULTY = "faulty"
 # What the model does, and the word in the file that makes it do so; see tests/engine/tiny.py.
 _FAULTS = {"is slow": "slow", "hangs": "hang", "fails": "raise"}
-_SECONDS, _QUICK_SECONDS = 8.0, 2.0
+_SECONDS, _QUICK_SECONDS = 6.0, 2.0
 _CALLERS = 4
 _PAUSE_S = 0.1
 # The promise of docs/reliability.md: a batch has the device to itself for that long.

@@ -94,7 +94,7 @@ async def _figures(place: Place, plan: Plan, both: Pair) -> tuple[list[float], d
         place.progress("limits: changes")
         # Rates at which whoever looks whether they are in force is never refused.
         in_force_s = [
-            await _in_force(ways, set_limits, 1000 + change, rng.random()) for change in range(2 if plan.quick else 8)
+            await _in_force(ways, set_limits, 1000 + change, rng.random()) for change in range(2 if plan.quick else 6)
         ]
         place.progress("limits: calls are counted")
         await _in_force(ways, set_limits, 1000, 0.0, rate=1)
