@@ -25,22 +25,22 @@ from camserve_server.base.ids import new_id
 from camserve_server.core.token_keys import IssuerKeys
 from camserve_server.stores.keyring import KeyRing
 
-_ROUNDS, _QUICK_ROUNDS = 300, 50
+_ROUNDS, _QUICK_ROUNDS = 500, 50
 _TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """Medians of the answers to another tenant's id and to one that never was."""
+    """Medians of the answers to another tenant's id and to one that never was, and of their difference in a round.
+
+    The last one is what a busy machine disturbs least: both answers of a round have the same luck.
+    """
 
     kind: str
     rounds: int
     foreign_ms: float
     unknown_ms: float
-
-    @property
-    def difference_ms(self) -> float:
-        return abs(self.foreign_ms - self.unknown_ms)
+    apart_ms: float
 
 
 def measure(place: Place, plan: Plan) -> Findings:
@@ -56,12 +56,12 @@ def measure(place: Place, plan: Plan) -> Findings:
     print(
         table(
             "An id of another tenant and one that never was, by Envoy, p50",
-            ("id", "rounds", "another tenant's ms", "unknown ms", "difference ms"),
+            ("id", "rounds", "another tenant's ms", "unknown ms", "apart ms"),
             [
                 (
                     row.kind,
                     str(row.rounds),
-                    *(f"{ms:.3f}" for ms in (row.foreign_ms, row.unknown_ms, row.difference_ms)),
+                    *(f"{ms:.3f}" for ms in (row.foreign_ms, row.unknown_ms, row.apart_ms)),
                 )
                 for row in rows
             ],
@@ -75,10 +75,7 @@ def measure(place: Place, plan: Plan) -> Findings:
         )
     )
     verdicts = [
-        *(
-            Verdict(f"{row.kind}: another tenant's or unknown, p50 apart", row.difference_ms, 0.1, " ms")
-            for row in rows
-        ),
+        *(Verdict(f"{row.kind}: another tenant's and unknown apart, p50", row.apart_ms, 0.1, " ms") for row in rows),
         Verdict("hostile tokens taken", sum(bad.taken for _, bad, _ in taken), 0),
         Verdict("good tokens refused", sum(good.sent - good.taken for _, _, good in taken), 0),
     ]
@@ -143,7 +140,14 @@ def _row(visitor: _Api, kind: str, rounds: int, rng: random.Random, foreign: str
             took_ms[path].append(1000 * (time.perf_counter() - started))
             if status != 404:
                 raise ValueError(f"{path}: {status}")
-    return _Row(kind, rounds, *(statistics.median(took_ms[path]) for path in (foreign, unknown)))
+    apart = [theirs - never for theirs, never in zip(took_ms[foreign], took_ms[unknown], strict=True)]
+    return _Row(
+        kind=kind,
+        rounds=rounds,
+        foreign_ms=statistics.median(took_ms[foreign]),
+        unknown_ms=statistics.median(took_ms[unknown]),
+        apart_ms=abs(statistics.median(apart)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
