@@ -33,7 +33,7 @@ class Bucket(BaseHTTPRequestHandler):
         self._answer(b"")
 
     def do_POST(self) -> None:
-        if self.path.endswith("?uploads"):
+        if "?uploads" in self.path:
             self._note()
             self._answer(BEGUN)
         else:
