@@ -72,7 +72,8 @@ test-corpus: $(DEV_STAMP)
 chaos: $(DEV_STAMP)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-# Overload, limits, faults, routes and hostile callers in figures, in a quarter of an hour; `make resilience ARGS='--only overload'`.
+# Limits, authentication, overload, bulkheads, faults, restarts, routes, callers who leave or mean harm and health, in
+# figures, in a quarter of an hour; `make resilience ARGS='--only overload'`, `--quick`, `--seed 7`.
 resilience: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.resilience $(ARGS)
 

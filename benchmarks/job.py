@@ -48,8 +48,8 @@ class Job:
         }
         return "/v1/infer?" + urlencode(options)
 
-    def as_upload(self, token: str) -> bytes:
-        """Returns the whole HTTP/1.1 request of the raw upload."""
+    def as_request(self, token: str) -> bytes:
+        """Returns the raw upload as a whole request over HTTP/1.1."""
         head = (
             f"POST {self.as_query()} HTTP/1.1\r\nHost: camserve\r\nAuthorization: Bearer {token}\r\n"
             f"Content-Type: {self.media_type}\r\nContent-Length: {len(self.picture)}\r\n\r\n"

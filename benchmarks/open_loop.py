@@ -1,4 +1,4 @@
-"""Open-loop callers: requests leave at their times, whether the ones before are answered or not."""
+"""Callers of the edge: open-loop ones, whose requests leave at their times, and those who wait for each answer."""
 
 from __future__ import annotations
 
@@ -61,15 +61,16 @@ class Callers:
             await asyncio.wait(calls)
         return outcome
 
-    async def in_turn(self, count: int, seconds: float) -> Outcome:
-        """Returns the outcome of so many callers who wait for each answer before they call again."""
+    async def in_turn(self, seconds: float, *, callers: int = 1) -> Outcome:
+        """Returns the outcome of callers who wait for each answer."""
         outcome, ends = Outcome(seconds), time.monotonic() + seconds
 
-        async def call() -> None:
+        async def caller() -> None:
             while time.monotonic() < ends:
+                outcome.offered += 1
                 await self.call(time.monotonic(), outcome)
 
-        await asyncio.gather(*(call() for _ in range(count)))
+        await asyncio.gather(*(caller() for _ in range(callers)))
         return outcome
 
     def close(self) -> None:

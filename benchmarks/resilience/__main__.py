@@ -14,19 +14,34 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import machine
 from benchmarks.report import table
-from benchmarks.resilience import cancel, faults, hostile, overload, rolling, routes
+from benchmarks.resilience import (
+    authentication,
+    bulkheads,
+    cancel,
+    faults,
+    health,
+    hostile,
+    limits,
+    overload,
+    rolling,
+    routes,
+)
 from benchmarks.resilience.plan import Plan
 from benchmarks.sections import Findings, Place
 from benchmarks.service import RESNET, SHAPES, write_models
 from camserve_server.base import bundle
 
 SECTIONS: dict[str, Callable[[Place, Plan], Findings]] = {
+    "limits": limits.measure,
+    "authentication": authentication.measure,
     "overload": overload.measure,
+    "bulkheads": bulkheads.measure,
     "faults": faults.measure,
     "rolling": rolling.measure,
     "routes": routes.measure,
     "cancel": cancel.measure,
     "hostile": hostile.measure,
+    "health": health.measure,
 }
 
 

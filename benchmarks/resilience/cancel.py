@@ -110,10 +110,7 @@ class _Leavers:
         self._random = random.Random(seed)
         self._picture = picture.photo(512, 384)
         job = Job(self._picture, "image/jpeg", SHAPES, cam=True)
-        self._request = (
-            f"POST {job.as_query()} HTTP/1.1\r\nHost: camserve\r\nAuthorization: Bearer {service.token}\r\n"
-            f"Content-Type: image/jpeg\r\nContent-Length: {len(self._picture)}\r\n\r\n"
-        ).encode() + self._picture
+        self._request = job.as_request(service.token)
         self._message = inference_pb2.InferRequest(model=SHAPES)
         self._message.image.bytes = self._picture
         self._message.grad_cam.enabled = True

@@ -169,18 +169,10 @@ class _Edge:
     """Calls over HTTP/1.1 through Envoy."""
 
     def __init__(self, service: Service, job: Job) -> None:
-        head = (
-            f"POST {job.as_query()} HTTP/1.1\r\nHost: camserve\r\nAuthorization: Bearer {service.token}\r\n"
-            f"Content-Type: {job.media_type}\r\nContent-Length: {len(job.picture)}\r\n\r\n"
-        )
-        self._callers = Callers(service.edge_port, head.encode() + job.picture, seed=0)
+        self._callers = Callers(service.edge_port, job.as_request(service.token), seed=0)
 
     async def answers(self, seconds: float) -> Outcome:
-        outcome, ends = Outcome(seconds), time.monotonic() + seconds
-        while time.monotonic() < ends:
-            outcome.offered += 1
-            await self._callers.call(time.monotonic(), outcome)
-        return outcome
+        return await self._callers.in_turn(seconds)
 
     async def close(self) -> None:
         self._callers.close()

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from benchmarks import picture, processes
 from benchmarks.job import Job
-from benchmarks.open_loop import Callers, quantile
+from benchmarks.open_loop import Callers, Outcome, quantile
 from benchmarks.report import Verdict, number, table
 from benchmarks.resilience.plan import Plan
 from benchmarks.sections import Findings, Place
@@ -79,12 +79,10 @@ def measure(place: Place, plan: Plan) -> Findings:
 
 async def _loads(place: Place, plan: Plan, service: Service) -> list[_Row]:
     job = Job(picture.photo(512, 384), "image/jpeg", RESNET, cam=True)
-    request = job.as_upload(service.token)
+    request = job.as_request(service.token)
     place.progress("overload: what can be had")
-    callers = Callers(service.edge_port, request, seed=0)
-    await callers.in_turn(_CONCURRENCY, plan.seconds(6, 3))
-    capacity = (await callers.in_turn(_CONCURRENCY, plan.seconds(10, 5))).goodput
-    callers.close()
+    await _closed(service, request, plan.seconds(6, 3))
+    capacity = (await _closed(service, request, plan.seconds(10, 5))).goodput
     rows = []
     for load in _LOADS:
         place.progress(f"overload: {load} times {capacity:.1f} calls a second")
@@ -92,6 +90,14 @@ async def _loads(place: Place, plan: Plan, service: Service) -> list[_Row]:
     await asyncio.sleep(_RECOVERED_AFTER_S)
     rows.append(await _open(plan, service, request, 0.5, capacity / 2))
     return rows
+
+
+async def _closed(service: Service, request: bytes, seconds: float) -> Outcome:
+    """Returns what callers get who wait for each answer."""
+    callers = Callers(service.edge_port, request, seed=0)
+    outcome = await callers.in_turn(seconds, callers=_CONCURRENCY)
+    callers.close()
+    return outcome
 
 
 async def _open(plan: Plan, service: Service, request: bytes, load: float, per_s: float) -> _Row:

@@ -119,10 +119,10 @@ async def _switch(place: Place, plan: Plan, three: Pair) -> tuple[ModelCallers, 
 
 
 async def _shadow(plan: Plan, one: Pair) -> _Load:
-    request = Job(picture.photo(512, 384), "image/jpeg", SHAPES, cam=True).as_upload(one.token())
+    request = Job(picture.photo(512, 384), "image/jpeg", SHAPES, cam=True).as_request(one.token())
     callers = Callers(int(one.edge_url.rpartition(":")[2]), request, seed=plan.seed)
-    await callers.in_turn(_CONCURRENCY, 4)
-    per_s = (await callers.in_turn(_CONCURRENCY, 6)).goodput / 2
+    await callers.in_turn(4, callers=_CONCURRENCY)
+    per_s = (await callers.in_turn(6, callers=_CONCURRENCY)).goodput / 2
     means: dict[bool, list[float]] = {False: [], True: []}
     seen = offered = 0.0
     for _ in range(_ROUNDS):

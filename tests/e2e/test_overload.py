@@ -54,9 +54,9 @@ async def test_a_slow_model_takes_no_more_than_it_answers_soon_from_the_first_ca
         calls = (client.post("/v1/infer?model=slow", content=star_png()) for _ in range(CALLS))
         answers = await asyncio.gather(*calls)
     heard = Counter(answer.status_code for answer in answers)
-    # Two batches and what the workers decode, ten a second: the last of them waits for two seconds.
+    # Two batches and what the workers decode, and ten more for each second that the calls take to come.
     assert heard.keys() == {200, 503}
-    assert 18 <= heard[200] <= 36
+    assert 18 <= heard[200] <= 60
 
 
 async def test_a_flood_of_one_model_refuses_no_call_for_another_one(make_stack, tmp_path, monkeypatch):

@@ -70,7 +70,8 @@ def test_respond_async_is_heard_over_rest(api):
 
 
 def test_a_queue_too_long_for_the_budget_makes_jobs(make_stack):
-    stack = make_stack(sync_timeout_s=0.4, imaging_workers=1)
+    # So long a wait that no call is refused for want of room.
+    stack = make_stack(sync_timeout_s=0.4, imaging_workers=1, queue_wait_s=60)
     data = encoded(3000, 2000, "JPEG", quality=60)
     with httpx.Client(base_url=stack.edge_url, headers=stack.headers(), timeout=60) as api:
         with ThreadPoolExecutor(40) as callers:

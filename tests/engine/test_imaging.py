@@ -81,6 +81,15 @@ async def test_tiff_is_corrected_in_a_worker_that_may_not_write_to_it(pool: Imag
         assert image.view()[:] == data
 
 
+async def test_planes_of_a_tiff_are_read_without_a_copy_of_the_file_for_each() -> None:
+    planes = np.repeat(scene(2000, 2000)[None, ..., 0], 12, axis=0)
+    data = tiff(planes, photometric="minisblack", planarconfig="separate", tile=(256, 256), metadata=None)
+    tight = dataclasses.replace(SETTINGS, workers=1, worker_memory_bytes=256 << 20, max_image_bytes=len(data))
+    async with running(tight) as pool:
+        with shared(data) as image, await pool.decode(image, REQUEST) as picture:
+            np.testing.assert_array_equal(picture.pixels, pixels(tiff(planes[0]), 32, 24))
+
+
 async def test_pixels_survive_the_close_of_their_picture(pool: ImagingPool) -> None:
     data = pillow(scene(120, 80), "PNG")
     with shared(data) as image:

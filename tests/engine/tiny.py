@@ -155,7 +155,7 @@ class FaultyNet(TinyNet):
 class SwitchedNet(TinyNet):
     """Fails while the file is there that the environment names, so that a test may break it in another process.
 
-    The file may say how: `memory`, `nan`, or `hang` for as long as it is there.
+    The file may say how: `memory`, `nan`, `slow` by a second, or `hang` for as long as it is there.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class SwitchedNet(TinyNet):
 
 
 class SwitchedResNet(nn.Module):
-    """ResNet-18 with the faults of SwitchedNet, and `slow` besides."""
+    """ResNet-18 with the faults of SwitchedNet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ def broken_by_file(scores: Tensor) -> Tensor:
         return scores
     how = fault.read_text()
     if how == "slow":
-        time.sleep(0.5)
+        time.sleep(1)
         return scores
     if how == "hang":
         while fault.exists():

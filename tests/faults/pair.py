@@ -67,8 +67,8 @@ class Pair:
     admin_socket: Path
     store: Valkey
 
-    def token(self, tenant: str = "tests") -> str:
-        return issuer(load(data_dir=self.data_dir)).issue(tenant=tenant, subject="tests", scopes=SCOPES, ttl_s=3600)
+    def token(self, tenant: str = "tests", scopes: tuple[str, ...] = SCOPES) -> str:
+        return issuer(load(data_dir=self.data_dir)).issue(tenant=tenant, subject="tests", scopes=scopes, ttl_s=3600)
 
     async def healthy(self) -> int:
         """Returns how many replicas the edge sends calls to."""

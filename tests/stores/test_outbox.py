@@ -10,7 +10,7 @@ from camserve_server.stores.durability import Disk
 from camserve_server.stores.job_queue import JobQueue
 from camserve_server.stores.jobs import Jobs, NewItem, NewJob
 from camserve_server.stores.keyring import KeyRing
-from camserve_server.stores.outbox import Outbox
+from camserve_server.stores.outbox import Outbox, origin_of
 from camserve_server.stores.sealing import Sealer
 from camserve_server.stores.webhooks import MOST_WEBHOOKS, ROTATION_MS, Webhooks
 
@@ -240,7 +240,7 @@ async def test_pages_of_deliveries_are_exact_while_attempts_end(outbox, webhooks
 async def test_a_crash_before_the_announcement_is_mended(redis, outbox, webhooks, jobs, queue):
     await registered(webhooks)
     await ended_job(jobs, queue)
-    await redis.delete(keys.ring_outbox())
+    await redis.delete(keys.ring_outbox("a"), keys.ring_outbox_tenants())
     assert await take(outbox) == []
     assert await outbox.mend() == 1
     assert await outbox.mend() == 0
@@ -325,10 +325,11 @@ async def test_an_event_whose_announcement_was_lost_does_not_wait_for_one_in_a_l
     (first,) = await take(outbox)
     await outbox.finish(first, "again", pause_ms=10 * 3_600_000, now_ms=NOW)
     assert await take(outbox, NOW + LEASE) == []
-    (member,) = await redis.zrange(keys.ring_outbox(), 0, -1)
-    later = await redis.zscore(keys.ring_outbox(), member)
+    ((endpoint, later),) = await redis.zrange(keys.ring_outbox("a"), 0, -1, withscores=True)
     await ended_job(jobs, queue)
-    await redis.zadd(keys.ring_outbox(), {member: later})  # as if nobody had announced it
+    # As if nobody had announced it.
+    await redis.zadd(keys.ring_outbox("a"), {endpoint: later})
+    await redis.zadd(keys.ring_outbox_tenants(), {"a": later})
     assert await take(outbox) == []
     assert await outbox.mend() == 1
     assert len(await take(outbox)) == 1
@@ -342,12 +343,44 @@ async def test_endpoints_that_are_put_off_are_due_again_later(outbox, webhooks, 
     await ended_job(jobs, queue)
     await ended_job(jobs, queue, tenant="b")
     taken = []
-    while (
-        some := await outbox.take(100, lease_ms=LEASE, put_off=lambda tenant, _: tenant == "a", now_ms=NOW)
-    ) is not None:
+    while (some := await outbox.take(100, lease_ms=LEASE, full=["a"], now_ms=NOW)) is not None:
         taken += some
     assert [one.endpoint for one in taken] == [other]
-    assert len(await take(outbox, NOW + 2_000)) == 3
+    assert len(await take(outbox, NOW)) == 3
+
+
+async def test_of_a_crowded_origin_nothing_is_taken_and_the_rest_of_its_tenant_soon(outbox, jobs, queue):
+    for number in range(250):
+        await ended_job(jobs, queue, callback_url=f"https://dead.example/{number}")
+    (dead,) = await outbox.take(1, lease_ms=LEASE, now_ms=NOW)
+    await ended_job(jobs, queue, callback_url="https://good.example/")
+    crowded = [(origin_of(dead.endpoint), "a")]
+    looks, taken = 0, []
+    while (some := await outbox.take(9, lease_ms=LEASE, crowded=crowded, now_ms=NOW)) is not None:
+        looks += 1
+        taken += some
+    assert len(taken) == 1
+    assert origin_of(taken[0].endpoint) != origin_of(dead.endpoint)
+    assert looks <= 5
+    assert len(await take(outbox, NOW + 2_000)) == 249
+
+
+async def test_a_tenant_with_many_endpoints_takes_turns_with_the_others(outbox, webhooks, jobs, queue):
+    for number in range(20):
+        await ended_job(jobs, queue, callback_url=f"https://many.example/{number}", at=NOW - 60_000)
+    await registered(webhooks, tenant="b")
+    await ended_job(jobs, queue, tenant="b")
+    turns = [(await outbox.take(1, lease_ms=LEASE, now_ms=NOW + at))[0].tenant for at in range(3)]
+    assert "b" in turns
+
+
+@pytest.mark.parametrize("url", ["https://a.example:443/y", "https://A.example./x?y", "https://a.example"])
+async def test_callbacks_go_by_their_origin_however_it_is_written(outbox, jobs, queue, url):
+    await ended_job(jobs, queue, callback_url="https://a.example/x")
+    await ended_job(jobs, queue, callback_url=url)
+    endpoints = {attempt.endpoint for attempt in await take(outbox)}
+    assert len(endpoints) == 2
+    assert len({origin_of(endpoint) for endpoint in endpoints}) == 1
 
 
 async def test_a_long_queue_of_a_webhook_that_is_gone_is_given_up_in_parts(redis, outbox, webhooks):

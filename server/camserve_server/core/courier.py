@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -27,6 +27,8 @@ from camserve_server.stores.outbox import CALLBACK, Attempt, Outbox, Verdict, or
 from camserve_server.stores.webhooks import Webhooks
 
 _log = structlog.get_logger("courier")
+
+P = TypeVar("P")
 
 MOST_ATTEMPTS = 8
 TIMEOUT_S = 10.0
@@ -109,7 +111,9 @@ class Courier:
                     attempts = await self._outbox.take(
                         _AT_ONCE - len(self._running),
                         lease_ms=_LEASE_MS,
-                        put_off=partial(self._puts_off, self._breakers.left_alone()),
+                        full=self._full(_tenant_of, _AT_ONCE_TENANT),
+                        crowded=self._full(_origin_of, _AT_ONCE_ORIGIN),
+                        left_alone=self._breakers.left_alone(),
                     )
             except ApiError as error:
                 _log.warning("the courier cannot reach the outbox", code=error.reason)
@@ -124,13 +128,10 @@ class Courier:
                     async with asyncio.timeout(_LOOK_INTERVAL_S):
                         await self._wake.wait()
 
-    def _puts_off(self, left_alone: frozenset[Hashable], tenant: str, endpoint: str) -> bool:
-        """Returns whether an endpoint waits: it is left alone, or its tenant or origin has no place for its events."""
-        if (endpoint, tenant) in left_alone:
-            return True
-        under_way = [attempt.endpoint for attempt in self._running.values() if attempt.tenant == tenant]
-        of_origin = sum(origin_of(other) == origin_of(endpoint) for other in under_way)
-        return len(under_way) >= _AT_ONCE_TENANT or of_origin >= _AT_ONCE_ORIGIN
+    def _full(self, part_of: Callable[[Attempt], P], most: int) -> list[P]:
+        """Returns the tenants, or their origins, that have as many events under way as one may have."""
+        counts = Counter(map(part_of, self._running.values()))
+        return [part for part, count in counts.items() if count >= most]
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
@@ -222,6 +223,14 @@ class Courier:
     ) -> None:
         WEBHOOK_ATTEMPTS.labels(verdict).inc()
         await self._outbox.finish(attempt, verdict, answered=answered, pause_ms=round(pause_s * 1000))
+
+
+def _tenant_of(attempt: Attempt) -> str:
+    return attempt.tenant
+
+
+def _origin_of(attempt: Attempt) -> tuple[str, str]:
+    return origin_of(attempt.endpoint), attempt.tenant
 
 
 def _seconds(retry_after: str, now: float) -> float:

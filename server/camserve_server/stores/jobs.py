@@ -281,8 +281,10 @@ def _endpoint(url: bytes) -> bytes:
 
     The names of all places of an origin begin alike, see `Outbox`.
     """
-    parts = urlsplit(url)
-    origin = hashlib.sha256(parts.scheme.lower() + b"://" + parts.netloc.lower()).hexdigest()
+    parts = urlsplit(url.decode())
+    host = (parts.hostname or "").rstrip(".")
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    origin = hashlib.sha256(f"{parts.scheme}://{host}:{port}".encode()).hexdigest()
     return CALLBACK.encode() + f"{origin[:ORIGIN_DIGITS]}{hashlib.sha256(url).hexdigest()[:32]}".encode()
 
 

@@ -163,9 +163,14 @@ def ring_workers() -> str:
     return f"{ring()}workers"
 
 
-def ring_outbox() -> str:
-    """A sorted set: `endpoint tenant` by the time in ms at which a courier looks at it."""
-    return f"{ring()}outbox"
+def ring_outbox_tenants() -> str:
+    """A sorted set: tenants with events on their way, by the time in ms of their next turn."""
+    return f"{ring()}outbox:tenants"
+
+
+def ring_outbox(name: str) -> str:
+    """A sorted set: the tenant's endpoints by the time in ms at which a courier looks at them."""
+    return f"{ring()}outbox:of:{name}"
 
 
 def known_tenants() -> str:

@@ -6,7 +6,7 @@ it. Events come into the outbox in the step that ends their job; see lua/outbox.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,15 +20,16 @@ Status = Literal["pending", "delivered", "dead"]
 Verdict = Literal["delivered", "again", "dead", "gone"]
 
 CALLBACK, ORIGIN_DIGITS = "cb_", 16
+_ORIGIN_LETTERS = len(CALLBACK) + ORIGIN_DIGITS
 
 # While one courier deals with an endpoint the others take other ones.
 _PUT_OFF_MS = 2_000
 # An endpoint that a courier put off, or that waits for its leases, is not overlooked.
 _LATE_MS = 35_000
 
-_ANNOUNCE = Script("outbox_announce", after=["clock"])
-_NEXT = Script("outbox_next", after=["clock"])
-_SETTLE = Script("outbox_settle")
+_ANNOUNCE = Script("outbox_announce", after=["clock", "outbox_ring"])
+_NEXT = Script("outbox_next", after=["clock", "outbox_ring"])
+_SETTLE = Script("outbox_settle", after=["clock", "outbox_ring"])
 _CLAIM = Script("outbox_claim", after=["clock", "outbox"])
 _FINISH = Script("outbox_finish", after=["clock", "outbox"])
 _SEND = Script("outbox_send", after=["clock", "outbox"])
@@ -63,8 +64,9 @@ class DeliveryRecord:
 class Outbox:
     """The outboxes of all tenants. Every method raises ApiError(STORE_UNAVAILABLE) when Redis does not answer.
 
-    Like the queue of jobs it takes two steps: the ring says which endpoint is due, and the tenant's part, which may
-    lie in another slot of a cluster, leases its events. `now_ms` is Redis's own clock unless a caller gives another.
+    Like the queue of jobs it takes two steps: the ring says which endpoint is due, tenants taking turns, and the
+    tenant's part, which may lie in another slot of a cluster, leases its events. `now_ms` is Redis's own clock unless a
+    caller gives another.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -84,24 +86,32 @@ class Outbox:
         count: int,
         *,
         lease_ms: int,
-        put_off: Callable[[str, str], bool] = lambda tenant, endpoint: False,
+        full: Collection[str] = (),
+        crowded: Collection[tuple[str, str]] = (),
+        left_alone: Collection[Hashable] = (),
         now_ms: int = SERVER_CLOCK_MS,
     ) -> list[Attempt] | None:
-        """Leases up to `count` events of the endpoint that is longest due, None while none is.
+        """Leases up to `count` events of the endpoint that is longest due of the tenant whose turn it is.
 
-        The list is empty where an endpoint has as many events under way as it gets at once, and for one that is put
-        off: `put_off` says so of a tenant's endpoint.
+        None while none is, of tenants that are not `full`. The list is empty where an endpoint has as many events under
+        way as it gets at once, and where it is put off: those of `crowded`, which are pairs of origin and tenant, and
+        those `left_alone`, pairs of endpoint and tenant.
         """
         with unavailable_on_error():
-            reply = await _NEXT.run(self._redis, [keys.ring()], [now_ms, _PUT_OFF_MS])
+            no_room = [*full, *(f"{origin} {tenant}" for origin, tenant in crowded)]
+            reply = await _NEXT.run(
+                self._redis, [keys.ring()], [now_ms, _PUT_OFF_MS, _ORIGIN_LETTERS, len(full), *no_room]
+            )
             if reply is None:
                 return None
             member, version = text(reply[0]), reply[1] or b""
+            if not member:
+                return []
             endpoint, tenant = member.split(" ", 1)
-            if put_off(tenant, endpoint):
+            if (endpoint, tenant) in left_alone:
                 return []
             rows, look_ms = await _CLAIM.run(self._redis, [keys.tenant(tenant)], [now_ms, endpoint, count, lease_ms])
-            await _SETTLE.run(self._redis, [keys.ring()], [member, version, look_ms])
+            await _SETTLE.run(self._redis, [keys.ring()], [now_ms, member, version, look_ms])
         return [
             Attempt(tenant, endpoint, text(event_id), text(event), text(job_id), number, fence)
             for event_id, event, job_id, number, fence in rows
@@ -210,14 +220,17 @@ class Outbox:
                 pipe.zrange(keys.outbox(tenant, endpoint), 0, 0, withscores=True)
                 pipe.zrange(keys.outbox_sending(tenant, endpoint), 0, 0, withscores=True)
             firsts: list[Any] = await pipe.execute()
-            members = [_member(tenant, endpoint) for tenant, endpoint in found]
-            places: list[Any] = await self._redis.zmscore(keys.ring_outbox(), members)
+            for tenant, endpoint in found:
+                pipe.zscore(keys.ring_outbox(tenant), endpoint)
+                pipe.zscore(keys.ring_outbox_tenants(), tenant)
+            places: list[Any] = await pipe.execute()
+            seconds, _ = await self._redis.time()
         late = []
-        for at, (member, place) in enumerate(zip(members, places, strict=True)):
-            times = [row[0][1] for row in firsts[2 * at : 2 * at + 2] if row]
-            due_ms = int(min(times, default=0))
-            if place is None or place > due_ms + _LATE_MS:
-                late.append((member, due_ms))
+        for at, (tenant, endpoint) in enumerate(found):
+            due_ms = int(min((row[0][1] for row in firsts[2 * at : 2 * at + 2] if row), default=0))
+            latest_ms = max(due_ms, 1000 * seconds) + _LATE_MS
+            if any(place is None or place > latest_ms for place in places[2 * at : 2 * at + 2]):
+                late.append((_member(tenant, endpoint), due_ms))
         if late:
             await self._announce(late)
             self.on_announce()
@@ -232,7 +245,7 @@ class Outbox:
 
 def origin_of(endpoint: str) -> str:
     """Returns what places that jobs call back have in common when they fail together; a webhook is on its own."""
-    return endpoint[: len(CALLBACK) + ORIGIN_DIGITS] if endpoint.startswith(CALLBACK) else endpoint
+    return endpoint[:_ORIGIN_LETTERS] if endpoint.startswith(CALLBACK) else endpoint
 
 
 def _member(tenant: str, endpoint: str) -> str:

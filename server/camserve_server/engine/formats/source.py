@@ -60,3 +60,30 @@ class PictureFile(io.RawIOBase):
     def tell(self) -> int:
         """Return the position."""
         return self._position
+
+
+class ExtendedFile(PictureFile):
+    """A file with another beginning of the same length and something appended, without a copy of what lies between."""
+
+    def __init__(self, file: PictureFile, head: bytes, tail: bytes) -> None:
+        super().__init__(file.fd, file.size + len(tail))
+        self._head = head
+        self._tail = tail
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the position."""
+        data = self.at(self._position, len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def at(self, offset: int, n_bytes: int) -> bytes:
+        """Return `n_bytes` from `offset`, fewer at the end of the file."""
+        end = self.size - len(self._tail)
+        parts = [self._head[offset : offset + n_bytes]]
+        begin = max(offset, len(self._head))
+        if begin < min(offset + n_bytes, end):
+            parts.append(os.pread(self.fd, min(offset + n_bytes, end) - begin, begin))
+        if offset + n_bytes > end:
+            parts.append(self._tail[max(0, offset - end) : offset + n_bytes - end])
+        return b"".join(parts)

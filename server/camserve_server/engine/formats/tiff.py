@@ -91,9 +91,8 @@ def load(file: PictureFile, header: TiffHeader, wants: list[Want]) -> Raster:
     width, height = header.width, header.height
     upright = (height, width) if exif.swaps_sides(header.orientation) else (width, height)
     shrinker = BandShrinker(width, height, shrink_factor(*upright, wants), header.orientation)
-    data = _mapped(file, header.page)
-    levels = _levels(data, header)
-    for rows in _samples(data, header, shrinker):
+    levels = _levels(file, header)
+    for rows in _samples(file, header, shrinker):
         shrinker.add(_picture(rows, header, levels))
     return shrinker.raster(header.page.data(tiff_tags.ICC_PROFILE, _MAX_PROFILE_BYTES))
 
@@ -108,13 +107,14 @@ def _mapped(file: PictureFile, page: Directory) -> mmap.mmap:
     return data
 
 
-def _samples(data: mmap.mmap, header: TiffHeader, shrinker: BandShrinker) -> Iterator[np.ndarray[Any, Any]]:
+def _samples(file: PictureFile, header: TiffHeader, shrinker: BandShrinker) -> Iterator[np.ndarray[Any, Any]]:
     """Yield bands of (rows, columns, samples), palettes resolved and white-is-zero inverted."""
     if header.raw:
-        raw = RawTiff(data, header.page, header.bits, header.samples, header.sample_format)
+        raw = RawTiff(file, header.page, header.bits, header.samples, header.sample_format)
         bands = shrinker.bands(raw.bytes_per_row)
         return (_resolved(rows, header) for rows in raw.rows(bands))
-    source = VipsPicture(data, "tiff", page=header.page.index, tiled=tiff_tags.TILE_WIDTH in header.page.entries)
+    tiled = tiff_tags.TILE_WIDTH in header.page.entries
+    source = VipsPicture(_mapped(file, header.page), "tiff", page=header.page.index, tiled=tiled)
     if (source.width, source.height) != (header.width, header.height):
         raise ApiError(Reason.IMAGE_DECODING_FAILED)
     return source.rows(shrinker.bands(source.bytes_per_row * 4))
@@ -138,7 +138,7 @@ def _resolved(rows: np.ndarray[Any, Any], header: TiffHeader) -> np.ndarray[Any,
     raise ApiError(Reason.IMAGE_DECODING_FAILED)
 
 
-def _levels(data: mmap.mmap, header: TiffHeader) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+def _levels(file: PictureFile, header: TiffHeader) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
     """Return the mapping of samples to 0..255.
 
     Unsigned 8 and 16 bits have their full range. Anything else has no agreed range, so the largest value decides:
@@ -150,7 +150,7 @@ def _levels(data: mmap.mmap, header: TiffHeader) -> Callable[[np.ndarray[Any, An
         return _unsigned_levels
     largest, kind = 0.0, "f"
     whole = BandShrinker(header.width, header.height, 1, 1)
-    for rows in _samples(data, header, whole):
+    for rows in _samples(file, header, whole):
         kind = rows.dtype.kind
         finite = rows[np.isfinite(rows)] if kind == "f" else rows
         largest = max(largest, float(finite.max())) if finite.size else largest

@@ -1,12 +1,11 @@
 """TIFF samples that libvips does not read (odd depths, 64 bits, some planes), through libtiff's decompressors.
 
-The trick: a second directory is appended that declares each row's packed bytes to be 8-bit grey pixels. Reading
-that gives the decompressed bytes, whatever the compression, and unpacking them is plain arithmetic.
+The trick: libtiff sees another directory behind the file that declares each row's packed bytes to be 8-bit grey
+pixels. Reading that gives the decompressed bytes, whatever the compression, and unpacking them is plain arithmetic.
 """
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -15,6 +14,7 @@ import numpy as np
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.formats import tiff_tags as tags
+from camserve_server.engine.formats.source import ExtendedFile, PictureFile
 from camserve_server.engine.formats.tiff_tags import Directory, Layout
 from camserve_server.engine.formats.vips import VipsPicture
 
@@ -35,7 +35,7 @@ class RawTiff:
         strange = odd or (planes and (half_floats or tags.TILE_WIDTH in page.entries))
         return strange and page.integer(tags.COMPRESSION, 1) in _BYTEWISE_COMPRESSIONS
 
-    def __init__(self, data: mmap.mmap, page: Directory, bits: int, samples: int, sample_format: int) -> None:
+    def __init__(self, file: PictureFile, page: Directory, bits: int, samples: int, sample_format: int) -> None:
         """Open the page; raises IMAGE_DECODING_FAILED for what cannot be read."""
         if not (1 <= bits <= 16 or bits in (32, 64)) or sample_format not in (1, 2, 3, 4):
             raise ApiError(Reason.IMAGE_DECODING_FAILED)
@@ -52,7 +52,7 @@ class RawTiff:
         self._dtype = _dtype(bits, sample_format)
         self.bytes_per_row = self._width * samples * (16 if bits % 8 else bits // 8 * 2)
         self._planes = [
-            VipsPicture(self._as_bytes(data, plane, planes), "tiff", tiled=tags.TILE_WIDTH in page.entries)
+            VipsPicture(self._as_bytes(file, plane, planes), "tiff", tiled=tags.TILE_WIDTH in page.entries)
             for plane in range(planes)
         ]
 
@@ -82,7 +82,7 @@ class RawTiff:
         across = samples[:, : self._width]
         return across.astype(np.float32) if across.dtype == np.float16 else across
 
-    def _as_bytes(self, data: mmap.mmap, plane: int, planes: int) -> bytearray:
+    def _as_bytes(self, file: PictureFile, plane: int, planes: int) -> ExtendedFile:
         """Return the file with a directory in front of which one plane's bytes are grey pixels."""
         page, tiled = self._page, tags.TILE_WIDTH in self._page.entries
         offsets = page.integers(tags.TILE_OFFSETS if tiled else tags.STRIP_OFFSETS)
@@ -108,7 +108,7 @@ class RawTiff:
             entries[tags.ROWS_PER_STRIP] = (min(page.integer(tags.ROWS_PER_STRIP, self._height), self._height),)
         entries[tags.TILE_OFFSETS if tiled else tags.STRIP_OFFSETS] = offsets[mine]
         entries[tags.TILE_BYTE_COUNTS if tiled else tags.STRIP_BYTE_COUNTS] = counts[mine]
-        return _with_directory(data, page.layout, entries)
+        return _with_directory(file, page.layout, entries)
 
 
 def _dtype(bits: int, sample_format: int) -> np.dtype[Any]:
@@ -132,13 +132,11 @@ def _undo_float_predictor(tiles: np.ndarray[Any, Any], per_pixel: int, size: int
     return np.ascontiguousarray(planes).view(f">u{size}")
 
 
-def _with_directory(data: mmap.mmap, layout: Layout, entries: dict[int, tuple[int, ...]]) -> bytearray:
+def _with_directory(file: PictureFile, layout: Layout, entries: dict[int, tuple[int, ...]]) -> ExtendedFile:
     order, kind = layout.order, _LONG8 if layout.big else _LONG
     wide = "Q" if layout.big else "I"
     count_size, value_size = (8, 8) if layout.big else (2, 4)
-    out = bytearray(data)
-    out.extend(bytes(-len(out) % 8))
-    start = len(out)
+    start = file.size + -file.size % 8
     place = start + count_size + len(entries) * (4 + 2 * value_size) + value_size
     table, values = bytearray(struct.pack(order + ("Q" if layout.big else "H"), len(entries))), bytearray()
     for tag in sorted(entries):
@@ -149,6 +147,5 @@ def _with_directory(data: mmap.mmap, layout: Layout, entries: dict[int, tuple[in
             values += packed
         else:
             table += packed
-    out += table + bytes(value_size) + values
-    struct.pack_into(order + wide, out, 8 if layout.big else 4, start)
-    return out
+    head = file.exactly(0, 8 if layout.big else 4) + struct.pack(order + wide, start)
+    return ExtendedFile(file, head, bytes(start - file.size) + table + bytes(value_size) + values)

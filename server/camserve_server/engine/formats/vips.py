@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.engine.formats.source import PictureFile
 
 _DTYPES: Final = {
     "uchar": "u1", "char": "i1", "ushort": "u2", "short": "i2",
@@ -27,21 +28,31 @@ def _pyvips() -> Any:
     return pyvips
 
 
+def _reader(vips: Any, file: PictureFile) -> Any:
+    source = vips.SourceCustom()
+    source.on_read(file.read)
+    source.on_seek(file.seek)
+    return source
+
+
 class VipsPicture:
     """A picture opened for one pass from top to bottom; truncated or damaged data raise an error."""
 
     def __init__(
         self,
-        data: bytes | bytearray | mmap.mmap,
+        data: mmap.mmap | PictureFile,
         loader: Literal["png", "tiff"],
         *,
         page: int = 0,
         tiled: bool = False,
     ) -> None:
-        """Open `data`; `page` counts a TIFF's directories from 0, and `tiled` says how that one is stored."""
+        """Open `data`; a file is read piece by piece, by position, and maps no memory.
+
+        `page` counts a TIFF's directories from 0, and `tiled` says how that one is stored.
+        """
         vips = _pyvips()
         self._data = data
-        self._source = vips.Source.new_from_memory(data)
+        self._source = _reader(vips, data) if isinstance(data, PictureFile) else vips.Source.new_from_memory(data)
         # libvips takes a damaged tile for a warning, and harmless oddities of strips and PNG chunks as well.
         options: dict[str, Any] = {"access": "sequential", "fail_on": "warning" if tiled else "error"}
         if loader == "tiff":
