@@ -385,7 +385,7 @@ async def test_a_version_for_which_there_never_is_room_says_so_and_nobody_is_set
             assert [model.state for model in engine.models()] == ["ready", "ready", "unavailable", "unavailable"]
             for version, megabytes in (("3", "0.4"), ("4", "1.0")):
                 why = f"it takes {megabytes} MB of memory, and models may take 0.2"
-                assert told(engine, version) == (Reason.MODEL_UNAVAILABLE, why, None)
+                assert told(engine, version) == (Reason.MODEL_UNAVAILABLE, why, 30)
                 assert state(engine, version) == ("unavailable", why)
             await engine.look()
         # By the size of its file alone: what it holds was not looked at.

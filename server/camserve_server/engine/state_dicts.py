@@ -46,9 +46,7 @@ def _read(source: Path) -> object:
         pass
     try:
         return torch.load(source, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    # Bytes that are no pickle raise what their opcodes happen to be.
+    # Bytes that are no pickle raise what their opcodes happen to be, an archive that is cut off an OSError.
     except Exception as error:
         raise UnloadableError(
             f"the weights file is neither safetensors nor a torch file of tensors ({type(error).__name__})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from camserve_server.engine.manifest import Architecture, Manifest, UnloadableEr
 
 _TORCHVISION = "torchvision"
 _BLOCK_BYTES = 1 << 20
+
+# Of an archive that it cannot read torch logs a traceback beside the error that it raises.
+logging.getLogger("torch.export").addFilter(lambda record: record.exc_info is None)
 
 
 def load_module(folder: Path, manifest: Manifest, weights_dir: Path | None) -> nn.Module:
