@@ -395,6 +395,20 @@ async def test_a_version_that_is_gone_names_its_successor(replica, engine, fail,
     assert refused("never") == {}
 
 
+async def test_who_is_led_to_a_retired_version_is_told_so_and_what_follows_it(replica, engine, fail, monkeypatch):
+    routes, admin = replica()
+    await admin.make("tiny", changes.promote("1"), by="ann")
+    await admin.make("tiny", changes.pin("acme", "3"), by="ann")
+    await admin.make("tiny", changes.deprecate("3", changes.Deprecation(1, successor="2")), by="ann")
+    models = [changes.replace(each, state="retired") if each.version in "13" else each for each in engine.models()]
+    monkeypatch.setattr(engine, "models", lambda: models)
+    for version, tenant, details in (("1", "anybody", {}), ("3", "acme", {"successor": "2"})):
+        fail(version, Reason.MODEL_VERSION_NOT_FOUND)
+        with pytest.raises(ApiError) as caught:
+            chosen(routes, tenant=tenant)
+        assert (reason(caught), caught.value.details) == (Reason.MODEL_VERSION_NOT_FOUND, details)
+
+
 async def test_no_successor_is_named_that_is_retired_or_the_version_itself(replica, engine, fail, monkeypatch):
     routes, admin = replica()
     await admin.make("tiny", changes.deprecate("1", changes.Deprecation(1, successor="3")), by="ann")

@@ -135,7 +135,7 @@ class ModelRoutes:
             version = self._named(model, routes, asked)
         else:
             version = self._led_to(model, routes, asked, tenant, key)
-            self._check_here(model, version)
+            self._check_here(model, routes, version)
         return Choice(version, routes.deprecations.get(version))
 
     def _led_to(self, model: str, routes: Routes, asked: str, tenant: str, key: str | None) -> str:
@@ -174,11 +174,11 @@ class ModelRoutes:
         lasting = (each for each in after if each and each != version and not self._engine.is_retired(model, each))
         return next(lasting, None)
 
-    def _check_here(self, model: str, version: str) -> None:
+    def _check_here(self, model: str, routes: Routes, version: str) -> None:
         try:
-            self._engine.resolve(model, version)
+            self._named(model, routes, version)
         except ApiError as error:
-            if error.reason is not Reason.MODEL_VERSION_NOT_FOUND:
+            if error.reason is not Reason.MODEL_VERSION_NOT_FOUND or self._engine.is_retired(model, version):
                 raise
             # The caller named no version: that this replica lacks the one it is led to is no fault of the call.
             raise ApiError(Reason.MODEL_UNAVAILABLE, why=f"version {version} is not on this replica") from None
