@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -50,6 +50,11 @@ async def predict(
     return await engine.predict(model, pixels, explain, **options)
 
 
+async def between_batches(engine: Engine, key: tuple[str, str], function: Callable[[], None]) -> None:
+    """Runs the function on the thread of the version with that key, when it has no batch."""
+    await engine._loader.served(engine.resolve(*key)).runner.call(function)
+
+
 class HeldEngine:
     """Keeps every version's thread busy until it is let go, so that a queue can be looked at."""
 
@@ -65,7 +70,7 @@ class HeldEngine:
             taken.wait()
             self.free.wait()
 
-        self.holding = [asyncio.create_task(self._engine.between_batches(key, hold)) for key in keys]
+        self.holding = [asyncio.create_task(between_batches(self._engine, key, hold)) for key in keys]
         await asyncio.to_thread(taken.wait)
         return self
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.clock import FakeClock
-from tests.engine.test_engine import HeldEngine, picture, predict, settle
+from tests.engine.test_engine import HeldEngine, between_batches, picture, predict, settle
 from tests.engine.test_engine_faults import net
 from tests.engine.tiny import Gate, write_model
 from torch import Tensor
@@ -124,7 +124,7 @@ async def test_a_version_whose_pass_hangs_is_left_alone_and_tried_once_it_return
         assert not engine.works(hanging)
         assert isinstance(await predict(engine, engine.resolve("tiny", "1"), picture()), Prediction)
         gate.free.set()
-        await engine.between_batches(hanging.key, lambda: None)
+        await between_batches(engine, hanging.key, lambda: None)
         engine.check_circuit(hanging)
         assert not engine.works(hanging)
         gate.free.clear()
@@ -145,7 +145,7 @@ async def test_what_comes_too_late_is_no_answer_and_tells_nothing(
     clock.advance(DEADLINE_S)
     await refusal(caught)
     gate.free.set()
-    await engine.between_batches(hanging.key, lambda: None)
+    await between_batches(engine, hanging.key, lambda: None)
     assert (reports, engine.stats().pictures) == ([], 1)
     async with HeldEngine(engine):
         waits = asyncio.create_task(predict(engine, hanging, picture()))

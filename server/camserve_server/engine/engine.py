@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -41,7 +40,6 @@ _LONGEST_LOOK_S = 1.0
 # A batch that runs at the end may finish, which a hanging one does not.
 _LAST_BATCH_S = 3.0
 
-T = TypeVar("T")
 BatchHook = Callable[[ModelVersion, int, float, float], None]
 
 
@@ -285,11 +283,6 @@ class Engine:
 
     def _left_s(self, deadline_monotonic: float | None) -> float | None:
         return None if deadline_monotonic is None else max(0.0, deadline_monotonic - self._monotonic())
-
-    async def between_batches(self, key: Key, function: Callable[[], T]) -> T:
-        """Runs the function on the thread of the version with that key, when it has no batch."""
-        served = self._loader.served(self._registry.resolve(*key))
-        return await served.runner.call(function)
 
     def _load_here(self, folder: Path) -> ModelVersion:
         settings = self._settings
