@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -134,6 +136,23 @@ async def test_a_replica_that_is_killed_under_load_fails_no_read(
     assert statuses == [200] * 300
     assert await stat(envoy, "upstream_rq_retry_success") > 0
     assert await stat(envoy, "upstream_rq_retry_overflow") == 0
+
+
+async def test_a_replica_that_hangs_gets_nothing_until_it_goes_on(
+    tmp_path: Path, processes: list[tuple[Popen[str], int]], started: list[EnvoyProcess]
+) -> None:
+    envoy = await edge(started, tmp_path, [port for _, port in processes])
+    processes[0][0].send_signal(signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    await until(envoy, "membership_healthy", 1)
+    # Six seconds at most by its health checks, and room for a busy machine.
+    assert time.monotonic() - stopped_at < 6 + 4
+    async with client(envoy) as api:
+        await api.get(HEALTH)
+        answers = await asyncio.gather(*(api.get(HEALTH, timeout=5) for _ in range(40)))
+    assert [answer.status_code for answer in answers] == [200] * 40
+    processes[0][0].send_signal(signal.SIGCONT)
+    await until(envoy, "membership_healthy", 2)
 
 
 async def test_a_replica_that_refuses_connections_is_ejected(

@@ -35,6 +35,20 @@ def pixels(data: bytes, width: int, height: int, **request: Any) -> Pixels:
     return np.asarray(decoded(data, InputSpec(width, height, "squash"), **request).pixels)
 
 
+def largest_difference(data: bytes, expected: np.ndarray[Any, Any]) -> int:
+    """Return by how much a sample differs at most from what was written."""
+    if expected.ndim == 2:
+        expected = np.repeat(expected[..., None], 3, axis=2)
+    got = pixels(data, expected.shape[1], expected.shape[0])
+    return int(np.abs(got.astype(int) - expected.astype(int)).max())
+
+
+def on_white(colours: np.ndarray[Any, Any], alpha: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return colours composited on white."""
+    weight = alpha[..., None] / 255
+    return np.rint(colours * weight + 255 * (1 - weight))
+
+
 def refusal(data: bytes, limits: Limits = LIMITS, **request: Any) -> Reason:
     """Decode bytes that must be refused, and return the reason that the worker gives for what was raised."""
     try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -76,30 +78,58 @@ async def test_client_outlives_a_restart_of_the_server(tmp_path: Path) -> None:
     await valkey.stop()
 
 
-async def test_connection_that_breaks_under_a_command_is_replaced_once(redis_url: str, tmp_path: Path) -> None:
-    breaks = 1
+@contextlib.asynccontextmanager
+async def watched(port: int, pass_by: Callable[[bytes], bool]) -> AsyncIterator[Redis]:
+    """A client of the server at `port`, over a way that breaks at a request that may not pass by."""
+    open_ways = set()
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal breaks
-        from_server, to_server = await asyncio.open_unix_connection(redis_url.removeprefix("unix://"))
-        while request := await reader.read(65536):
-            if b"camserve:check" in request and breaks:
-                breaks -= 1
-                break
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_ways.add(asyncio.current_task())
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        while (request := await reader.read(65536)) and pass_by(request):
             to_server.write(request)
             writer.write(await from_server.read(65536))
         for end in (writer, to_server):
             end.close()
             await end.wait_closed()
 
-    server = await asyncio.start_unix_server(pass_on, tmp_path / "s")
-    client = connect(f"unix://{tmp_path}/s")
-    await check(client)
-    breaks = 2
-    assert await reason_of_check(client) is Reason.STORE_UNAVAILABLE
-    assert breaks == 0
+    way = await asyncio.start_server(serve, "127.0.0.1")
+    client = connect(f"redis://127.0.0.1:{way.sockets[0].getsockname()[1]}")
+    yield client
     await client.aclose()
-    server.close()
+    await asyncio.gather(*open_ways)
+    way.close()
+
+
+async def test_connection_that_breaks_under_a_command_is_replaced_once(tmp_path: Path) -> None:
+    breaks = 1
+
+    def pass_by(request: bytes) -> bool:
+        nonlocal breaks
+        if b"camserve:check" in request and breaks:
+            breaks -= 1
+            return False
+        return True
+
+    with valkey(tmp_path / "valkey") as server:
+        async with watched(server.port, pass_by) as client:
+            await check(client)
+            breaks = 2
+            assert await reason_of_check(client) is Reason.STORE_UNAVAILABLE
+            assert breaks == 0
+
+
+async def test_a_new_connection_asks_one_question_before_the_first_command(tmp_path: Path) -> None:
+    asked = []
+
+    def pass_by(request: bytes) -> bool:
+        asked.append(request.split(b"\r\n")[2])
+        return True
+
+    with valkey(tmp_path / "valkey") as server:
+        async with watched(server.port, pass_by) as client:
+            await check(client)
+            assert asked == [b"HELLO", b"SET"]
 
 
 async def test_a_connection_to_a_server_that_was_demoted_is_left(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from camserve_server.base.clock import Clock
 from camserve_server.base.tasks import ended
 
 # A part that takes longer to say how it is does not work.
-_PATIENCE_S = 3.0
+_PATIENCE_S = 1.0
 # Whoever asks within that is told the same, so that anybody may ask as often as he likes.
 _FRESH_S = 1.0
 

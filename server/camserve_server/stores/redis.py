@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.stores import keys
@@ -35,18 +36,25 @@ def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> R
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         health_check_interval=15,
+        # With a slow server calls wait for every question on a new connection, so there is only that for the protocol.
+        driver_info=None,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
         retry=Retry(
             ExponentialWithJitterBackoff(base=0.01, cap=0.1),
             retries=1,
             supported_errors=(RedisConnectionError,),
         ),
     )
-    pool.connection_class = type("Connection", (_ToPrimary, pool.connection_class), {})
+    pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})
     return Redis.from_pool(pool)
 
 
-class _ToPrimary(AbstractConnection):
+class _Connection(AbstractConnection):
     """Closes itself when it leads to a replica: the address may lead to another server the next time."""
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        # A connection that is new needs no proof that it is alive.
+        await super().on_connect_check_health(check_health=False)
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
