@@ -64,6 +64,14 @@ def running(tmp_path_factory):
             yield two
 
 
+@pytest.fixture
+def interruptible():
+    """Lets Ctrl-C reach programs that are started here, although a shell has what runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 async def begin(running: Pair) -> None:
     """Starts the canaries."""
     for model, guard in GUARDS.items():
@@ -158,6 +166,7 @@ async def test_a_canary_with_a_fault_is_rolled_back_once_and_the_reason_is_kept(
     assert sum("a canary is rolled back" in line and f'"model":"{model}"' in line for line in logs.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("interruptible")
 async def test_a_sound_canary_of_another_size_and_fit_stays(running: Pair):
     async with calling(running, SOUND), admin(running) as (stub, options):
         async for seen in stub.WatchModel(WatchModelRequest(model=SOUND, interval_s=1), **options):
