@@ -130,7 +130,7 @@ def load_version(folder: Path, device: torch.device, *, max_batch: int, weights_
         return _load(folder, read_manifest(folder), device, max_batch, weights_dir)
     except UnloadableError as error:
         reason = str(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         structlog.get_logger().exception("model version failed to load", model=name, version=version)
         reason = f"loading failed ({type(error).__name__})"
     return ModelVersion(name, version, "unavailable", read_aliases(folder), reason=reason)
