@@ -229,3 +229,4 @@ def test_places_have_breakers_of_their_own_and_only_so_many_are_kept(clock: Fake
     assert places["b"].lets_through
     clock.advance(2)
     assert places.left_alone() == set()
+    assert REGISTRY.get_sample_value("camserve_circuits_open", {"part": "places"}) == 0

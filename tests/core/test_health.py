@@ -59,6 +59,19 @@ async def test_a_caller_who_leaves_does_not_end_the_question_of_others(clock: Fa
     assert part.asked == 1
 
 
+async def test_a_part_that_hangs_does_not_work_and_is_waited_for_a_second(clock: FakeClock, part: Part) -> None:
+    part.held = asyncio.Event()
+    health = Health({"part": part, "other": Part()}, clock)
+    asked_at = asyncio.get_running_loop().time()
+    report = await health.report()
+    # Ten times as long on a busy machine; more than that is another promise.
+    assert asyncio.get_running_loop().time() - asked_at < 10
+    assert report.components == {"part": False, "other": True}
+    clock.advance(1)
+    part.held.set()
+    assert (await health.report()).healthy
+
+
 async def test_closing_ends_a_question(clock: FakeClock, part: Part) -> None:
     part.held = asyncio.Event()
     health = Health({"part": part}, clock)

@@ -25,6 +25,7 @@ import psutil
 import pytest
 from tests.e2e.test_jobs import replica_of, valkey_of
 from tests.e2e.test_uploads import error_code, infer, md5_of, stored
+from tests.faults.scanner import scanner
 from tests.images import encoded, star_png
 from tusclient.client import TusClient
 
@@ -222,6 +223,20 @@ def test_a_store_that_stands_still_loses_nothing(make_stack):
         if offset < len(data):
             assert patch(api, url, data[offset:], offset).status_code == 204
         assert api.get(url).json()["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_an_image_that_takes_long_to_make_is_answered_meanwhile_and_there_later(make_stack):
+    with scanner() as scans:
+        running = make_stack(clamd=scans.address, clamd_timeout_s=120)
+        with httpx.Client(base_url=running.edge_url, headers=running.headers(), timeout=60) as api:
+            url = start(api).headers["location"]
+            scans.verdicts.clear()
+            came = patch(api, url, star_png(), 0)
+            assert (came.status_code, int(came.headers["upload-offset"])) == (204, len(star_png()))
+            assert offset_of(api, url) == len(star_png())
+            scans.verdicts.set()
+            assert api.get(url).json()["sha256"] == hashlib.sha256(star_png()).hexdigest()
+            assert "upload-metadata" not in api.head(url, headers=TUS).headers
 
 
 def test_bytes_that_do_not_follow_are_refused(api):

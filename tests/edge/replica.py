@@ -71,6 +71,7 @@ class Replica(grpc.GenericRpcHandler):
         self.has_keys = True
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", 1 << 20)])
         self.health = health.HealthServicer()
+        self.health.set("live", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         self._server.add_generic_rpc_handlers((self,))
         address = "127.0.0.1:0"

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import httpx
 import pytest
@@ -57,7 +58,7 @@ def processes(request: pytest.FixtureRequest) -> Iterator[list[tuple[Popen[str],
         yield [stack.enter_context(replica_process(read_s)) for read_s in getattr(request, "param", (0.0, 0.0))]
 
 
-async def edge(started: list[EnvoyProcess], folder: Path, ports: list[int], **changes: int) -> EnvoyProcess:
+async def edge(started: list[EnvoyProcess], folder: Path, ports: list[int], **changes: Any) -> EnvoyProcess:
     """Returns a running Envoy that has seen all replicas healthy."""
     settings = EdgeSettings(
         run_dir=folder / "run",
@@ -75,14 +76,14 @@ async def edge(started: list[EnvoyProcess], folder: Path, ports: list[int], **ch
     return envoy
 
 
-async def stat(envoy: EnvoyProcess, name: str) -> int:
-    told = await ask_admin(envoy.admin_socket, "GET", f"/stats?filter=^cluster.replicas.{name}$")
+async def stat(envoy: EnvoyProcess, name: str, *, cluster: str = "replicas") -> int:
+    told = await ask_admin(envoy.admin_socket, "GET", f"/stats?filter=^cluster.{cluster}.{name}$")
     return int(told.rpartition(":")[2])
 
 
-async def until(envoy: EnvoyProcess, name: str, value: int) -> None:
+async def until(envoy: EnvoyProcess, name: str, value: int, *, cluster: str = "replicas") -> None:
     """Asks Envoy until a number of the cluster is as expected; the test's time limit ends a hopeless wait."""
-    while await stat(envoy, name) != value:
+    while await stat(envoy, name, cluster=cluster) != value:
         pass
 
 
@@ -153,6 +154,18 @@ async def test_a_replica_that_hangs_gets_nothing_until_it_goes_on(
     assert [answer.status_code for answer in answers] == [200] * 40
     processes[0][0].send_signal(signal.SIGCONT)
     await until(envoy, "membership_healthy", 2)
+
+
+async def test_a_limiter_that_hangs_is_asked_no_more_until_it_goes_on(
+    tmp_path: Path, processes: list[tuple[Popen[str], int]], started: list[EnvoyProcess]
+) -> None:
+    limiters = tuple(("127.0.0.1", port) for _, port in processes)
+    envoy = await edge(started, tmp_path, [port for _, port in processes], limiters=limiters)
+    await until(envoy, "membership_healthy", 2, cluster="limits")
+    processes[0][0].send_signal(signal.SIGSTOP)
+    await until(envoy, "membership_healthy", 1, cluster="limits")
+    processes[0][0].send_signal(signal.SIGCONT)
+    await until(envoy, "membership_healthy", 2, cluster="limits")
 
 
 async def test_a_replica_that_refuses_connections_is_ejected(

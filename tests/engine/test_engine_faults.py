@@ -95,8 +95,13 @@ def short_above(pictures: int) -> Fault:
 
 ALL_FAULTS = pytest.mark.parametrize(
     "fault",
-    [raises(lambda: RuntimeError("broken")), raises(lambda: torch.OutOfMemoryError("CUDA out of memory")), nan],
-    ids=["exception", "out-of-memory", "nan"],
+    [
+        raises(lambda: RuntimeError("broken")),
+        raises(lambda: SystemExit(1)),
+        raises(lambda: torch.OutOfMemoryError("CUDA out of memory")),
+        nan,
+    ],
+    ids=["exception", "exit", "out-of-memory", "nan"],
 )
 
 

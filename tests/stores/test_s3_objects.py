@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import traceback
+import tracemalloc
 from uuid import uuid4
 
 import httpx
@@ -18,6 +19,7 @@ from tests.s3_server import CREDENTIALS, s3_server
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.buffers import ByteBudget
+from camserve_server.stores.guarded_objects import GuardedObjects
 from camserve_server.stores.objects import HOUR_S, new_object_id, read_whole
 from camserve_server.stores.s3_objects import S3Links, S3Objects
 from camserve_server.stores.sigv4 import Credentials
@@ -74,6 +76,32 @@ async def test_what_is_put_is_read_back_with_its_type_and_time(store):
         assert [chunk async for chunk in stored.read(3, 3)] == []
         with pytest.raises(ValueError, match="range"):
             await anext(stored.read(0, 11))
+
+
+async def test_a_large_image_is_put_without_a_copy_of_it(store):
+    data = bytearray(os.urandom(40_000_000))
+    tracemalloc.start()
+    try:
+        object_id = await store.put("a", memoryview(data), content_type="image/tiff", expires_at=later())
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 30_000_000
+    assert await read_whole(store, "a", object_id) == data
+
+
+@pytest.mark.parametrize("end", ["deleted", "replaced"])
+async def test_what_is_deleted_between_opening_and_reading_is_not_found_and_no_fault_of_the_bucket(store, links, end):
+    guarded = GuardedObjects(store, CLOCK)
+    for _ in range(8):
+        object_id = await guarded.put("a", b"some bytes", content_type="image/png", expires_at=later())
+        async with await guarded.open("a", object_id) as stored:
+            if end == "deleted":
+                await guarded.delete("a", object_id)
+            else:
+                await links.spend("a", object_id, keep_until=later())
+            assert await reason(anext(stored.read(0, 10))) is Reason.OBJECT_NOT_FOUND
+    await guarded.check()
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 8 << 20, (8 << 20) + 1, 30_000_000])

@@ -228,7 +228,6 @@ class Breakers:
         patience_s: float = 5.0,
         most: int = 4096,
     ) -> None:
-        self._part = part
         self._most = most
         self._kept: OrderedDict[Hashable, Breaker] = OrderedDict()
         self._failing: dict[Hashable, Breaker] = {}
@@ -241,7 +240,8 @@ class Breakers:
             patience_s=patience_s,
             on_change=partial(self._sort, place),
         )
-        CIRCUITS_OPEN.labels(part).set(0)
+        # Asked on the thread of the metrics: a place that nobody tries any more leaves when its pause is over.
+        CIRCUITS_OPEN.labels(part).set_function(lambda: len(self.left_alone()))
 
     def __getitem__(self, place: Hashable) -> Breaker:
         """Returns the breaker of a place."""
@@ -255,7 +255,7 @@ class Breakers:
 
     def left_alone(self) -> frozenset[Hashable]:
         """Returns the places that are not to be called now."""
-        return frozenset(place for place, breaker in self._failing.items() if not breaker.lets_through)
+        return frozenset(place for place, breaker in list(self._failing.items()) if not breaker.lets_through)
 
     def _sort(self, place: Hashable) -> None:
         breaker = self._kept.get(place)
@@ -263,4 +263,3 @@ class Breakers:
             self._failing.pop(place, None)
         else:
             self._failing[place] = breaker
-        CIRCUITS_OPEN.labels(self._part).set(len(self._failing))

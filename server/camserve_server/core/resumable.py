@@ -27,6 +27,8 @@ _KEPT_S = 24 * 3600.0
 # Of one tenant, so that it takes no more than its share of connections and memory.
 _MOST_COMING = 32
 _PARTS_WAIT_S = 1.0
+# Of many GB an image takes longer to make than a call may.
+_MADE_WITHIN_S = 6.0
 _LOOK_S = 0.01
 
 
@@ -89,13 +91,19 @@ class ResumableUploads:
         return Progress(storage_id, 0, declared.size_bytes, expires_ms)
 
     async def progress(self, tenant: str, storage_id: str) -> Progress:
-        """Returns how much has come. Where that is all, the image is made first; raises as UploadService.keep does."""
+        """Returns how much has come. Where that is all, the image is made first, or goes on being made after a while.
+
+        Raises as UploadService.keep does.
+        """
         pending = await self._find(tenant, storage_id)
-        if pending and not pending.whole:
-            declared = pending.declared
-            return Progress(
-                storage_id, pending.offset, declared.size_bytes, pending.expires_ms, None, declared.tus_metadata
-            )
+        if pending:
+            made = pending.whole and await self._made_soon(tenant, storage_id, pending)
+            if not made:
+                declared = pending.declared
+                offset = declared.size_bytes if pending.whole else pending.offset
+                return Progress(
+                    storage_id, offset, declared.size_bytes, pending.expires_ms, None, declared.tus_metadata
+                )
         record = await self._uploads.get(tenant, storage_id)
         return Progress(storage_id, record.size_bytes, record.size_bytes, record.expires_ms, record)
 
@@ -159,6 +167,15 @@ class ResumableUploads:
     async def _find(self, tenant: str, storage_id: str) -> PendingUpload | None:
         return await self._pending.get(tenant, storage_id) if is_storage_id(storage_id) else None
 
+    async def _made_soon(self, tenant: str, storage_id: str, pending: PendingUpload) -> bool:
+        """Makes the image; False where that takes longer than a caller should wait."""
+        try:
+            async with asyncio.timeout(_MADE_WITHIN_S):
+                await self._finished(tenant, storage_id, pending)
+        except TimeoutError:
+            return False
+        return True
+
     async def _finished(self, tenant: str, storage_id: str, pending: PendingUpload) -> UploadRecord:
         """Makes the image once, however many ask for it here, and also when they leave."""
         place = (tenant, storage_id)
@@ -184,10 +201,13 @@ class ResumableUploads:
         except ApiError as error:
             known = await self._uploads.find(tenant, storage_id)
             if known is None:
+                if await self._find(tenant, storage_id) is None:
+                    # Deleted meanwhile, whatever that made of its parts.
+                    raise ApiError(Reason.UPLOAD_NOT_FOUND) from None
                 if error.reason is Reason.OBJECT_NOT_FOUND:
-                    # What is staged has not come; a part is gone only if the upload is.
-                    gone = pending.declared.staged or await self._find(tenant, storage_id) is None
-                    raise ApiError(Reason.UPLOAD_NOT_FOUND if gone else Reason.UPSTREAM_FAILED) from None
+                    # What is staged has not come.
+                    missing = Reason.UPLOAD_NOT_FOUND if pending.declared.staged else Reason.UPSTREAM_FAILED
+                    raise ApiError(missing) from None
                 if error.entry.status < 500:
                     await self._refuse(tenant, storage_id, pending, parts)
                 raise
@@ -216,6 +236,9 @@ class ResumableUploads:
     async def _refuse(self, tenant: str, storage_id: str, pending: PendingUpload, parts: Sequence[str]) -> None:
         if pending.declared.staged:  # its link takes another one
             await discard(self._objects, tenant, parts)
+            if await self._find(tenant, storage_id) is None:
+                # Deleted meanwhile: what that has put there, so that the link takes none, may be gone now.
+                await self._done_with(tenant, pending, parts)
         else:
             await self._pending.delete(tenant, storage_id)
             await self._done_with(tenant, pending, parts)

@@ -63,6 +63,19 @@ def cluster(settings: EdgeSettings) -> Node | None:
         "connect_timeout": "0.25s",
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": {"thresholds": [{"max_pending_requests": 4096, "max_requests": 4096}]},
+        # With none left requests pass at once, as when nobody answers.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        # One that hangs would cost each request it is asked about the time that the edge waits.
+        "health_checks": [
+            {
+                "timeout": "1s",
+                "interval": "1s",
+                "no_traffic_interval": "1s",
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+                "grpc_health_check": {"service_name": "live"},
+            }
+        ],
         "outlier_detection": {"consecutive_5xx": 5, "interval": "1s", "base_ejection_time": "1s"},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {

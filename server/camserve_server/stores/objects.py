@@ -33,8 +33,9 @@ class StoredObject(Protocol):
     def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         """Yields the bytes [start, end) in chunks of at most 1 MiB.
 
-        Raises ValueError unless 0 <= start <= end <= size_bytes, and ApiError(UPSTREAM_FAILED) where the
-        stored bytes cannot be read or are not what was put; every chunk yielded before that is authentic.
+        Raises ValueError unless 0 <= start <= end <= size_bytes, ApiError(UPSTREAM_FAILED) where the stored bytes
+        cannot be read or are not what was put, and ApiError(OBJECT_NOT_FOUND) where the object was deleted since it was
+        opened and the store does not keep it; every chunk yielded before that is authentic.
         """
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import S3Store
 
 from camserve_server.base.clock import Clock
@@ -25,6 +25,7 @@ from camserve_server.stores.s3_uploads import UnfinishedUploads
 from camserve_server.stores.sigv4 import Credentials, presigned
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import S3Config
 
 _CHUNK_BYTES = 1024 * 1024
@@ -95,12 +96,14 @@ class S3Objects:
         """Stores `data` and returns its new object id; it is durable then."""
         object_id = new_object_id(expires_at)
         with _failing():
+            large = len(data) > 2 * _PART_BYTES
             await obstore.put_async(
                 self._store,
                 self._settings.key(tenant, object_id),
-                bytes(data),
+                # What is large is not copied as a whole.
+                _pieces(data) if large else bytes(data),
                 attributes=_attributes(content_type, expires_at),
-                use_multipart=len(data) > 2 * _PART_BYTES,
+                use_multipart=large,
                 chunk_size=_PART_BYTES,
                 max_concurrency=_PARTS_AT_ONCE,
             )
@@ -129,7 +132,7 @@ class S3Objects:
         key = self._settings.key(tenant, object_id)
         with _failing(missing=Reason.OBJECT_NOT_FOUND):
             header = await obstore.get_async(self._store, key, options={"head": True})
-        opened = S3Object(self._store, key, header.meta["size"], header.attributes)
+        opened = S3Object(self._store, key, header.meta["size"], header.meta["e_tag"], header.attributes)
         if opened.expires_at <= self._clock.now():
             raise ApiError(Reason.OBJECT_NOT_FOUND)
         return opened
@@ -216,14 +219,17 @@ class S3Draft:
 
 
 class S3Object:
-    """A StoredObject in a bucket."""
+    """A StoredObject in a bucket, which keeps nothing for who has opened it: `tag` tells whether it is the same."""
 
-    def __init__(self, store: S3Store, key: str, size_bytes: int, attributes: Mapping[str, str]) -> None:
+    def __init__(
+        self, store: S3Store, key: str, size_bytes: int, tag: str | None, attributes: Mapping[str, str]
+    ) -> None:
         self.size_bytes = size_bytes
         self.content_type = attributes.get("Content-Type", "application/octet-stream")
         self.expires_at = float(attributes.get(_EXPIRES, 0))
         self._store: S3Store | None = store
         self._key = key
+        self._tag = tag
 
     async def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         """Yields the range as it comes, in chunks of 1 MiB at most."""
@@ -232,8 +238,11 @@ class S3Object:
         if start == end:
             return
         came = start
-        with _failing():
-            found = await obstore.get_async(self._store, self._key, options={"range": (start, end)})
+        wanted: GetOptions = {"range": (start, end)}
+        if self._tag:
+            wanted["if_match"] = self._tag
+        with _failing(missing=Reason.OBJECT_NOT_FOUND):
+            found = await obstore.get_async(self._store, self._key, options=wanted)
             async for data in found.stream(min_chunk_size=_CHUNK_BYTES):
                 for at in range(0, len(data), _CHUNK_BYTES):
                     chunk = bytes(memoryview(data)[at : at + _CHUNK_BYTES])
@@ -344,12 +353,18 @@ def _attributes(content_type: str, expires_at: float) -> dict[str, str]:
     return {"Content-Type": content_type, _EXPIRES: str(expires_at)}
 
 
+def _pieces(data: bytes | memoryview) -> Iterator[bytes]:
+    view = memoryview(data)
+    for at in range(0, len(view), _CHUNK_BYTES):
+        yield bytes(view[at : at + _CHUNK_BYTES])
+
+
 @contextlib.contextmanager
 def _failing(missing: Reason = Reason.UPSTREAM_FAILED) -> Iterator[None]:
-    """Turns what the library raises into an ApiError; `missing` says what an absent object is."""
+    """Turns what the library raises into an ApiError; `missing` says what an absent or another object is."""
     try:
         yield
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PreconditionError) as error:
         raise ApiError(missing) from _told(error)
     except (BaseError, OSError) as error:
         raise ApiError(Reason.UPSTREAM_FAILED) from _told(error)

@@ -126,7 +126,8 @@ class UploadServiceServicer:
         """Adds bytes to a resumable upload, from an offset on: everything but `body.data` counts in the first message only.
 
         What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
-        refused and removed, or stored: then `upload` describes it. Fails with `upload.offset_conflict` when the bytes do
+        refused and removed, or stored: then `upload` describes it. One of many GB that takes longer is answered without
+        `upload` after six seconds, and goes on being stored. Fails with `upload.offset_conflict` when the bytes do
         not follow those that have come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -59,7 +59,8 @@ class UploadServiceStub:
     """Adds bytes to a resumable upload, from an offset on: everything but `body.data` counts in the first message only.
 
     What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
-    refused and removed, or stored: then `upload` describes it. Fails with `upload.offset_conflict` when the bytes do
+    refused and removed, or stored: then `upload` describes it. One of many GB that takes longer is answered without
+    `upload` after six seconds, and goes on being stored. Fails with `upload.offset_conflict` when the bytes do
     not follow those that have come.
     """
     GetUploadProgress: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadProgressRequest, _uploads_pb2.UploadProgress]
@@ -99,7 +100,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """Adds bytes to a resumable upload, from an offset on: everything but `body.data` counts in the first message only.
 
     What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
-    refused and removed, or stored: then `upload` describes it. Fails with `upload.offset_conflict` when the bytes do
+    refused and removed, or stored: then `upload` describes it. One of many GB that takes longer is answered without
+    `upload` after six seconds, and goes on being stored. Fails with `upload.offset_conflict` when the bytes do
     not follow those that have come.
     """
     GetUploadProgress: _aio.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadProgressRequest, _uploads_pb2.UploadProgress]  # type: ignore[assignment]
@@ -166,7 +168,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         """Adds bytes to a resumable upload, from an offset on: everything but `body.data` counts in the first message only.
 
         What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
-        refused and removed, or stored: then `upload` describes it. Fails with `upload.offset_conflict` when the bytes do
+        refused and removed, or stored: then `upload` describes it. One of many GB that takes longer is answered without
+        `upload` after six seconds, and goes on being stored. Fails with `upload.offset_conflict` when the bytes do
         not follow those that have come.
         """
 
