@@ -224,6 +224,11 @@ class Failing(TinyNet):
         raise IndexError
 
 
+class Ending(TinyNet):
+    def __init__(self) -> None:
+        raise SystemExit("no licence")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -245,6 +250,7 @@ class Failing(TinyNet):
         (lambda new: replace(new, layer="aside"), "the default layer does not lead to the model's scores"),
         (lambda new: replace(new, builder=f"{__name__}:Unbuilt"), "LookupError: no such variant"),
         (lambda new: replace(new, builder=f"{__name__}:Failing"), "IndexError"),
+        (lambda new: replace(new, builder=f"{__name__}:Ending"), "SystemExit: no licence"),
         (lambda new: of_module(new, NotFinite), "its scores are not finite numbers"),
         (lambda new: of_module(new, Blind), "it gives every picture the same probabilities"),
         (lambda new: of_module(new, Empty), "its heatmaps are empty for every picture"),

@@ -12,7 +12,8 @@ from PIL import Image
 from tests.engine.tiny import SIDE, write_model
 
 from camserve_server.engine.inference import Explain
-from camserve_server.engine.model import ModelVersion, load_version
+from camserve_server.engine.manifest import read_manifest
+from camserve_server.engine.model import ModelVersion, load_version, with_golden
 
 SHAPES = Path(__file__).parents[2] / "models" / "shapes"
 
@@ -69,6 +70,18 @@ def test_a_version_that_answers_otherwise_fails_and_serves(
 ) -> None:
     model = load(write_golden(tmp_path, **changes))
     assert (model.state, model.golden, model.golden_reason) == ("ready", "failed", fault)
+
+
+def test_a_version_that_would_end_the_program_fails_its_golden_inputs(tmp_path: Path) -> None:
+    folder = write_golden(tmp_path)
+    model = load(folder)
+
+    def end(*_: object) -> None:
+        raise SystemExit(1)
+
+    model.module.register_forward_pre_hook(end)
+    checked = with_golden(folder, read_manifest(folder), model)
+    assert (checked.golden, checked.golden_reason) == ("failed", "the golden inputs cannot be read (SystemExit)")
 
 
 @pytest.mark.parametrize("version", ["1", "2"])

@@ -67,7 +67,7 @@ def add_version(new: NewVersion, pictures: Sequence[Path], place: Place, say: Ca
             _check(folder, pictures, place, say)
         except (UnloadableError, OSError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Builders, forward passes and damaged files raise what they like.
             raise UnloadableError(_line(error)) from None
         return publish(folder, models_dir)
@@ -115,7 +115,7 @@ def _loaded(folder: Path, place: Place) -> ModelVersion:
     )
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """Returns an error as the first of the lines in which it says what is wrong."""
     said = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
