@@ -213,5 +213,12 @@ def test_colours_that_nothing_here_converts_cannot_be_decoded(
     assert refusal(said) == Reason.IMAGE_DECODING_FAILED
 
 
+def test_inks_that_are_fewer_than_cmyk_cannot_be_decoded() -> None:
+    three = tiff(scene(), photometric="rgb", metadata=None)
+    said = three.replace(struct.pack("<HHIHH", 262, 3, 1, 2, 0), struct.pack("<HHIHH", 262, 3, 1, 5, 0))
+    assert said != three
+    assert refusal(said) == Reason.IMAGE_DECODING_FAILED
+
+
 def test_lab_tiff_of_pillow_cannot_be_decoded() -> None:
     assert refusal(pillow(Image.fromarray(scene()).convert("LAB"), "TIFF")) == Reason.IMAGE_DECODING_FAILED

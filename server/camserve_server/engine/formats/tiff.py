@@ -87,7 +87,9 @@ def _check_colours(header: TiffHeader) -> None:
     """Refuse colours that nothing here converts, since decoders hand over any samples as if they were RGB."""
     if header.photometric == _YCBCR:
         tiff_ycbcr.check(header.page, header.bits, header.samples, header.sample_format)
-    elif header.photometric not in (*_GREYS, _RGB, _PALETTE, _CMYK):
+    elif header.photometric not in (*_GREYS, _RGB, _PALETTE, _CMYK) or (
+        header.photometric == _CMYK and header.samples < 4
+    ):
         raise ApiError(Reason.IMAGE_DECODING_FAILED)
 
 
