@@ -1,0 +1,139 @@
+"""Who may look up a name now, and who waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.clock import FakeClock
+
+from camserve_server.outbound.places import PLACES, Lookup, Name, Places
+
+
+class Queue:
+    """Places, and the lookups that have one."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.places = Places(self.clock.monotonic)
+        self.taken: list[Lookup] = []
+
+    def ask(self, owner: str, *hosts: str) -> list[str]:
+        """Adds lookups; returns the hosts of those that began."""
+        for host in hosts:
+            self.places.wait(Lookup(Name(owner, host, 443, 0), asyncio.Future()))
+        return self._begun()
+
+    def end(self, host: str, *, after_s: float = 0) -> list[str]:
+        """Ends a lookup; returns the hosts of those that began then."""
+        self.clock.advance(after_s)
+        (lookup,) = (one for one in self.taken if one.name.host == host)
+        self.taken.remove(lookup)
+        self.places.end(lookup)
+        return self._begun()
+
+    def _begun(self) -> list[str]:
+        begun = list(self.places.begin())
+        self.taken += begun
+        return [lookup.name.host for lookup in begun]
+
+
+@pytest.fixture
+async def queue():
+    return Queue()
+
+
+def some(letter: str, count: int) -> list[str]:
+    return [f"{letter}{number}" for number in range(count)]
+
+
+async def test_who_comes_first_has_the_next_place_of_an_owner(queue):
+    assert queue.ask("a", *some("x", 11)) == some("x", 8)
+    assert queue.end("x5") == ["x8"]
+    assert queue.end("x8") == ["x9"]
+    assert queue.ask("b", "y") == ["y"]
+
+
+async def test_one_who_gave_up_has_no_turn(queue):
+    queue.ask("a", *some("x", 10))
+    queue.places.give_up(queue.places.find(Name("a", "x8", 443, 0)))
+    assert queue.end("x0") == ["x9"]
+
+
+async def test_many_owners_leave_places_for_others(queue):
+    begun = [len(queue.ask(f"owner{number}", *some(f"{number}x", 8))) for number in range(40)]
+    assert begun[:28] == [8] * 28
+    assert begun[28:] == sorted(begun[28:], reverse=True)
+    assert begun[-1] == 1
+    assert sum(begun) < PLACES
+    assert queue.ask("another", "y") == ["y"]
+
+
+async def test_owners_take_turns_where_nothing_is_free(queue):
+    for number in range(PLACES):
+        assert queue.ask(f"owner{number}", f"x{number}")
+    assert queue.ask("a", *some("a", 9)) == []
+    assert queue.ask("b", *some("b", 9)) == []
+    begun = []
+    for number in range(4):
+        begun += queue.end(f"x{number}")
+        if number == 1:
+            begun += queue.end("a0") + queue.end("b0")
+    assert begun[:4] == ["a0", "b0", "a1", "b1"]
+
+
+async def test_names_that_were_slow_have_half_of_the_places(queue):
+    queue.ask("a", *some("slow", 8))
+    for host in some("slow", 8):
+        queue.end(host, after_s=6)
+    assert queue.ask("a", *some("slow", 8), *some("good", 5)) == [*some("slow", 4), *some("good", 4)]
+    assert queue.end("good0") == ["good4"]
+    assert queue.end("slow0") == ["slow4"]
+    # Nobody else's names are slow for that.
+    assert queue.ask("b", *some("slow", 8)) == some("slow", 8)
+
+
+async def test_names_that_are_slow_now_have_half_of_the_places(queue):
+    queue.ask("a", *some("slow", 3), *some("good", 4))
+    queue.end("good0", after_s=6)
+    queue.ask("a", "slow3")
+    queue.clock.advance(6)
+    for host in some("good", 4)[1:]:
+        queue.end(host)
+    # Known from now on.
+    queue.end("slow0")
+    assert queue.ask("a", "good5", "slow0", *some("more", 4)) == ["good5", "slow0", *some("more", 3)]
+    queue.end("good5")
+    assert queue.end("slow1") == []
+    assert queue.ask("a", "slow1") == ["slow1"]
+
+
+async def test_slow_names_of_all_owners_have_half_of_all_places(queue):
+    owners = some("owner", 60)
+    for owner in owners:
+        queue.ask(owner, *(f"{owner}{number}" for number in range(4)))
+    queue.clock.advance(6)
+    while queue.taken:
+        queue.end(queue.taken[0].name.host)
+        queue.clock.advance(6)
+    begun = [len(queue.ask(owner, *(f"{owner}{number}" for number in range(4)))) for owner in owners]
+    assert sum(begun) == PLACES // 2
+    assert queue.ask("owner0", "good") == ["good"]
+    assert queue.ask("another", *some("x", 9)) == some("x", 8)
+
+
+async def test_a_name_that_is_quick_again_is_slow_no_longer(queue):
+    queue.ask("a", *some("x", 8))
+    for host in some("x", 8):
+        queue.end(host, after_s=6)
+    for host in some("x", 8):
+        assert queue.ask("a", host) == [host]
+        queue.end(host)
+    assert queue.ask("a", *some("x", 8)) == some("x", 8)
+
+
+async def test_slow_names_are_forgotten_where_there_are_too_many(queue):
+    for host in some("x", 4_096 + 8):
+        queue.ask("a", host)
+        queue.end(host, after_s=6)
+    assert queue.ask("a", *some("x", 8)) == some("x", 8)
