@@ -39,14 +39,15 @@ class Lookup:
     answer: asyncio.Future[Any]
     callers: int = 0
     began: float | None = None
-    was_slow: bool = False
+    was_slow: bool | None = None
 
 
 class Places:
     """Places for lookups, in the order in which they came for each owner, owners taking turns.
 
-    An owner has at most 8 places, and at most a quarter of what is free, but one while any is. Its names that were slow
-    when they were looked up last, or are so now, have half of them; those of all owners that were have half of all.
+    An owner has at most 8 places, and at most a quarter of what is free, but one while any is. A quarter of them is
+    kept for names that were quick when they were looked up last. Those that were slow then, or are so now, have half
+    of them; those of all owners that were have half of all.
     """
 
     def __init__(self, monotonic: Monotonic = time.monotonic) -> None:
@@ -56,6 +57,7 @@ class Places:
         self._waiting: OrderedDict[str, dict[Name, Lookup]] = OrderedDict()
         self._taken: dict[str, dict[Name, Lookup]] = {}
         self._slow: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._quick: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def find(self, name: Name) -> Lookup | None:
         """Returns the lookup of that name that is under way or waits."""
@@ -75,25 +77,25 @@ class Places:
             while (lookup := self._next(owner)) is not None:
                 _discard(self._waiting, lookup)
                 self._taken.setdefault(owner, {})[lookup.name] = lookup
-                lookup.began, lookup.was_slow = self._monotonic(), self._is_slow(lookup)
+                lookup.began, lookup.was_slow = self._monotonic(), self._was_slow(lookup)
                 self._free -= 1
-                self._slow_taken += lookup.was_slow
+                self._slow_taken += lookup.was_slow is True
                 if owner in self._waiting:
                     self._waiting.move_to_end(owner)
                 yield lookup
 
     def end(self, lookup: Lookup) -> None:
         """Frees the place of one that is over."""
-        slow = self._is_late(lookup)
+        kept, other = (self._slow, self._quick) if self._is_late(lookup) else (self._quick, self._slow)
         _discard(self._taken, lookup)
         self._free += 1
-        self._slow_taken -= lookup.was_slow
+        self._slow_taken -= lookup.was_slow is True
         name = (lookup.name.owner, lookup.name.host)
-        self._slow.pop(name, None)
-        if slow:
-            self._slow[name] = None
-            if len(self._slow) > _MOST_REMEMBERED:
-                self._slow.popitem(last=False)
+        other.pop(name, None)
+        kept[name] = None
+        kept.move_to_end(name)
+        if len(kept) > _MOST_REMEMBERED:
+            kept.popitem(last=False)
 
     def close(self) -> list[Lookup]:
         """Forgets all that wait, and returns them."""
@@ -107,11 +109,15 @@ class Places:
         if not self._free or len(taken) >= most:
             return None
         slow = sum(lookup.was_slow or self._is_late(lookup) for lookup in taken)
-        slow_may = slow < max(1, most // 2) and self._slow_taken < _SLOW_MOST
-        return next((one for one in self._waiting.get(owner, {}).values() if slow_may or not self._is_slow(one)), None)
+        any_may = sum(lookup.was_slow is not False for lookup in taken) < most - most // 4
+        slow_may = any_may and slow < max(1, most // 2) and self._slow_taken < _SLOW_MOST
+        may = {False: True, None: any_may, True: slow_may}
+        return next((one for one in self._waiting.get(owner, {}).values() if may[self._was_slow(one)]), None)
 
-    def _is_slow(self, lookup: Lookup) -> bool:
-        return (lookup.name.owner, lookup.name.host) in self._slow
+    def _was_slow(self, lookup: Lookup) -> bool | None:
+        """Returns None for a name of which nothing is remembered."""
+        name = (lookup.name.owner, lookup.name.host)
+        return name in self._slow if name in self._slow or name in self._quick else None
 
     def _is_late(self, lookup: Lookup) -> bool:
         return lookup.began is not None and self._monotonic() - lookup.began > _SLOW_S
