@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -185,3 +187,19 @@ async def test_who_waits_when_it_closes_is_told(names):
         await slow[6]
     names.over.set()
     await asyncio.gather(*slow, return_exceptions=True)
+
+
+def test_a_process_does_not_end_later_for_a_lookup_that_hangs():
+    script = """if True:
+        import asyncio, socket, time
+        from camserve_server.outbound.resolver import Resolver
+
+        socket.getaddrinfo = lambda *_: time.sleep(600)
+        try:
+            asyncio.run(asyncio.wait_for(Resolver().resolve("slow.example", 443), 0.2))
+        except TimeoutError:
+            print("left")
+    """
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=True).stdout == b"left\n"
+    )

@@ -6,16 +6,15 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from threading import Thread
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from camserve_server.outbound.places import PLACES, Lookup, Name, Places
+from camserve_server.outbound.places import Lookup, Name, Places
 
 
 @dataclass(slots=True)
@@ -38,7 +37,6 @@ class Resolver(AbstractResolver):
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._threads = ThreadPoolExecutor(PLACES, thread_name_prefix="resolver")
         self._places = Places(monotonic)
 
     async def resolve(
@@ -75,26 +73,31 @@ class Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Ends the threads as their lookups end."""
+        """Begins no more lookups; threads end as theirs do."""
         for lookup in self._places.close():
             lookup.answer.set_exception(OSError("the resolver is closed"))
             lookup.answer.exception()
-        with suppress(RuntimeError):
-            self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self) -> None:
         for lookup in self._places.begin():
-            _, host, port, family = lookup.name
-            rows = asyncio.get_running_loop().run_in_executor(
-                self._threads, partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
-            )
-            rows.add_done_callback(partial(self._end, lookup))
+            # Not one of a pool, whose threads a process waits for when it ends.
+            Thread(target=self._look_up, args=(lookup,), name="resolver", daemon=True).start()
 
-    def _end(self, lookup: Lookup, rows: asyncio.Future[Any]) -> None:
+    def _look_up(self, lookup: Lookup) -> None:
+        _, host, port, family = lookup.name
+        rows: list[Any] | Exception
+        try:
+            rows = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+        except Exception as error:
+            rows = error
+        with suppress(RuntimeError):  # the loop is closed
+            lookup.answer.get_loop().call_soon_threadsafe(self._end, lookup, rows)
+
+    def _end(self, lookup: Lookup, rows: list[Any] | Exception) -> None:
         self._places.end(lookup)
-        if error := OSError("the resolver is closed") if rows.cancelled() else rows.exception():
-            lookup.answer.set_exception(error)
+        if isinstance(rows, Exception):
+            lookup.answer.set_exception(rows)
             lookup.answer.exception()  # told to whoever waits, if somebody still does
         else:
-            lookup.answer.set_result(rows.result())
+            lookup.answer.set_result(rows)
         self._begin()
