@@ -178,6 +178,21 @@ async def test_who_leaves_a_lookup_leaves_it_to_the_others(names):
     await resolver.close()
 
 
+async def test_a_lookup_that_gets_no_thread_frees_its_place(names, monkeypatch):
+    resolver = Resolver()
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        lookups = [resolver.resolve(f"{number}.example", 443) for number in range(20)]
+        ends = await asyncio.gather(*lookups, return_exceptions=True)
+    assert [str(end) for end in ends] == ["there is no thread for it"] * 20
+    assert await resolver.resolve("0.example", 443)
+    await resolver.close()
+
+
 async def test_who_waits_when_it_closes_is_told(names):
     resolver = Resolver()
     slow = [asyncio.create_task(resolver.resolve(f"slow{number}.example", 443)) for number in range(7)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -36,8 +34,8 @@ class Resolver(AbstractResolver):
     lookups of the same name, and lookups wait for places.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._places = Places(monotonic)
+    def __init__(self) -> None:
+        self._places = Places()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -81,7 +79,12 @@ class Resolver(AbstractResolver):
     def _begin(self) -> None:
         for lookup in self._places.begin():
             # Not one of a pool, whose threads a process waits for when it ends.
-            Thread(target=self._look_up, args=(lookup,), name="resolver", daemon=True).start()
+            thread = Thread(target=self._look_up, args=(lookup,), name="resolver", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                refusal = OSError("there is no thread for it")
+                lookup.answer.get_loop().call_soon(self._end, lookup, refusal)
 
     def _look_up(self, lookup: Lookup) -> None:
         _, host, port, family = lookup.name
