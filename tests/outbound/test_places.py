@@ -135,3 +135,7 @@ async def test_names_are_forgotten_where_there_are_too_many(queue):
     queue.knows("b", *some("quick", 4_096 + 7))
     assert queue.ask("a", *some("slow", 6)) == some("slow", 6)
     assert queue.ask("b", *some("quick", 7)) == some("quick", 6)
+    # Who was asked for lately is not the next.
+    queue.knows("c", *some("x", 4_096))
+    queue.knows("c", "x0", "another")
+    assert queue.ask("c", *some("new", 6), "x1", "x0") == [*some("new", 6), "x0"]

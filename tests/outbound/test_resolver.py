@@ -218,3 +218,15 @@ def test_a_process_does_not_end_later_for_a_lookup_that_hangs():
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=True).stdout == b"left\n"
     )
+
+
+def test_a_lookup_that_ends_after_its_loop_says_nothing(names):
+    async def leave():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(Resolver().resolve("slow.example", 443), 0.05)
+
+    asyncio.run(leave())
+    names.over.set()
+    for thread in threading.enumerate():
+        if thread.name == "resolver":
+            thread.join(20)
