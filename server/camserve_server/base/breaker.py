@@ -139,12 +139,15 @@ class Breaker:
         self._change(CircuitState.OPEN, 0)
 
     @contextlib.contextmanager
-    def guard(self, blame: Blame, *, under_way: bool = False) -> Iterator[None]:
-        """Surrounds a call: it enters, or joins where the work is under way, and ends the turn as the call ended."""
+    def guard(self, blame: Blame, *, under_way: bool = False) -> Iterator[Turn]:
+        """Surrounds a call: it enters, or joins where the work is under way, and ends the turn as the call ended.
+
+        The call may end its turn itself.
+        """
         turn = self.join() if under_way else self.enter()
         began = self._monotonic()
         try:
-            yield
+            yield turn
         except Exception as error:
             blamed = blame(error)
             if blamed is None:

@@ -17,7 +17,7 @@ from camserve_server.stores.redis import text, unavailable_on_error
 from camserve_server.stores.scripts import SERVER_CLOCK_MS, Script
 
 Status = Literal["pending", "delivered", "dead"]
-Verdict = Literal["delivered", "again", "dead", "gone"]
+Verdict = Literal["delivered", "again", "untried", "dead", "gone"]
 
 CALLBACK, ORIGIN_DIGITS = "cb_", 16
 _ORIGIN_LETTERS = len(CALLBACK) + ORIGIN_DIGITS
@@ -128,8 +128,8 @@ class Outbox:
     ) -> bool:
         """Records an attempt; False when its lease is no longer the caller's.
 
-        `again` makes the event due after `pause_ms`; `gone` also disables the webhook, so that what waits for it is
-        given up; `delivered` enables it again.
+        `again` makes the event due after `pause_ms`, and so does `untried`, which gives the attempt back; `gone` also
+        disables the webhook, so that what waits for it is given up; `delivered` enables it again.
         """
         args: list[str | bytes | int] = [now_ms, attempt.endpoint, attempt.event_id, attempt.fence, verdict]
         args += ["" if answered is None else answered, pause_ms]
