@@ -13,6 +13,9 @@ from redis.exceptions import NoScriptError
 # A script that is given this time takes Redis's own.
 SERVER_CLOCK_MS = 0
 
+# Keys and arguments.
+Run = tuple[Sequence[str], Sequence[str | bytes | int]]
+
 
 class Script:
     """A script of stores/lua, with the files it builds on put before it.
@@ -31,3 +34,13 @@ class Script:
             return await redis.evalsha(self._sha, len(keys), *keys, *args)
         except NoScriptError:
             return await redis.eval(self.source, len(keys), *keys, *args)
+
+    async def run_each(self, redis: Redis, runs: Sequence[Run]) -> list[Any]:
+        """Returns the replies of several runs, which are sent together."""
+        pipe = redis.pipeline(transaction=False)
+        for keys, args in runs:
+            pipe.evalsha(self._sha, len(keys), *keys, *args)
+        try:
+            return await pipe.execute()
+        except NoScriptError:
+            return [await self.run(redis, keys, args) for keys, args in runs]
