@@ -17,8 +17,9 @@ SWEEPS = ["remove_expired", "mend_ring", "mend", "expire_due"]
 class Stores:
     """Has nothing to sweep; one kind of sweep fails."""
 
-    def __init__(self, failing):
+    def __init__(self, failing=None, due=()):
         self.failing = failing
+        self.due = list(due)
         self.counts = Counter()
         self.asked_twice = {name: asyncio.Event() for name in SWEEPS}
 
@@ -29,7 +30,7 @@ class Stores:
                 self.asked_twice[name].set()
             if name == self.failing:
                 raise ApiError(Reason.STORE_UNAVAILABLE)
-            return 0
+            return self.due.pop(0) if name == "expire_due" and self.due else 0
 
         return sweep
 
@@ -42,4 +43,16 @@ async def test_a_sweep_that_fails_is_made_again_and_keeps_no_other_from_running(
     janitor.start()
     for asked_twice in stores.asked_twice.values():
         await asked_twice.wait()
+    await janitor.stop()
+
+
+async def test_of_many_jobs_that_are_due_a_round_ends_many_pages():
+    stores = Stores(due=[100] * 3 + [1, 100])
+    janitor = Janitor(stores, stores, stores, FakeClock(), objects_interval_s=1000)
+    janitor.start()
+    while len(stores.due) > 1:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    # The fourth page was not full, so the rest is for the next round, two seconds later.
+    assert stores.due == [100]
     await janitor.stop()

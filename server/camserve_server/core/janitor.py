@@ -17,6 +17,8 @@ from camserve_server.stores.outbox import Outbox
 
 _log = structlog.get_logger("janitor")
 _JOBS_INTERVAL_S = 2.0
+# Of jobs that are due, in a round: some hundred a second, so that they do not become more and more.
+_PAGE, _MOST_PAGES = 100, 10
 
 
 class Janitor:
@@ -49,7 +51,11 @@ class Janitor:
         OBJECTS_EXPIRED.inc(await self._objects.remove_expired())
 
     async def _expire_jobs(self) -> None:
-        JOBS_DUE.inc(await self._jobs.expire_due(now_ms=round(self._clock.now() * 1000)))
+        for _ in range(_MOST_PAGES):
+            due = await self._jobs.expire_due(now_ms=round(self._clock.now() * 1000), limit=_PAGE)
+            JOBS_DUE.inc(due)
+            if due < _PAGE:
+                return
 
 
 async def _repeat(sweep: Callable[[], Awaitable[object]], interval_s: float) -> None:
