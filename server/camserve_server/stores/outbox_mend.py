@@ -16,7 +16,7 @@ _MOST_ENDPOINTS, _MOST_TENANTS = 1_000, 500
 # Of a few tenants at once, because most have nothing; more would be a long reply where each has a hundred.
 _PAGE, _TENANTS = 100, 10
 
-_PAGE_OF = Script("outbox_page", after=["clock", "outbox"])
+PAGE_OF = Script("outbox_page", after=["clock", "outbox"])
 _MEND = Script("outbox_mend", after=["clock", "outbox_ring"])
 
 
@@ -67,7 +67,7 @@ class OutboxMender:
         runs: list[Run] = [([keys.tenant(tenant)], [self._cursors.get(tenant, b"0"), count]) for tenant in tenants]
         found, cursors = [], []
         with unavailable_on_error():
-            for tenant, (cursor, *page) in zip(tenants, await _PAGE_OF.run_each(self._redis, runs), strict=True):
+            for tenant, (cursor, *page) in zip(tenants, await PAGE_OF.run_each(self._redis, runs), strict=True):
                 cursors.append(cursor)
                 for endpoint, due_ms in zip(page[::2], page[1::2], strict=True):
                     found += [b"%b %b" % (endpoint, tenant.encode()), due_ms]

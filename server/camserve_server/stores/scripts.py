@@ -26,12 +26,12 @@ class Script:
     def __init__(self, name: str, *, after: Sequence[str] = ()) -> None:
         folder = resources.files("camserve_server.stores") / "lua"
         self.source = "\n".join((folder / f"{part}.lua").read_text() for part in (*after, name))
-        self._sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, redis: Redis, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Returns the script's reply; it is sent whole only to a server that does not know it."""
         try:
-            return await redis.evalsha(self._sha, len(keys), *keys, *args)
+            return await redis.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
             return await redis.eval(self.source, len(keys), *keys, *args)
 
@@ -39,7 +39,7 @@ class Script:
         """Returns the replies of several runs, which are sent together."""
         pipe = redis.pipeline(transaction=False)
         for keys, args in runs:
-            pipe.evalsha(self._sha, len(keys), *keys, *args)
+            pipe.evalsha(self.sha, len(keys), *keys, *args)
         try:
             return await pipe.execute()
         except NoScriptError:
