@@ -1,4 +1,4 @@
-"""An endpoint that keeps failing is passed over: its events keep their attempts, and others go out."""
+"""What becomes of events whose endpoint keeps failing, or could not be tried."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.stores.test_outbox import ended_job
 
 from camserve_server.base.ids import new_id
 from camserve_server.core.courier import Courier
-from camserve_server.outbound.client import FetchError, Reply
+from camserve_server.outbound.client import FetchError, Reply, UntriedError
 from camserve_server.stores.durability import Disk
 from camserve_server.stores.job_queue import JobQueue
 from camserve_server.stores.jobs import Jobs
@@ -23,16 +23,17 @@ DEAD, GOOD = "https://dead.example/", "https://good.example/"
 
 
 class Client:
-    """Sends to nobody: one endpoint does not answer while it is told not to."""
+    """Sends to nobody: one endpoint does not answer while it is told not to, in the way that it is told."""
 
-    def __init__(self):
+    def __init__(self, error=FetchError):
         self.works = False
+        self.error = error
         self.asked = asyncio.Queue()
 
     async def post(self, url, body, headers, *, timeout_s, tenant):
         self.asked.put_nowait((url, headers["x-event-id"]))
         if url == DEAD and not self.works:
-            raise FetchError
+            raise self.error
         return Reply(204, None)
 
     async def of(self, count):
@@ -67,3 +68,25 @@ async def test_an_endpoint_that_keeps_failing_is_passed_over_and_tried_again(red
     await courier.stop(5)
     delivery = await outbox.delivery("a", dead, f"evt{last[3:]}")
     assert (delivery.status, delivery.attempts) == ("delivered", 1)
+
+
+async def test_attempts_that_could_not_be_made_are_given_back_and_say_nothing_of_the_endpoint(redis, tmp_path):
+    sealer = Sealer(KeyRing(tmp_path / "state.json", clock=FakeClock()), "any")
+    outbox = Outbox(redis)
+    jobs, webhooks = Jobs(redis, sealer, Disk(), outbox), Webhooks(redis, sealer, Disk())
+    client, webhook = Client(UntriedError), new_id("webhook")
+    await webhooks.create("a", webhook, DEAD, [], b"secret", now_ms=int(time.time() * 1000))
+    events = [f"evt_{number}" for number in range(8)]
+    for event in events:
+        await outbox.send("a", webhook, event, event="webhook.test", job_id="job_a")
+    # Its clock stands: an endpoint that was passed over would be so for good.
+    courier = Courier(outbox, webhooks, None, jobs, client, FakeClock(time.time()), prefix="", pause_s=600)
+    courier.start()
+    async with asyncio.timeout(60):
+        await client.of(8)
+        client.works = True
+        await client.of(8)
+    await courier.stop(5)
+    for event in events:
+        delivery = await outbox.delivery("a", webhook, event)
+        assert (delivery.status, delivery.attempts) == ("delivered", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -16,6 +17,8 @@ from redis.asyncio import Redis
 from tests.calls import BINDINGS, METHODS, name, native, rest
 from tests.e2e.test_jobs import entry, finished
 from tests.images import star_png
+
+from camserve_server.stores.outbox_mend import PAGE_OF
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -43,8 +46,12 @@ BY_IMAGE = {
     "camserve.v1.JobService.CreateJob": lambda image: {"model": "shapes", "inputs": [{"id": "a", "image": image}]},
 }
 # What every call costs its tenant says nothing of the id, and changes from call to call; the janitor looks now and then
-# whether a tenant with work has its turn.
-BESIDE_THE_CALL = re.compile(r"\}:(rate|limits|usage|running)\b|^(ZSCORE \S+:turns|LLEN \S+:queue|ZCARD \S+:leases)\b")
+# whether a tenant with work, or with events on their way, has its turn.
+BESIDE_THE_CALL = re.compile(
+    r"\}:(rate|limits|usage|running)\b"
+    r"|^(ZMSCORE \S+:turns|LLEN \S+:queue|ZCARD \S+:leases|SSCAN \S+:endpoints|ZRANGE \S+:(outbox|sending):\S+)\b"
+    rf"|^EVALSHA {PAGE_OF.sha}\b"
+)
 
 
 def client(stack, tenant):
@@ -201,6 +208,12 @@ async def commands(stack):
             if OWN in command and not BESIDE_THE_CALL.search(command):
                 seen.append(command)
     await redis.aclose()
+
+
+async def test_what_is_asked_beside_calls_is_told_from_what_they_ask(stack, mine):
+    async with commands(stack) as seen:
+        await asyncio.sleep(5)
+    assert seen == []
 
 
 @pytest.mark.parametrize("full_name", BY_ID)

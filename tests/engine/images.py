@@ -63,6 +63,23 @@ def tiff(array: np.ndarray[Any, Any], **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def tiff_of_pieces(pieces: list[bytes], tags: dict[int, list[int]], *, tiled: bool) -> bytes:
+    """Write a TIFF of strips or tiles as they are, where no writer at hand makes them."""
+    sizes = [len(piece) for piece in pieces]
+    offsets = [8 + sum(sizes[:number]) for number in range(len(sizes))]
+    tags = {**tags, 324 if tiled else 273: offsets, 325 if tiled else 279: sizes}
+    body = b"".join(pieces)
+    body += bytes(len(body) % 2)
+    place = 8 + len(body) + 2 + 12 * len(tags) + 4
+    table, long = struct.pack("<H", len(tags)), b""
+    for tag, numbers in sorted(tags.items()):
+        packed = struct.pack(f"<{len(numbers)}I", *numbers)
+        table += struct.pack("<HHI", tag, 4, len(numbers))
+        table += packed if len(packed) == 4 else struct.pack("<I", place + len(long))
+        long += b"" if len(packed) == 4 else packed
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + table + bytes(4) + long
+
+
 def exif_block(orientation: int) -> bytes:
     """Return an EXIF block with this orientation and nothing else."""
     return struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)

@@ -8,12 +8,16 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from tests.engine.decoding import largest_difference, on_white
-from tests.engine.images import grey, pack_bits, pillow, scene, tiff
+from tests.engine.decoding import largest_difference, on_white, refusal
+from tests.engine.images import grey, pack_bits, pillow, scene, tiff, tiff_of_pieces
+
+from camserve_server.base.errors import Reason
+from camserve_server.engine.formats import raster, tiff_raw
 
 W, H = 97, 61
 
@@ -69,6 +73,66 @@ def test_tiff_of_odd_depth_is_scaled_by_value(bits: int, photometric: str) -> No
     assert largest_difference(data, shown.astype(float) * 255 / full) <= 1
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 6, 10, 12, 14])
+@pytest.mark.parametrize("tile", [(16, 16), (32, 48), (48, 32), (16, 64)], ids=str)
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_tiff_of_odd_depth_in_tiles_of_any_width_gives_the_picture(
+    bits: int, tile: tuple[int, int], planes: Any
+) -> None:
+    values, shown = levels_of(scene(W, H), bits)
+    if planes == "separate":
+        values = np.ascontiguousarray(values.transpose(2, 0, 1))
+    data = tiff(values, photometric="rgb", planarconfig=planes, bitspersample=bits, tile=tile, metadata=None)
+    assert largest_difference(data, shown) <= 1
+
+
+@pytest.mark.parametrize(
+    ("compression", "encode"),
+    [(5, imagecodecs.lzw_encode), (8, zlib.compress), (32773, imagecodecs.packbits_encode)],
+    ids=["lzw", "deflate", "packbits"],
+)
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("cut", [0, 30])
+def test_tiff_of_odd_depth_in_compressed_tiles_gives_the_picture(
+    compression: int, encode: Any, bits: int, cut: int
+) -> None:
+    values, shown = levels_of(grey(W, H), bits)
+    padded = np.pad(values, ((0, -H % 16), (0, -W % 16)), mode="edge")
+    tiles = padded.reshape(-1, 16, padded.shape[1] // 16, 16).swapaxes(1, 2).reshape(-1, 16, 16)
+    packed = [pack_bits(tile, bits).tobytes() for tile in tiles]
+    packed[-1] = packed[-1][: len(packed[-1]) - cut]
+    tags = {256: [W], 257: [H], 258: [bits], 259: [compression], 262: [1], 277: [1], 322: [16], 323: [16]}
+    data = tiff_of_pieces([encode(tile) for tile in packed], tags, tiled=True)
+    if cut:
+        assert refusal(data) == Reason.IMAGE_DECODING_FAILED
+    else:
+        assert largest_difference(data, shown) <= 1
+
+
+@pytest.mark.parametrize(("width", "length"), [(8, 16), (16, 8), (1, 1), (16, 0)])
+def test_tiff_of_odd_depth_in_tiles_that_are_no_multiple_of_16_cannot_be_decoded(width: int, length: int) -> None:
+    tiles = [bytes(length * -(-width * 12 // 8))] * (-(-64 // width) * (64 // max(1, length)))
+    tags = {256: [64], 257: [64], 258: [12], 259: [1], 262: [1], 277: [1], 322: [width], 323: [length]}
+    assert refusal(tiff_of_pieces(tiles or [b"0"], tags, tiled=True)) == Reason.IMAGE_DECODING_FAILED
+
+
+def test_tiff_of_odd_depth_is_read_in_bands_and_tiles_of_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, shown = levels_of(scene(300, 200), 12)
+    data = tiff(values, photometric="rgb", bitspersample=12, tile=(48, 16), metadata=None)
+    for band_bytes in (1, 50_000):
+        monkeypatch.setattr(raster, "BAND_BYTES", band_bytes)
+        for tile_bytes in (1, 7_000, 1 << 20):
+            monkeypatch.setattr(tiff_raw, "_FETCH_BYTES", tile_bytes)
+            assert largest_difference(data, shown) <= 1
+
+
+def levels_of(picture: np.ndarray[Any, Any], bits: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return a picture in fewer or more bits, and what is left of it in 0 to 255."""
+    full = (1 << bits) - 1
+    values = (picture.astype(np.uint32) * full + 127) // 255
+    return values.astype(np.uint8 if bits <= 8 else np.uint16), values * (255.0 / full)
+
+
 @pytest.mark.parametrize("bits", [10, 12, 14])
 def test_tiff_of_differences_of_odd_depth_is_scaled_by_value(bits: int) -> None:
     full = (1 << bits) - 1
@@ -103,6 +167,14 @@ def test_float_tiff_with_predictor_and_tiles_gives_the_picture(dtype: str) -> No
     values = (scene(W, H) / 255).astype(dtype)
     data = tiff(values, photometric="rgb", compression="deflate", predictor=True, tile=(32, 32))
     assert largest_difference(data, scene(W, H)) <= 1
+
+
+@pytest.mark.parametrize("dtype", ["f8", "u8"])
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize("width", [336, 352, 1024])
+def test_tiff_of_64_bits_in_wide_tiles_gives_the_picture(dtype: str, compression: str | None, width: int) -> None:
+    data = tiff(scene(600, 300).astype(dtype), photometric="rgb", compression=compression, tile=(64, width))
+    assert largest_difference(data, scene(600, 300)) <= 1
 
 
 @pytest.mark.parametrize("layout", [{}, {"tile": (32, 32)}, {"rowsperstrip": 7}], ids=["strip", "tiles", "strips"])

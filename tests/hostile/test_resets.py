@@ -42,9 +42,8 @@ def streams(target: Target, then: Callable[[int], bytes]) -> Iterator[bytes]:
 
 async def test_streams_reset_by_the_client_harm_nobody(target: Target, beside: Beside[int], memory: Memory) -> None:
     with Connection(target.port, within_s=30) as connection:
-        sent = await beside(asyncio.to_thread(connection.sent_before_the_end, streams(target, reset)))
+        await beside(asyncio.to_thread(connection.sent_before_the_end, streams(target, reset)))
         if target.is_edge:
-            assert sent < STREAMS
             assert connection.ends()
     assert memory.grown_mb < MOST_GROWTH_MB
 

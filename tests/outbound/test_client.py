@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 
 import pytest
 from tests.outbound.origins import LIMIT_BYTES, Origin, origin, says
 
 from camserve_server.outbound.client import FetchError, GuardedClient, Reply, TooLargeError
-from camserve_server.outbound.resolver import Resolver, owner
 from camserve_server.outbound.targets import Allowed, NotAllowedError
 
 
@@ -93,19 +91,6 @@ def resolves(monkeypatch):
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
     return to
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    """Counts the sockets that are connected, and lets none of them connect."""
-    places = []
-
-    async def connect(loop, sock, place):
-        places.append(place)
-        raise OSError("no network here")
-
-    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", connect)
-    return places
 
 
 @pytest.mark.parametrize(
@@ -288,38 +273,3 @@ async def test_a_long_body_is_no_long_head():
     interim = "HTTP/1.1 103 Early Hints\n\n" * 3
     async with origin(says(f"{interim}HTTP/1.1 200 OK\ncontent-length: {LIMIT_BYTES}", body)) as seen:
         assert await fetched(seen) == body
-
-
-async def test_slow_names_of_one_tenant_hold_up_no_other(monkeypatch):
-    release = threading.Event()
-
-    def resolve(host, port, family=0, kind=0, *_):
-        if host.startswith("slow"):
-            release.wait(30)
-            raise OSError("no such name")
-        return [(socket.AF_INET, kind, 6, "", ("127.0.0.1", port))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    resolver = Resolver()
-
-    async def lookup(name, tenant):
-        owner.set(tenant)
-        return await resolver.resolve(name, 443)
-
-    slow = [asyncio.create_task(lookup(f"slow{number}.example", "hostile")) for number in range(200)]
-    refused = [task for task in (await asyncio.wait(slow, timeout=0.1))[0] if isinstance(task.exception(), OSError)]
-    assert len(refused) == 192
-    assert (await lookup("quick.example", "other"))[0]["host"] == "127.0.0.1"
-    for task in slow:
-        task.cancel()
-    with pytest.raises(OSError, match="too many"):  # a thread is busy until its name is resolved
-        await lookup("quick.example", "hostile")
-    release.set()
-    await asyncio.gather(*slow, return_exceptions=True)
-    while True:
-        try:
-            assert await lookup("quick.example", "hostile")
-            break
-        except OSError:
-            await asyncio.sleep(0.01)
-    await resolver.close()

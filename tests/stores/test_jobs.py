@@ -304,6 +304,18 @@ async def test_a_tenant_that_a_crash_kept_from_the_ring_gets_its_place(redis, jo
     assert len(await claim(queue)) == 1
 
 
+async def test_many_tenants_get_their_places_in_rounds(redis, jobs):
+    tenants = [f"t{number}" for number in range(1_300)]
+    pipe = redis.pipeline(transaction=False)
+    pipe.sadd(keys.known_tenants(), *tenants)
+    for tenant in tenants:
+        pipe.rpush(keys.job_queue(tenant), "job_x:000")
+    await pipe.execute()
+    rounds = [await jobs.mend_ring() for _ in range(4)]
+    assert max(rounds) < 800
+    assert sum(rounds) == await redis.zcard(keys.ring_turns()) == 1_300
+
+
 async def test_silent_workers_do_not_count(queue, jobs):
     await submit(jobs, 1)
     await queue.next_turn("gone", width=5, items_per_s=4.0, now_ms=NOW)

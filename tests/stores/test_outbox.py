@@ -1,46 +1,16 @@
 from __future__ import annotations
 
 import pytest
-from tests.clock import FakeClock
 from tests.stores.test_jobs import NOW, TTL, claim, finish
 
 from camserve_server.base.ids import new_id
 from camserve_server.stores import keys
-from camserve_server.stores.durability import Disk
-from camserve_server.stores.job_queue import JobQueue
-from camserve_server.stores.jobs import Jobs, NewItem, NewJob
-from camserve_server.stores.keyring import KeyRing
-from camserve_server.stores.outbox import Outbox, origin_of
-from camserve_server.stores.sealing import Sealer
-from camserve_server.stores.webhooks import MOST_WEBHOOKS, ROTATION_MS, Webhooks
+from camserve_server.stores.jobs import NewItem, NewJob
+from camserve_server.stores.outbox import origin_of
+from camserve_server.stores.webhooks import MOST_WEBHOOKS, ROTATION_MS
 
 LEASE = 30_000
 URL = "https://hooks.example/a"
-
-
-@pytest.fixture
-def sealer(tmp_path):
-    return Sealer(KeyRing(tmp_path / "state.json", clock=FakeClock()), "any")
-
-
-@pytest.fixture
-def outbox(redis):
-    return Outbox(redis)
-
-
-@pytest.fixture
-def jobs(redis, sealer, outbox):
-    return Jobs(redis, sealer, Disk(), outbox)
-
-
-@pytest.fixture
-def queue(redis, sealer, outbox):
-    return JobQueue(redis, sealer, outbox)
-
-
-@pytest.fixture
-def webhooks(redis, sealer):
-    return Webhooks(redis, sealer, Disk())
 
 
 async def registered(webhooks, *events, tenant="a", at=NOW):
@@ -237,38 +207,6 @@ async def test_pages_of_deliveries_are_exact_while_attempts_end(outbox, webhooks
     assert seen == made[::-1]
 
 
-async def test_a_crash_before_the_announcement_is_mended(redis, outbox, webhooks, jobs, queue):
-    await registered(webhooks)
-    await ended_job(jobs, queue)
-    await redis.delete(keys.ring_outbox("a"), keys.ring_outbox_tenants())
-    assert await take(outbox) == []
-    assert await outbox.mend() == 1
-    assert await outbox.mend() == 0
-    assert len(await take(outbox)) == 1
-
-
-async def test_an_event_that_comes_while_an_endpoint_is_settled_is_not_overlooked(
-    redis, outbox, webhooks, jobs, queue, monkeypatch
-):
-    await registered(webhooks)
-    await ended_job(jobs, queue)
-    await outbox.finish((await take(outbox))[0], "delivered", now_ms=NOW)
-    await ended_job(jobs, queue)
-    evalsha, calls = redis.evalsha, 0
-
-    async def with_an_event_after_the_claim(*args):
-        nonlocal calls
-        calls += 1
-        reply = await evalsha(*args)
-        if calls == 2:
-            await ended_job(jobs, queue)
-        return reply
-
-    monkeypatch.setattr(redis, "evalsha", with_an_event_after_the_claim)
-    assert len(await outbox.take(1, lease_ms=LEASE, now_ms=NOW)) == 1
-    assert len(await outbox.take(1, lease_ms=LEASE, now_ms=NOW)) == 1
-
-
 async def test_deleting_a_webhook_removes_all_it_had(redis, outbox, webhooks, jobs, queue):
     webhook_id = await registered(webhooks)
     for _ in range(6):
@@ -315,63 +253,6 @@ async def test_an_event_under_way_that_is_sent_again_goes_out_once_more(outbox, 
     assert not await outbox.finish(eighth, "dead", now_ms=NOW)
     (again,) = await take(outbox)
     assert (again.event_id, again.number) == (eighth.event_id, 1)
-
-
-async def test_an_event_whose_announcement_was_lost_does_not_wait_for_one_in_a_long_pause(
-    redis, outbox, webhooks, jobs, queue
-):
-    await registered(webhooks)
-    await ended_job(jobs, queue)
-    (first,) = await take(outbox)
-    await outbox.finish(first, "again", pause_ms=10 * 3_600_000, now_ms=NOW)
-    assert await take(outbox, NOW + LEASE) == []
-    ((endpoint, later),) = await redis.zrange(keys.ring_outbox("a"), 0, -1, withscores=True)
-    await ended_job(jobs, queue)
-    # As if nobody had announced it.
-    await redis.zadd(keys.ring_outbox("a"), {endpoint: later})
-    await redis.zadd(keys.ring_outbox_tenants(), {"a": later})
-    assert await take(outbox) == []
-    assert await outbox.mend() == 1
-    assert len(await take(outbox)) == 1
-    assert await outbox.mend() == 0
-
-
-async def test_endpoints_that_are_put_off_are_due_again_later(outbox, webhooks, jobs, queue):
-    for _ in range(3):
-        await registered(webhooks)
-    other = await registered(webhooks, tenant="b")
-    await ended_job(jobs, queue)
-    await ended_job(jobs, queue, tenant="b")
-    taken = []
-    while (some := await outbox.take(100, lease_ms=LEASE, full=["a"], now_ms=NOW)) is not None:
-        taken += some
-    assert [one.endpoint for one in taken] == [other]
-    assert len(await take(outbox, NOW)) == 3
-
-
-async def test_of_a_crowded_origin_nothing_is_taken_and_the_rest_of_its_tenant_soon(outbox, jobs, queue):
-    for number in range(250):
-        await ended_job(jobs, queue, callback_url=f"https://dead.example/{number}")
-    (dead,) = await outbox.take(1, lease_ms=LEASE, now_ms=NOW)
-    await ended_job(jobs, queue, callback_url="https://good.example/")
-    crowded = [(origin_of(dead.endpoint), "a")]
-    looks, taken = 0, []
-    while (some := await outbox.take(9, lease_ms=LEASE, crowded=crowded, now_ms=NOW)) is not None:
-        looks += 1
-        taken += some
-    assert len(taken) == 1
-    assert origin_of(taken[0].endpoint) != origin_of(dead.endpoint)
-    assert looks <= 5
-    assert len(await take(outbox, NOW + 2_000)) == 249
-
-
-async def test_a_tenant_with_many_endpoints_takes_turns_with_the_others(outbox, webhooks, jobs, queue):
-    for number in range(20):
-        await ended_job(jobs, queue, callback_url=f"https://many.example/{number}", at=NOW - 60_000)
-    await registered(webhooks, tenant="b")
-    await ended_job(jobs, queue, tenant="b")
-    turns = [(await outbox.take(1, lease_ms=LEASE, now_ms=NOW + at))[0].tenant for at in range(3)]
-    assert "b" in turns
 
 
 @pytest.mark.parametrize("url", ["https://a.example:443/y", "https://A.example./x?y", "https://a.example"])

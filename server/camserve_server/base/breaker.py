@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Set
 from enum import IntEnum
 from functools import partial
 
@@ -144,12 +144,15 @@ class Breaker:
         CIRCUIT_STATE.remove(self._part, self._name)
 
     @contextlib.contextmanager
-    def guard(self, blame: Blame, *, under_way: bool = False) -> Iterator[None]:
-        """Surrounds a call: it enters, or joins where the work is under way, and ends the turn as the call ended."""
+    def guard(self, blame: Blame, *, under_way: bool = False) -> Iterator[Turn]:
+        """Surrounds a call: it enters, or joins where the work is under way, and ends the turn as the call ended.
+
+        The call may end its turn itself.
+        """
         turn = self.join() if under_way else self.enter()
         began = self._monotonic()
         try:
-            yield
+            yield turn
         except Exception as error:
             blamed = blame(error)
             if blamed is None:
@@ -253,9 +256,9 @@ class Breakers:
             self._sort(forgotten)
         return self._kept[place]
 
-    def left_alone(self) -> frozenset[Hashable]:
-        """Returns the places that are not to be called now."""
-        return frozenset(place for place, breaker in list(self._failing.items()) if not breaker.lets_through)
+    def left_alone(self) -> Set[Hashable]:
+        """Returns the places that are not to be called when it is asked; a look costs no more for many."""
+        return _LeftAlone(self._failing)
 
     def _sort(self, place: Hashable) -> None:
         breaker = self._kept.get(place)
@@ -263,3 +266,19 @@ class Breakers:
             self._failing.pop(place, None)
         else:
             self._failing[place] = breaker
+
+
+class _LeftAlone(Set[Hashable]):
+    def __init__(self, failing: Mapping[Hashable, Breaker]) -> None:
+        self._failing = failing
+
+    def __contains__(self, place: object) -> bool:
+        breaker = self._failing.get(place)
+        return breaker is not None and not breaker.lets_through
+
+    def __iter__(self) -> Iterator[Hashable]:
+        # On another thread the metrics ask.
+        return (place for place in list(self._failing) if place in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -35,7 +35,9 @@ JOB_ITEMS = Counter("camserve_job_items", "Items of jobs by outcome: succeeded, 
 JOBS_DUE = Counter("camserve_jobs_due", "Jobs that the janitor found due to expire or to be forgotten.")
 SCANS = Counter("camserve_scans", "Images that the virus scanner saw by verdict: clean, found, failed.", ["verdict"])
 WEBHOOK_ATTEMPTS = Counter(
-    "camserve_webhook_attempts", "Attempts to deliver an event by verdict: delivered, again, dead, gone.", ["verdict"]
+    "camserve_webhook_attempts",
+    "Attempts to deliver an event by verdict: delivered, again, untried, dead, gone.",
+    ["verdict"],
 )
 IDEMPOTENT_CALLS = Counter(
     "camserve_idempotent_calls",

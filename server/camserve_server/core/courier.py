@@ -20,7 +20,7 @@ from camserve_server.base.tasks import ended, wound_up
 from camserve_server.base.telemetry import WEBHOOK_ATTEMPTS
 from camserve_server.core.webhook_signing import signed_headers
 from camserve_server.core.webhooks import TEST_EVENT, WebhookService
-from camserve_server.outbound.client import FetchError, GuardedClient, Reply
+from camserve_server.outbound.client import FetchError, GuardedClient, Reply, UntriedError
 from camserve_server.outbound.targets import NotAllowedError
 from camserve_server.stores.jobs import Jobs
 from camserve_server.stores.outbox import CALLBACK, Attempt, Outbox, Verdict, origin_of
@@ -43,6 +43,8 @@ _AT_ONCE_TENANT = 32
 _AT_ONCE_ORIGIN = 16
 _LOOK_INTERVAL_S = 0.5
 _STORE_PAUSE_S = 1.0
+# An event whose endpoint's name got no place among its tenant's slow ones.
+_UNTRIED_PAUSE_S = 2.0
 _GROWTH, _JITTER = 4, 0.2
 _LONGEST_PAUSE_S = 24 * 3600.0
 _GONE = 410
@@ -153,6 +155,9 @@ class Courier:
             try:
                 reply = await self._client.post(url, body, headers, timeout_s=TIMEOUT_S, tenant=attempt.tenant)
                 turn.failed() if reply.status >= 500 else turn.succeeded()
+            except UntriedError:
+                await self._record(attempt, "untried", pause_s=_UNTRIED_PAUSE_S)
+                return
             except (FetchError, NotAllowedError):
                 reply = None
                 turn.failed()

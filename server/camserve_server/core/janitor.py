@@ -17,10 +17,12 @@ from camserve_server.stores.outbox import Outbox
 
 _log = structlog.get_logger("janitor")
 _JOBS_INTERVAL_S = 2.0
+# Of jobs that are due, in a round: some hundred a second, so that they do not become more and more.
+_PAGE, _MOST_PAGES = 100, 10
 
 
 class Janitor:
-    """Sweeps in rounds. Any number of replicas may do so at once."""
+    """Sweeps in rounds, each kind on its own. Any number of replicas may do so at once."""
 
     def __init__(
         self, objects: ObjectStore, jobs: Jobs, outbox: Outbox, clock: Clock, *, objects_interval_s: float
@@ -35,27 +37,31 @@ class Janitor:
     def start(self) -> None:
         """Begins to sweep."""
         self._rounds = [
-            asyncio.create_task(_repeat(self._sweep_objects, self._objects_interval_s)),
-            asyncio.create_task(_repeat(self._sweep_jobs, _JOBS_INTERVAL_S)),
+            asyncio.create_task(_repeat(self._remove_objects, self._objects_interval_s)),
+            asyncio.create_task(_repeat(self._expire_jobs, _JOBS_INTERVAL_S)),
+            asyncio.create_task(_repeat(self._jobs.mend_ring, _JOBS_INTERVAL_S)),
+            asyncio.create_task(_repeat(self._outbox.mend, _JOBS_INTERVAL_S)),
         ]
 
     async def stop(self) -> None:
         """Ends at once: an unfinished round is finished by the next."""
         await ended(self._rounds)
 
-    async def _sweep_objects(self) -> None:
+    async def _remove_objects(self) -> None:
         OBJECTS_EXPIRED.inc(await self._objects.remove_expired())
 
-    async def _sweep_jobs(self) -> None:
-        await self._jobs.mend_ring()
-        await self._outbox.mend()
-        JOBS_DUE.inc(await self._jobs.expire_due(now_ms=round(self._clock.now() * 1000)))
+    async def _expire_jobs(self) -> None:
+        for _ in range(_MOST_PAGES):
+            due = await self._jobs.expire_due(now_ms=round(self._clock.now() * 1000), limit=_PAGE)
+            JOBS_DUE.inc(due)
+            if due < _PAGE:
+                return
 
 
-async def _repeat(sweep: Callable[[], Awaitable[None]], interval_s: float) -> None:
+async def _repeat(sweep: Callable[[], Awaitable[object]], interval_s: float) -> None:
     while True:
         try:
             await sweep()
         except ApiError:
-            _log.exception("the janitor failed; it tries again")
+            _log.exception("the janitor failed; it tries again", sweep=sweep.__qualname__)
         await asyncio.sleep(interval_s)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from camserve_server.base.breaker import Breakers
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.outbound.addresses import parse_address
 from camserve_server.outbound.connector import CappedConnector
-from camserve_server.outbound.resolver import Resolver, owner
+from camserve_server.outbound.resolver import Caller, Resolver, caller
 from camserve_server.outbound.targets import Allowed, NotAllowedError, parse_target
 
 _MOST_REDIRECTS = 3
@@ -32,6 +32,10 @@ Sink = Callable[[bytes], Awaitable[None]]
 
 class FetchError(Exception):
     """Nothing came, or not what was announced. Why is not said: it would tell of the network behind the service."""
+
+
+class UntriedError(FetchError):
+    """The time went by before it was even the turn to look up the name: nothing became known of the origin."""
 
 
 class _OriginFailedError(FetchError):
@@ -79,18 +83,19 @@ class GuardedClient:
         FetchError for everything else.
         """
         target = parse_target(url, self._allowed)
-        owner.set(tenant)
+        who = Caller(tenant)
+        caller.set(who)
         try:
             async with asyncio.timeout(timeout_s):
                 for _ in range(_MOST_REDIRECTS + 1):
                     # A tenant's own: what another one was answered is not told, and does it no harm.
-                    with self._guard(tenant, target):
+                    with self._guard(who, target):
                         next_target = await self._get(target, sink, limit_bytes)
                     if next_target is None:
                         return
                     target = next_target
         except (TimeoutError, NotAllowedError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise FetchError from error
+            raise (UntriedError if who.untried else FetchError) from error
         except ApiError as error:
             if error.reason is Reason.CIRCUIT_OPEN:
                 raise FetchError from error
@@ -103,10 +108,11 @@ class GuardedClient:
         """Sends a body and returns the answer, whatever its status; a redirect is an answer, and no body is read.
 
         `tenant` is on whose behalf. Raises NotAllowedError for the URL itself, FetchError when there is no answer in
-        time.
+        time, UntriedError when the time went by without an attempt.
         """
         target = parse_target(url, self._allowed)
-        owner.set(tenant)
+        who = Caller(tenant)
+        caller.set(who)
         try:
             async with (
                 asyncio.timeout(timeout_s),
@@ -116,7 +122,7 @@ class GuardedClient:
             ):
                 return Reply(response.status, response.headers.get("retry-after"))
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise FetchError from error
+            raise (UntriedError if who.untried else FetchError) from error
 
     async def close(self) -> None:
         """Ends every call."""
@@ -124,10 +130,17 @@ class GuardedClient:
             await self._session.close()
         await self._resolver.close()
 
-    def _guard(self, tenant: str, target: URL) -> AbstractContextManager[None]:
+    @contextmanager
+    def _guard(self, who: Caller, target: URL) -> Iterator[None]:
         if self._origins is None:
-            return nullcontext()
-        return self._origins[tenant, target.origin()].guard(_blame)
+            yield
+            return
+        with self._origins[who.owner, target.origin()].guard(_blame) as turn:
+            try:
+                yield
+            finally:
+                if who.untried:
+                    turn.left()
 
     async def _get(self, target: URL, sink: Sink, limit_bytes: int) -> URL | None:
         """Fetches once; returns where a redirect leads."""

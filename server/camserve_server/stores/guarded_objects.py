@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, aclosing
 from typing import Self
 
-from camserve_server.base.breaker import Breaker, CircuitState
+from camserve_server.base.breaker import Breaker, CircuitState, Turn
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.stores.aead import DamagedError
@@ -126,7 +126,7 @@ class GuardedObject:
         await self.close()
 
 
-def _guard(breaker: Breaker, *, under_way: bool = False) -> AbstractContextManager[None]:
+def _guard(breaker: Breaker, *, under_way: bool = False) -> AbstractContextManager[Turn]:
     return breaker.guard(_blame, under_way=under_way)
 
 

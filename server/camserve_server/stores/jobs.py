@@ -18,12 +18,15 @@ from camserve_server.stores.outbox import CALLBACK, ORIGIN_DIGITS, Outbox
 from camserve_server.stores.redis import text, unavailable_on_error
 from camserve_server.stores.scripts import SERVER_CLOCK_MS, Script
 from camserve_server.stores.sealing import Sealer
+from camserve_server.stores.tenant_walk import TenantWalk
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "expired"})
 ITEM_STATES: dict[str, Status] = {"q": "queued", "r": "running", "s": "succeeded", "f": "failed"}
 # An ended job is listed this long after its results are gone.
 RECORD_KEPT_MS = 7 * 24 * 3600 * 1000
+# Tenants whose place one call mends, about.
+_MOST_MENDED = 500
 
 _SUBMIT = Script("job_submit", after=["clock", "outbox", "jobs"])
 _CANCEL = Script("job_cancel", after=["clock", "outbox", "jobs"])
@@ -100,6 +103,7 @@ class Jobs:
         self._sealer = sealer
         self._disk = disk
         self._outbox = outbox
+        self._walk = TenantWalk(redis)
 
     async def submit(self, tenant: str, job: NewJob, *, now_ms: int = SERVER_CLOCK_MS) -> Submitted:
         """Accepts a job; a second one of the same id changes nothing. Once this returns the job is on the disk."""
@@ -242,21 +246,27 @@ class Jobs:
     async def mend_ring(self) -> int:
         """Gives tenants that have work but no place in the ring theirs; returns how many there were.
 
-        A crash between accepting a job and joining the ring leaves such tenants.
+        A crash between accepting a job and joining the ring leaves such tenants. One call looks at a part of them where
+        there are many, and the next one goes on.
         """
+        looked = mended = 0
+        walk_over = False
+        while looked < _MOST_MENDED and not walk_over:
+            tenants, walk_over = await self._walk.page()
+            mended += await self._mend_ring(tenants)
+            looked += len(tenants)
+        return mended
+
+    async def _mend_ring(self, tenants: list[str]) -> int:
         with unavailable_on_error():
-            tenants = sorted(text(member) for member in await self._redis.smembers(keys.known_tenants()))
+            turns: list[Any] = await self._redis.zmscore(keys.ring_turns(), tenants) if tenants else []
+            without = [tenant for tenant, turn in zip(tenants, turns, strict=True) if turn is None]
             pipe = self._redis.pipeline(transaction=False)
-            for tenant in tenants:
-                pipe.zscore(keys.ring_turns(), tenant)
+            for tenant in without:
                 pipe.llen(keys.job_queue(tenant))
                 pipe.zcard(keys.job_leases(tenant))
-            replies = await pipe.execute()
-            lost = [
-                tenant
-                for at, tenant in enumerate(tenants)
-                if replies[3 * at] is None and (replies[3 * at + 1] or replies[3 * at + 2])
-            ]
+            counts = await pipe.execute()
+            lost = [tenant for at, tenant in enumerate(without) if counts[2 * at] or counts[2 * at + 1]]
             if lost:
                 await _RING_ADD.run(self._redis, [keys.ring()], lost)
         return len(lost)

@@ -13,19 +13,19 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 
 from camserve_server.stores import keys
+from camserve_server.stores.outbox_mend import OutboxMender
 from camserve_server.stores.redis import text, unavailable_on_error
 from camserve_server.stores.scripts import SERVER_CLOCK_MS, Script
 
 Status = Literal["pending", "delivered", "dead"]
-Verdict = Literal["delivered", "again", "dead", "gone"]
+Verdict = Literal["delivered", "again", "untried", "dead", "gone"]
 
 CALLBACK, ORIGIN_DIGITS = "cb_", 16
 _ORIGIN_LETTERS = len(CALLBACK) + ORIGIN_DIGITS
 
-# While one courier deals with an endpoint the others take other ones.
-_PUT_OFF_MS = 2_000
-# An endpoint that a courier put off, or that waits for its leases, is not overlooked.
-_LATE_MS = 35_000
+# While one courier deals with an endpoint the others take other ones. What finds no room at its origin comes again the
+# later the more there are of it, but before it counts as overlooked.
+_PUT_OFF_MS, _CROWDED_EACH_MS, _CROWDED_MOST_MS = 2_000, 3, 30_000
 
 _ANNOUNCE = Script("outbox_announce", after=["clock", "outbox_ring"])
 _NEXT = Script("outbox_next", after=["clock", "outbox_ring"])
@@ -71,6 +71,7 @@ class Outbox:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._mender = OutboxMender(redis)
         self.on_announce: Callable[[], None] = lambda: None
         """Is called when events came, so that a courier of this process need not wait to look."""
 
@@ -99,9 +100,8 @@ class Outbox:
         """
         with unavailable_on_error():
             no_room = [*full, *(f"{origin} {tenant}" for origin, tenant in crowded)]
-            reply = await _NEXT.run(
-                self._redis, [keys.ring()], [now_ms, _PUT_OFF_MS, _ORIGIN_LETTERS, len(full), *no_room]
-            )
+            offs = [_PUT_OFF_MS, _CROWDED_EACH_MS, _CROWDED_MOST_MS]
+            reply = await _NEXT.run(self._redis, [keys.ring()], [now_ms, *offs, _ORIGIN_LETTERS, len(full), *no_room])
             if reply is None:
                 return None
             member, version = text(reply[0]), reply[1] or b""
@@ -128,8 +128,8 @@ class Outbox:
     ) -> bool:
         """Records an attempt; False when its lease is no longer the caller's.
 
-        `again` makes the event due after `pause_ms`; `gone` also disables the webhook, so that what waits for it is
-        given up; `delivered` enables it again.
+        `again` makes the event due after `pause_ms`, and so does `untried`, which gives the attempt back; `gone` also
+        disables the webhook, so that what waits for it is given up; `delivered` enables it again.
         """
         args: list[str | bytes | int] = [now_ms, attempt.endpoint, attempt.event_id, attempt.fence, verdict]
         args += ["" if answered is None else answered, pause_ms]
@@ -202,39 +202,13 @@ class Outbox:
     async def mend(self) -> int:
         """Announces endpoints whose place in the ring is missing, or later than their events; returns how many.
 
-        A crash or a lost reply between the end of a job and the announcement leaves such endpoints.
+        A crash or a lost reply between the end of a job and the announcement leaves such endpoints. One call looks at a
+        part of them where there are many, and the next one goes on.
         """
-        with unavailable_on_error():
-            tenants = sorted(text(member) for member in await self._redis.smembers(keys.known_tenants()))
-            pipe = self._redis.pipeline(transaction=False)
-            for tenant in tenants:
-                pipe.smembers(keys.outbox_endpoints(tenant))
-            found = [
-                (tenant, text(endpoint))
-                for tenant, endpoints in zip(tenants, await pipe.execute(), strict=True)
-                for endpoint in endpoints
-            ]
-            if not found:
-                return 0
-            for tenant, endpoint in found:
-                pipe.zrange(keys.outbox(tenant, endpoint), 0, 0, withscores=True)
-                pipe.zrange(keys.outbox_sending(tenant, endpoint), 0, 0, withscores=True)
-            firsts: list[Any] = await pipe.execute()
-            for tenant, endpoint in found:
-                pipe.zscore(keys.ring_outbox(tenant), endpoint)
-                pipe.zscore(keys.ring_outbox_tenants(), tenant)
-            places: list[Any] = await pipe.execute()
-            seconds, _ = await self._redis.time()
-        late = []
-        for at, (tenant, endpoint) in enumerate(found):
-            due_ms = int(min((row[0][1] for row in firsts[2 * at : 2 * at + 2] if row), default=0))
-            latest_ms = max(due_ms, 1000 * seconds) + _LATE_MS
-            if any(place is None or place > latest_ms for place in places[2 * at : 2 * at + 2]):
-                late.append((_member(tenant, endpoint), due_ms))
-        if late:
-            await self._announce(late)
+        mended = await self._mender.round()
+        if mended:
             self.on_announce()
-        return len(late)
+        return mended
 
     async def _announce(self, entries: Iterable[tuple[str, int]]) -> None:
         """Makes members due at a time in ms, 0 for now."""

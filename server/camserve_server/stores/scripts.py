@@ -13,6 +13,9 @@ from redis.exceptions import NoScriptError
 # A script that is given this time takes Redis's own.
 SERVER_CLOCK_MS = 0
 
+# Keys and arguments.
+Run = tuple[Sequence[str], Sequence[str | bytes | int]]
+
 
 class Script:
     """A script of stores/lua, with the files it builds on put before it.
@@ -23,11 +26,21 @@ class Script:
     def __init__(self, name: str, *, after: Sequence[str] = ()) -> None:
         folder = resources.files("camserve_server.stores") / "lua"
         self.source = "\n".join((folder / f"{part}.lua").read_text() for part in (*after, name))
-        self._sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, redis: Redis, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Returns the script's reply; it is sent whole only to a server that does not know it."""
         try:
-            return await redis.evalsha(self._sha, len(keys), *keys, *args)
+            return await redis.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
             return await redis.eval(self.source, len(keys), *keys, *args)
+
+    async def run_each(self, redis: Redis, runs: Sequence[Run]) -> list[Any]:
+        """Returns the replies of several runs, which are sent together."""
+        pipe = redis.pipeline(transaction=False)
+        for keys, args in runs:
+            pipe.evalsha(self.sha, len(keys), *keys, *args)
+        try:
+            return await pipe.execute()
+        except NoScriptError:
+            return [await self.run(redis, keys, args) for keys, args in runs]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.engine.formats import exif, tiff_tags
+from camserve_server.engine.formats import exif, tiff_tags, tiff_ycbcr
 from camserve_server.engine.formats.colour import eight_bits, on_white, picture
 from camserve_server.engine.formats.raster import BandShrinker, Limits, Raster, Want, shrink_factor
 from camserve_server.engine.formats.source import PictureFile
@@ -49,6 +49,8 @@ class TiffHeader:
     @property
     def raw(self) -> bool:
         """Whether the samples come from RawTiff, as they are stored."""
+        if self.photometric == _YCBCR:
+            return tiff_ycbcr.is_raw(self.page)
         return RawTiff.reads(self.page, self.bits, self.samples, self.sample_format)
 
 
@@ -66,7 +68,7 @@ def read_header(file: PictureFile) -> TiffHeader:
     photometric = page.integer(tiff_tags.PHOTOMETRIC, -1)
     if photometric < 0:
         photometric = _RGB if samples >= 3 else 1
-    return TiffHeader(
+    header = TiffHeader(
         page=page,
         width=width,
         height=height,
@@ -77,6 +79,18 @@ def read_header(file: PictureFile) -> TiffHeader:
         sample_format=formats.pop(),
         extra=page.integers(tiff_tags.EXTRA_SAMPLES, _MAX_SAMPLES),
     )
+    _check_colours(header)
+    return header
+
+
+def _check_colours(header: TiffHeader) -> None:
+    """Refuse colours that nothing here converts, since decoders hand over any samples as if they were RGB."""
+    if header.photometric == _YCBCR:
+        tiff_ycbcr.check(header.page, header.bits, header.samples, header.sample_format)
+    elif header.photometric not in (*_GREYS, _RGB, _PALETTE, _CMYK) or (
+        header.photometric == _CMYK and header.samples < 4
+    ):
+        raise ApiError(Reason.IMAGE_DECODING_FAILED)
 
 
 def check(header: TiffHeader, limits: Limits) -> None:
@@ -133,7 +147,7 @@ def _resolved(rows: np.ndarray[Any, Any], header: TiffHeader) -> np.ndarray[Any,
     if header.photometric == 0 and rows.dtype.kind == "u":
         inverted: np.ndarray[Any, Any] = np.iinfo(rows.dtype).max - rows
         return inverted
-    if header.photometric in (*_GREYS, _RGB, _CMYK):
+    if header.photometric in (*_GREYS, _RGB, _CMYK, _YCBCR):
         return rows
     raise ApiError(Reason.IMAGE_DECODING_FAILED)
 
@@ -190,6 +204,9 @@ def _picture(
         return Image.fromarray(np.ascontiguousarray(levels(rows[..., :4])), "CMYK")
     colours = 3 if bands >= 3 and header.photometric not in _GREYS else 1
     samples = levels(rows[..., :colours])
+    if header.photometric == _YCBCR and header.raw:
+        matrix = tiff_ycbcr.matrix(header.page, header.bits)
+        samples = np.asarray(picture(samples).convert("RGB", matrix))
     if bands > colours:
         kind = header.extra[0] if header.extra else _UNASSOCIATED if bands == colours + 1 else 0
         if kind == _ASSOCIATED and header.raw:

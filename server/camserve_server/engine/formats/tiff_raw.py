@@ -2,6 +2,7 @@
 
 The trick: libtiff sees another directory behind the file that declares each row's packed bytes to be 8-bit grey
 pixels. Reading that gives the decompressed bytes, whatever the compression, and unpacking them is plain arithmetic.
+Tiles whose rows have another number of bytes than tiles may have columns become strips of one narrow picture instead.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from camserve_server.engine.formats.source import ExtendedFile, PictureFile
 from camserve_server.engine.formats.tiff_tags import Directory, Layout
 from camserve_server.engine.formats.vips import VipsPicture
 
-_BYTEWISE_COMPRESSIONS: Final = frozenset({1, 5, 8, 32773, 32946})
+BYTEWISE_COMPRESSIONS: Final = frozenset({1, 5, 8, 32773, 32946})
+# libvips takes no larger tiles; of strips it takes any, but a little slower.
+_MAX_TILE_SIDE: Final = 8192
+# Of tiles that are fetched together: more no longer fit the processor's cache.
+_FETCH_BYTES: Final = 256 << 10
 _LONG: Final = 4
 _LONG8: Final = 16
 
@@ -33,7 +38,7 @@ class RawTiff:
         half_floats = bits == 16 and sample_format == 3
         odd = bits not in (1, 2, 4, 8, 16, 32) or (bits in (1, 2, 4) and samples > 1)
         strange = odd or (planes and (half_floats or tags.TILE_WIDTH in page.entries))
-        return strange and page.integer(tags.COMPRESSION, 1) in _BYTEWISE_COMPRESSIONS
+        return strange and page.integer(tags.COMPRESSION, 1) in BYTEWISE_COMPRESSIONS
 
     def __init__(self, file: PictureFile, page: Directory, bits: int, samples: int, sample_format: int) -> None:
         """Open the page; raises IMAGE_DECODING_FAILED for what cannot be read."""
@@ -46,21 +51,59 @@ class RawTiff:
         planes = samples if page.integer(tags.PLANAR, 1) == 2 else 1
         self._per_pixel = samples // planes
         self._tile_width = page.integer(tags.TILE_WIDTH, 0) or self._width
+        self._tile_length = page.integer(tags.TILE_LENGTH, 0)
+        self._tiled = tags.TILE_WIDTH in page.entries
+        # As TIFF 6.0 wants it; of smaller tiles there could be more than there is time for.
+        if self._tiled and (self._tile_length < 1 or self._tile_width % 16 or self._tile_length % 16):
+            raise ApiError(Reason.IMAGE_DECODING_FAILED)
         self._columns = -(-self._width // self._tile_width)
+        self._tile_row_count = -(-self._height // self._tile_length) if self._tiled else 0
         self._tile_bytes = -(-self._tile_width * self._per_pixel * bits // 8)
+        self._stacked = self._tiled and (self._tile_bytes % 16 > 0 or self._tile_bytes > _MAX_TILE_SIDE)
         self._predictor = page.integer(tags.PREDICTOR, 1)
         self._dtype = _dtype(bits, sample_format)
         self.bytes_per_row = self._width * samples * (16 if bits % 8 else bits // 8 * 2)
         self._planes = [
-            VipsPicture(self._as_bytes(file, plane, planes), "tiff", tiled=tags.TILE_WIDTH in page.entries)
+            VipsPicture(self._as_bytes(file, plane, planes), "tiff", tiled=self._tiled and not self._stacked)
             for plane in range(planes)
         ]
 
     def rows(self, bands: Iterable[tuple[int, int]]) -> Iterator[np.ndarray[Any, Any]]:
         """Yield (rows, columns, samples) arrays, as VipsPicture does."""
         wanted = list(bands)
-        for parts in zip(*(plane.rows(wanted) for plane in self._planes), strict=True):
-            yield np.concatenate([self._unpacked(part[..., 0]) for part in parts], axis=2)
+        for parts in zip(*(self._packed(plane, wanted) for plane in self._planes), strict=True):
+            yield np.concatenate([self._unpacked(part) for part in parts], axis=2)
+
+    def _packed(self, plane: VipsPicture, bands: list[tuple[int, int]]) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield (rows, bytes) arrays, of stacked tiles from one row of them at a time."""
+        if not self._stacked:
+            yield from (rows[..., 0] for rows in plane.rows(bands))
+            return
+        tile_rows = self._tile_rows(plane)
+        tiles, used = next(tile_rows), 0
+        for _, count in bands:
+            packed = np.empty((count, self._columns, self._tile_bytes), np.uint8)
+            done = 0
+            while done < count:
+                if used == self._tile_length:
+                    tiles, used = next(tile_rows), 0
+                taken = min(count - done, self._tile_length - used)
+                column = 0
+                for some in tiles:
+                    place = packed[done : done + taken, column : column + len(some)]
+                    place[:] = some[:, used : used + taken].swapaxes(0, 1)
+                    column += len(some)
+                done, used = done + taken, used + taken
+            yield packed.reshape(count, -1)
+
+    def _tile_rows(self, plane: VipsPicture) -> Iterator[list[np.ndarray[Any, Any]]]:
+        """Yield one row of tiles after the other, as (tiles, rows, bytes) arrays of a few tiles each."""
+        length = self._tile_length
+        at_once = max(1, _FETCH_BYTES // (length * self._tile_bytes))
+        for first in range(0, self._tile_row_count * self._columns, self._columns):
+            end = first + self._columns
+            groups = [(tile * length, min(at_once, end - tile) * length) for tile in range(first, end, at_once)]
+            yield [rows.reshape(-1, length, self._tile_bytes) for rows in plane.rows(groups)]
 
     def _unpacked(self, packed: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         rows = packed.shape[0]
@@ -84,7 +127,7 @@ class RawTiff:
 
     def _as_bytes(self, file: PictureFile, plane: int, planes: int) -> ExtendedFile:
         """Return the file with a directory in front of which one plane's bytes are grey pixels."""
-        page, tiled = self._page, tags.TILE_WIDTH in self._page.entries
+        page, tiled, stacked = self._page, self._tiled, self._stacked
         offsets = page.integers(tags.TILE_OFFSETS if tiled else tags.STRIP_OFFSETS)
         counts = page.integers(tags.TILE_BYTE_COUNTS if tiled else tags.STRIP_BYTE_COUNTS)
         share = len(offsets) // planes
@@ -92,8 +135,8 @@ class RawTiff:
             raise ApiError(Reason.IMAGE_DECODING_FAILED)
         mine = slice(plane * share, (plane + 1) * share)
         entries: dict[int, tuple[int, ...]] = {
-            tags.WIDTH: (self._columns * self._tile_bytes,),
-            tags.LENGTH: (self._height,),
+            tags.WIDTH: (self._tile_bytes * (1 if stacked else self._columns),),
+            tags.LENGTH: (self._tile_row_count * self._columns * self._tile_length if stacked else self._height,),
             tags.BITS: (8,),
             tags.COMPRESSION: (page.integer(tags.COMPRESSION, 1),),
             tags.PHOTOMETRIC: (1,),
@@ -101,13 +144,16 @@ class RawTiff:
             tags.SAMPLES: (1,),
             tags.PLANAR: (1,),
         }
-        if tiled:
+        if stacked:
+            entries[tags.ROWS_PER_STRIP] = (self._tile_length,)
+        elif tiled:
             entries[tags.TILE_WIDTH] = (self._tile_bytes,)
-            entries[tags.TILE_LENGTH] = (page.integer(tags.TILE_LENGTH, 0),)
+            entries[tags.TILE_LENGTH] = (self._tile_length,)
         else:
             entries[tags.ROWS_PER_STRIP] = (min(page.integer(tags.ROWS_PER_STRIP, self._height), self._height),)
-        entries[tags.TILE_OFFSETS if tiled else tags.STRIP_OFFSETS] = offsets[mine]
-        entries[tags.TILE_BYTE_COUNTS if tiled else tags.STRIP_BYTE_COUNTS] = counts[mine]
+        as_tiles = tiled and not stacked
+        entries[tags.TILE_OFFSETS if as_tiles else tags.STRIP_OFFSETS] = offsets[mine]
+        entries[tags.TILE_BYTE_COUNTS if as_tiles else tags.STRIP_BYTE_COUNTS] = counts[mine]
         return _with_directory(file, page.layout, entries)
 
 

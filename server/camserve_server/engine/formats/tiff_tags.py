@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,6 +32,9 @@ TILE_OFFSETS: Final = 324
 TILE_BYTE_COUNTS: Final = 325
 EXTRA_SAMPLES: Final = 338
 SAMPLE_FORMAT: Final = 339
+YCBCR_COEFFICIENTS: Final = 529
+YCBCR_SUBSAMPLING: Final = 530
+REFERENCE_BLACK_WHITE: Final = 532
 ICC_PROFILE: Final = 34675
 
 _MAX_DIRECTORIES: Final = 1024
@@ -39,6 +43,8 @@ _MAX_ENTRIES: Final = 4096
 _MAX_ENTRIES_OF_FILE: Final = 2048
 _MAX_VALUES_BYTES: Final = 64 << 20
 _INTEGERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_RATIONALS: Final = {5: "I", 10: "i"}
+_FLOATS: Final = {11: "f", 12: "d"}
 _SIZES: Final = {
     1: 1,
     2: 1,
@@ -91,6 +97,19 @@ class Directory:
         """Return the tag's first value."""
         values = self.integers(tag, 1)
         return values[0] if values else default
+
+    def numbers(self, tag: int, at_most: int) -> tuple[float, ...]:
+        """Return up to `at_most` values of any numeric type; a fraction of zero parts is NaN."""
+        kind, count, offset = self.entries.get(tag, (0, 0, 0))
+        count = min(count, at_most)
+        if kind in _RATIONALS:
+            data = self.file.exactly(offset, count * 8)
+            parts = struct.unpack(f"{self.layout.order}{2 * count}{_RATIONALS[kind]}", data)
+            return tuple(a / b if b else math.nan for a, b in zip(parts[::2], parts[1::2], strict=True))
+        if kind in _FLOATS:
+            data = self.file.exactly(offset, count * _SIZES[kind])
+            return struct.unpack(f"{self.layout.order}{count}{_FLOATS[kind]}", data)
+        return self.integers(tag, at_most)
 
     def packed(self, tag: int, value: int) -> tuple[int, bytes]:
         """Return where the first value of a tag of integers is, and the bytes that would make it `value`."""

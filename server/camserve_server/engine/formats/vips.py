@@ -60,8 +60,6 @@ class VipsPicture:
         operation = vips.Image.tiffload_source if loader == "tiff" else vips.Image.pngload_source
         try:
             image = operation(self._source, **options)
-            if image.interpretation in ("lab", "labs", "labq", "xyz", "yxy"):
-                image = image.colourspace("srgb")
             self._region = vips.Region.new(image)
         except vips.Error as error:
             raise ApiError(Reason.IMAGE_DECODING_FAILED) from error

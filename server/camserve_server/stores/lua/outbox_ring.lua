@@ -11,3 +11,13 @@ local function turn(tenant, now)
   if not due then return redis.call('ZREM', tenants, tenant) end
   return redis.call('ZADD', tenants, whole(math.max(tonumber(due), now)), tenant)
 end
+
+-- Gives an endpoint a place, and its tenant a turn, at a time in ms, 0 for now, unless theirs is earlier.
+-- The version tells who settles an endpoint that something came after it looked; from a counter, so that none comes twice.
+local function announce(member, time)
+  local endpoint, tenant = parts(member)
+  local due = whole(clock(time))
+  redis.call('HSET', versions, member, redis.call('INCR', KEYS[1] .. 'outbox:version'))
+  redis.call('ZADD', endpoints_of(tenant), 'LT', due, endpoint)
+  redis.call('ZADD', tenants, 'LT', due, tenant)
+end
