@@ -34,6 +34,7 @@ from camserve_server.core.idempotency import Idempotency
 from camserve_server.core.image_urls import ImageUrls
 from camserve_server.core.infer import InferService
 from camserve_server.core.janitor import Janitor
+from camserve_server.core.job_changes import JobChanges
 from camserve_server.core.job_intake import JobIntake
 from camserve_server.core.job_worker import JobWorker
 from camserve_server.core.jobs import JobService
@@ -202,6 +203,7 @@ class Replica:
         # Nothing takes them where no worker is.
         self._warm = WarmInputs(limit_bytes=settings.upload_memory_mb * MIB // 8 if "worker" in settings.roles else 0)
         intake = JobIntake(self._jobs, queue, infer, self._objects, self._warm, clock)
+        changes = JobChanges()
         self._worker = JobWorker(
             queue,
             infer,
@@ -212,10 +214,11 @@ class Replica:
             urls=urls,
             warm=self._warm,
             budget=budget,
+            changes=changes,
         )
         intake.on_accept = self._worker.wake
         cursors = Cursors(Sealer(state_keys, "cursor"))
-        job_service = JobService(self._jobs, self._objects, links, cursors, clock)
+        job_service = JobService(self._jobs, self._objects, links, cursors, clock, changes)
         webhooks = Webhooks(self._redis, Sealer(state_keys, "webhook"), self._disk)
         self._webhook_client = GuardedClient(Allowed.parse(settings.fetch_allow + settings.webhook_allow))
         webhook_service = WebhookService(
