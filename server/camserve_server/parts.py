@@ -28,6 +28,7 @@ from camserve_server.core.idempotency import Idempotency
 from camserve_server.core.image_urls import ImageUrls
 from camserve_server.core.infer import InferService
 from camserve_server.core.janitor import Janitor
+from camserve_server.core.job_changes import JobChanges
 from camserve_server.core.job_intake import JobIntake
 from camserve_server.core.job_worker import JobWorker
 from camserve_server.core.jobs import JobService
@@ -213,6 +214,7 @@ class Parts:
         # Nothing takes them where no worker is.
         self.warm = WarmInputs(limit_bytes=settings.upload_memory_mb * MIB // 8 if "worker" in settings.roles else 0)
         intake = JobIntake(jobs, queue, infer, self.objects, self.warm, clock)
+        changes = JobChanges()
         self.worker = JobWorker(
             queue,
             infer,
@@ -223,10 +225,11 @@ class Parts:
             urls=urls,
             warm=self.warm,
             budget=budget,
+            changes=changes,
         )
         intake.on_accept = self.worker.wake
         cursors = Cursors(Sealer(state_keys, "cursor"))
-        job_service = JobService(jobs, self.objects, links, cursors, clock)
+        job_service = JobService(jobs, self.objects, links, cursors, clock, changes)
         webhooks = Webhooks(self.redis, Sealer(state_keys, "webhook"), self.disk)
         self.webhook_client = GuardedClient(Allowed.parse(settings.fetch_allow + settings.webhook_allow))
         webhook_service = WebhookService(

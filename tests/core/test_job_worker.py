@@ -13,6 +13,7 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import new_id
 from camserve_server.core.infer_options import InferOptions
 from camserve_server.core.infer_result import InferResult, Timings
+from camserve_server.core.job_changes import JobChanges
 from camserve_server.core.job_worker import JobWorker
 from camserve_server.core.stored_results import encode_options
 from camserve_server.engine.buffers import SharedBuffer
@@ -91,7 +92,9 @@ async def work(redis, tmp_path, model):
     spec = orjson.dumps({"options": encode_options(InferOptions("shapes", "2")), "url": "https://images.example/a"})
     job = NewJob(new_id("job"), "shapes", "2", 3_600_000, None, [NewItem("i", spec)])
     await Jobs(redis, sealer, Disk(), Outbox(redis)).submit("a", job)
-    worker = JobWorker(queue, model, None, SystemClock(), width=8, lease_s=600, urls=urls, warm=None, budget=None)
+    worker = JobWorker(
+        queue, model, None, SystemClock(), width=8, lease_s=600, urls=urls, warm=None, budget=None, changes=JobChanges()
+    )
     worker.start()
     ended = await queue.finished
     await worker.stop(1)

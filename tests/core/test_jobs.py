@@ -12,7 +12,9 @@ from tests.stores.test_jobs import claim, finish
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import new_id
+from camserve_server.core import jobs as jobs_module
 from camserve_server.core.cursors import Cursors
+from camserve_server.core.job_changes import JobChanges
 from camserve_server.core.jobs import JobFilter, JobService
 from camserve_server.stores.durability import Disk
 from camserve_server.stores.job_queue import JobQueue
@@ -31,7 +33,7 @@ def sealer(tmp_path):
 
 async def test_get_list_results_and_cancel_agree_that_a_job_is_over(redis, sealer):
     jobs = Jobs(redis, sealer, Disk(), Outbox(redis))
-    service = JobService(jobs, None, None, Cursors(sealer), SystemClock())
+    service = JobService(jobs, None, None, Cursors(sealer), SystemClock(), JobChanges())
     late, done = new_id("job"), new_id("job")
     for job_id in (done, late):
         await jobs.submit("a", NewJob(job_id, "shapes", "2", TTL_MS, None, [NewItem("x", b"spec")]))
@@ -54,3 +56,20 @@ async def test_get_list_results_and_cancel_agree_that_a_job_is_over(redis, seale
     with pytest.raises(ApiError) as gone:
         await service.results("a", done, cursor="", limit=10)
     assert gone.value.reason is Reason.JOB_RESULTS_EXPIRED
+
+
+async def test_who_watches_a_job_hears_at_once_of_what_its_replica_did(redis, sealer, monkeypatch):
+    # Looking now and then would take longer than the test waits.
+    monkeypatch.setattr(jobs_module, "_FIRST_LOOK_S", 60)
+    jobs, changes = Jobs(redis, sealer, Disk(), Outbox(redis)), JobChanges()
+    service = JobService(jobs, None, None, Cursors(sealer), SystemClock(), changes)
+    job_id = new_id("job")
+    await jobs.submit("a", NewJob(job_id, "shapes", "2", 60_000, None, [NewItem("x", b"{}")]))
+    watched = service.watch("a", job_id)
+    async with asyncio.timeout(10):
+        assert (await anext(watched)).job.status == "queued"
+        waiting = asyncio.create_task(anext(watched))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await service.cancel("a", job_id)
+        assert [(await waiting).job.status, (await anext(watched, None))] == ["canceled", None]

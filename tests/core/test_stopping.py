@@ -14,6 +14,7 @@ from camserve_server.base.clock import SystemClock
 from camserve_server.base.ids import new_id
 from camserve_server.core.courier import Courier
 from camserve_server.core.infer_options import InferOptions
+from camserve_server.core.job_changes import JobChanges
 from camserve_server.core.job_worker import JobWorker
 from camserve_server.core.stored_results import encode_options
 from camserve_server.outbound.client import GuardedClient
@@ -84,7 +85,16 @@ async def test_a_stopping_worker_hands_back_what_it_was_claiming(redis, sealer):
         "a", NewJob(new_id("job"), "shapes", "2", 3_600_000, None, items)
     )
     worker = JobWorker(
-        queue, AnyModel(), None, SystemClock(), width=8, lease_s=600, urls=HangingUrls(), warm=None, budget=None
+        queue,
+        AnyModel(),
+        None,
+        SystemClock(),
+        width=8,
+        lease_s=600,
+        urls=HangingUrls(),
+        warm=None,
+        budget=None,
+        changes=JobChanges(),
     )
     worker.start()
     await queue.claimed.wait()

@@ -99,6 +99,28 @@ async def test_unary_goes_ahead_of_stream_and_does_not_starve_it() -> None:
     assert tenants(take(made)) == "us"
 
 
+async def test_who_asks_for_little_gets_a_batch_that_others_do_not_fill() -> None:
+    made = batcher(max_batch=4)
+    made.limit("m", 4, 1)
+    put(made, *(entry("s", "stream") for _ in range(5)), entry("u"), entry("u"))
+    assert [tenants(take(made)), tenants(take(made))] == ["uus", "ssss"]
+    put(made, *(entry("a") for _ in range(9)))
+    assert tenants(take(made)) == "aaaa"
+    assert tenants(take(made)) == "aaaa"
+    put(made, *(entry("a") for _ in range(9)), entry("b"), entry("b"))
+    assert [tenants(take(made)), tenants(take(made))] == ["bba", "aaaa"]
+    # Who had as much as the others fills nothing up.
+    put(made, *(entry("c") for _ in range(3)), entry("d"))
+    assert sorted(tenants(take(made))) == list("cccd")
+
+
+async def test_streams_go_on_beside_calls_that_they_may_not_fill() -> None:
+    made = batcher(max_batch=4)
+    made.limit("m", 4, 0)
+    put(made, *(entry("u") for _ in range(12)), entry("s", "stream"))
+    assert [tenants(take(made)) for _ in range(4)] == ["uuuu", "uuuu", "suuu", "u"]
+
+
 async def test_models_take_turns_under_a_flood_on_one() -> None:
     made = batcher(max_batch=2)
     made.open_queue("other")

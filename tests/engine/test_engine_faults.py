@@ -302,19 +302,19 @@ def test_a_batch_limit_falls_on_the_second_shortage_within_a_minute_and_never_be
 
 
 @pytest.mark.parametrize(
-    ("ms", "pictures"),
+    ("ms", "pictures", "filling"),
     [
-        pytest.param(3, 16, id="quick: all that may"),
-        pytest.param(25, 8, id="slow: what takes 0.2 s"),
-        pytest.param(60, 4, id="slower: four"),
-        pytest.param(2_000, 4, id="the slowest: four"),
+        pytest.param(1, 16, 20, id="quick: all that may"),
+        pytest.param(25, 8, 0, id="slow: what takes 0.2 s"),
+        pytest.param(60, 4, 0, id="slower: four"),
+        pytest.param(2_000, 4, 0, id="the slowest: four"),
     ],
 )
-def test_a_batch_that_would_take_long_is_smaller(clock: FakeClock, ms: int, pictures: int) -> None:
+def test_a_batch_that_would_take_long_is_smaller(clock: FakeClock, ms: int, pictures: int, filling: int) -> None:
     limit = BatchLimit(16, clock.monotonic)
-    assert limit.pictures == 16
+    assert (limit.pictures, limit.filling) == (16, None)
     limit.took(16, 16 * ms / 1000)
-    assert limit.pictures == pictures
+    assert (limit.pictures, limit.filling) == (pictures, filling)
 
 
 def test_one_slow_batch_does_not_decide_for_long(clock: FakeClock) -> None:

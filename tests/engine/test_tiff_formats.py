@@ -109,11 +109,12 @@ def test_tiff_of_odd_depth_in_compressed_tiles_gives_the_picture(
         assert largest_difference(data, shown) <= 1
 
 
-@pytest.mark.parametrize(("width", "length"), [(8, 16), (16, 8), (1, 1), (16, 0)])
-def test_tiff_of_odd_depth_in_tiles_that_are_no_multiple_of_16_cannot_be_decoded(width: int, length: int) -> None:
-    tiles = [bytes(length * -(-width * 12 // 8))] * (-(-64 // width) * (64 // max(1, length)))
+# Beyond 8192 rows, libvips would take a time that grows with the square of what the file says of them.
+@pytest.mark.parametrize(("width", "length"), [(8, 16), (16, 8), (1, 1), (16, 0), (16, 8208)])
+def test_tiff_of_odd_depth_in_tiles_of_other_than_16_to_8192_rows_cannot_be_decoded(width: int, length: int) -> None:
+    tiles = [bytes(length * -(-width * 12 // 8))] * (-(-64 // width) * -(-64 // max(1, length)))
     tags = {256: [64], 257: [64], 258: [12], 259: [1], 262: [1], 277: [1], 322: [width], 323: [length]}
-    assert refusal(tiff_of_pieces(tiles or [b"0"], tags, tiled=True)) == Reason.IMAGE_DECODING_FAILED
+    assert refusal(tiff_of_pieces(tiles, tags, tiled=True)) == Reason.IMAGE_DECODING_FAILED
 
 
 def test_tiff_of_odd_depth_is_read_in_bands_and_tiles_of_any_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from camserve_server.base.tasks import ended, wound_up
 from camserve_server.base.telemetry import JOB_ITEMS
 from camserve_server.core.image_urls import ImageUrls
 from camserve_server.core.infer import InferService
+from camserve_server.core.job_changes import JobChanges
 from camserve_server.core.object_images import load
 from camserve_server.core.pace import Pace
 from camserve_server.core.stored_results import decode_options, encode_error, encode_result
@@ -79,6 +80,7 @@ class JobWorker:
         urls: ImageUrls,
         warm: WarmInputs,
         budget: ByteBudget,
+        changes: JobChanges,
     ) -> None:
         self._queue = queue
         self._infer = infer
@@ -89,6 +91,7 @@ class JobWorker:
         self._urls = urls
         self._warm = warm
         self._budget = budget
+        self._changes = changes
         self._id = new_id("worker")
         self._pace = Pace(clock, many=max(1, width // 2))
         self._running: set[_Running] = set()
@@ -286,6 +289,8 @@ class JobWorker:
             except ApiError as error:
                 _log.warning("outcomes cannot be recorded yet", code=error.reason, items=len(entries))
                 await asyncio.sleep(_STORE_PAUSE_S)
+        for job_id in {outcome.claim.job_id for _, outcome in entries}:
+            self._changes.tell(job_id)
         for (running, outcome), done in zip(entries, recorded, strict=True):
             self._forget(running, finished=done)
             JOB_ITEMS.labels({"s": "succeeded", "f": "failed"}[outcome.state] if done else "lost").inc()

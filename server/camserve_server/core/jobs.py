@@ -15,6 +15,7 @@ from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.cursors import Cursors
 from camserve_server.core.infer_result import BatchOutcome
+from camserve_server.core.job_changes import JobChanges
 from camserve_server.core.links import Links
 from camserve_server.core.stored_results import decode_outcome
 from camserve_server.stores.jobs import FINAL, ItemRecord, JobRecord, Jobs, Status
@@ -27,7 +28,7 @@ LATEST_MS = 1 << 52
 _JOB_ID = re.compile(r"job_[0-9A-Za-z]{16,40}")
 # Of a listing with filters, jobs looked at for one page.
 _MOST_LOOKED_AT = 2_000
-_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.05, 1.0
+_SHORTEST_LOOK_S, _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.01, 0.05, 1.0
 
 Item = tuple[ItemRecord, BatchOutcome | None]
 
@@ -61,12 +62,14 @@ class JobService:
         links: Links,
         cursors: Cursors,
         clock: Clock,
+        changes: JobChanges,
     ) -> None:
         self._jobs = jobs
         self._objects = objects
         self._links = links
         self._cursors = cursors
         self._clock = clock
+        self._changes = changes
 
     async def get(self, tenant: str, job_id: str) -> JobRecord:
         """Returns a job; raises ApiError(JOB_NOT_FOUND)."""
@@ -147,23 +150,28 @@ class JobService:
         status: Status | None = None
         seen = 0
         look_s = _FIRST_LOOK_S
-        while True:
-            job = await self.get(tenant, job_id)
-            if status is None or (job.status != status and job.status not in FINAL):
-                yield JobChange(job)
-            ended = [] if job.removed else await self._jobs.finished(tenant, job_id, seen)
-            for index in ended:
-                with contextlib.suppress(IndexError):
-                    yield JobChange(job, await self.item(tenant, job, index))
-            seen += len(ended)
-            # The list was read after the state: of a job that has ended it is complete.
-            if job.status in FINAL:
-                yield JobChange(job, last=True)
-                return
-            moved = bool(ended) or job.status != status
-            look_s = _FIRST_LOOK_S if moved else min(2 * look_s, _LONGEST_LOOK_S)
-            status = job.status
-            await asyncio.sleep(look_s)
+        with self._changes.watching(job_id) as changed:
+            while True:
+                changed.clear()
+                job = await self.get(tenant, job_id)
+                if status is None or (job.status != status and job.status not in FINAL):
+                    yield JobChange(job)
+                ended = [] if job.removed else await self._jobs.finished(tenant, job_id, seen)
+                for index in ended:
+                    with contextlib.suppress(IndexError):
+                        yield JobChange(job, await self.item(tenant, job, index))
+                seen += len(ended)
+                # The list was read after the state: of a job that has ended it is complete.
+                if job.status in FINAL:
+                    yield JobChange(job, last=True)
+                    return
+                moved = bool(ended) or job.status != status
+                look_s = _FIRST_LOOK_S if moved else min(2 * look_s, _LONGEST_LOOK_S)
+                status = job.status
+                await asyncio.sleep(_SHORTEST_LOOK_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(look_s - _SHORTEST_LOOK_S):
+                        await changed.wait()
 
     async def cancel(self, tenant: str, job_id: str) -> JobRecord:
         """Cancels a job and returns it; a second time too. Raises ApiError: JOB_NOT_FOUND, JOB_ALREADY_COMPLETED."""
@@ -171,6 +179,7 @@ class JobService:
         done = await self._jobs.cancel(tenant, job_id)
         if done is None:
             raise ApiError(Reason.JOB_NOT_FOUND)
+        self._changes.tell(job_id)
         before, specs = done
         if before in FINAL and before != "canceled":
             raise ApiError(Reason.JOB_ALREADY_COMPLETED, status=before)

@@ -11,6 +11,8 @@ _LOWERED_S = 300.0
 # and more of them together are no faster.
 _PASS_S = 0.2
 _LEAST = 4
+# What those may add to a batch who only fill it up.
+_FILLING_S = 0.02
 # What the newest batch counts in the mean of the last ones.
 _PACE_WEIGHT = 0.1
 
@@ -36,6 +38,11 @@ class BatchLimit:
         if not self._seconds_per_picture:
             return pictures
         return min(pictures, max(_LEAST, int(_PASS_S / self._seconds_per_picture)))
+
+    @property
+    def filling(self) -> int | None:
+        """How many pictures may fill up a batch of others, whose answers they delay; None while no time is known."""
+        return int(_FILLING_S / self._seconds_per_picture) if self._seconds_per_picture else None
 
     def took(self, pictures: int, seconds: float) -> None:
         """Notes how long so many took together."""

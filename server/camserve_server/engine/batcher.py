@@ -71,6 +71,10 @@ class FairLane:
         """Takes the next entry; KeyError when there is none."""
         return self._waiting.pop()
 
+    def had(self) -> float:
+        """Returns what the tenant that is next cost the device lately; infinity when nobody waits."""
+        return self._waiting.had()
+
     def discard(self, entry: Entry) -> None:
         """Takes the entry out if it is here."""
         self._waiting.discard(entry.tenant, entry)
@@ -83,6 +87,7 @@ class FairLane:
 class _Queue:
     def __init__(self, max_batch: int, lock: threading.RLock) -> None:
         self.max_batch = max_batch
+        self.max_filling = max_batch
         self.changed = threading.Condition(lock)
         self.errands: deque[Errand] = deque()
         self.busy = False
@@ -96,13 +101,22 @@ class _Queue:
     def oldest_monotonic(self) -> float:
         return min(lane.oldest_monotonic() for lane in self.lanes.values())
 
+    def head(self) -> tuple[Lane, float]:
+        """Returns the lane of the next entry, and what its tenant cost the device lately."""
+        stream_waits = len(self.lanes["stream"]) > 0
+        unary_next = len(self.lanes["unary"]) > 0 and not (stream_waits and self._streak >= _UNARY_STREAK)
+        lane: Lane = "unary" if unary_next else "stream"
+        return lane, self.lanes[lane].had()
+
+    def fills(self, first: tuple[Lane, float]) -> bool:
+        """Whether the next entry would wait behind those of whom `first` is one, were there no room in their batch."""
+        (first_lane, first_had), (lane, had) = first, self.head()
+        return first_lane == "unary" if lane != first_lane else had > first_had + self.max_batch
+
     def pop(self) -> Entry:
-        unary, stream = self.lanes["unary"], self.lanes["stream"]
-        if unary and not (stream and self._streak >= _UNARY_STREAK):
-            self._streak += 1
-            return unary.pop()
-        self._streak = 0
-        return stream.pop()
+        lane, _ = self.head()
+        self._streak = self._streak + 1 if lane == "unary" else 0
+        return self.lanes[lane].pop()
 
 
 class Batcher:
@@ -111,8 +125,10 @@ class Batcher:
     Each queue (one per model version) has a thread. Queues take turns at the device, so a flood
     on one does not hold up another; a batch has the device to itself for `turn_s`, and after that
     others run beside it. A batch is due when it is full or its oldest entry has waited `delay_s`;
-    with 0 whatever waits when the device is free makes the batch. The unary lane is bounded by
-    `queue_limit` entries, the stream lane by its callers. Every method is safe from any thread.
+    with 0 whatever waits when the device is free makes the batch. Calls are filled up with entries
+    of streams, and those of who asked for little with those of who had much, as far as `limit` says:
+    everyone in a batch waits for all of it. The unary lane is bounded by `queue_limit` entries, the
+    stream lane by its callers. Every method is safe from any thread.
     """
 
     def __init__(
@@ -144,11 +160,12 @@ class Batcher:
             self._queues.pop(queue).changed.notify()
             self._wake()
 
-    def limit(self, queue: Hashable, max_batch: int) -> None:
-        """Changes the largest batch of a queue, if it is still there, from its next one on."""
+    def limit(self, queue: Hashable, max_batch: int, max_filling: int | None = None) -> None:
+        """Changes the largest batch of a queue, if it is still there, and how many may fill it up, from its next one on."""
         with self._lock:
             if queue in self._queues:
                 self._queues[queue].max_batch = min(max_batch, self._max_batch)
+                self._queues[queue].max_filling = self._max_batch if max_filling is None else max_filling
 
     def drain(self, queue: Hashable) -> list[Entry]:
         """Takes out and returns what waits in one queue."""
@@ -267,7 +284,14 @@ class Batcher:
         self._queues.move_to_end(name)
         queue.busy, queue.began = True, now
         batch = Batch(name, [], [])
+        first, filling = queue.head(), 0
         while len(queue) and len(batch.entries) < queue.max_batch:
+            if not batch.entries:
+                first = queue.head()
+            elif queue.fills(first):
+                if filling >= queue.max_filling:
+                    break
+                filling += 1
             entry = queue.pop()
             if entry.future.cancelled():
                 continue

@@ -137,7 +137,7 @@ class Runner:
             self._limit.took(pictures, seconds)
         else:
             self._limit.fell_short(too_large)
-        self._batcher.limit(self._queue, self._limit.pictures)
+        self._batcher.limit(self._queue, self._limit.pictures, self._limit.filling)
 
     def _post(self, callback: Callable[[], object]) -> None:
         # A loop that has been closed has nobody left to answer.

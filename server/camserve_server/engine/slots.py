@@ -48,6 +48,10 @@ class Rotation(Generic[T]):
         self._count(tenant, self._cost(waiter))
         return waiter
 
+    def had(self) -> float:
+        """Returns what the tenant that is next had lately; infinity when nobody waits."""
+        return min((self._had.get(name, 0.0) for name in self._waiting), default=float("inf"))
+
     def heads(self) -> list[T]:
         """Returns the first one of every tenant."""
         return [waiters[0] for waiters in self._waiting.values()]

@@ -53,8 +53,10 @@ class RawTiff:
         self._tile_width = page.integer(tags.TILE_WIDTH, 0) or self._width
         self._tile_length = page.integer(tags.TILE_LENGTH, 0)
         self._tiled = tags.TILE_WIDTH in page.entries
-        # As TIFF 6.0 wants it; of smaller tiles there could be more than there is time for.
-        if self._tiled and (self._tile_length < 1 or self._tile_width % 16 or self._tile_length % 16):
+        # As TIFF 6.0 wants it: of smaller tiles there could be more than there is time for. Of rows in a tile, millions
+        # fit into a file of 300 bytes, and libvips takes a time for them that grows with the square of their number.
+        length = self._tile_length
+        if self._tiled and (not 1 <= length <= _MAX_TILE_SIDE or self._tile_width % 16 or length % 16):
             raise ApiError(Reason.IMAGE_DECODING_FAILED)
         self._columns = -(-self._width // self._tile_width)
         self._tile_row_count = -(-self._height // self._tile_length) if self._tiled else 0

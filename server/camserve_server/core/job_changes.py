@@ -1,0 +1,32 @@
+"""Who watches a job hears at once of what its replica did to it; of what others did it is for the watcher to look."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class JobChanges:
+    """The watchers of one replica."""
+
+    def __init__(self) -> None:
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+
+    @contextmanager
+    def watching(self, job_id: str) -> Iterator[asyncio.Event]:
+        """Gives an event that is set when the job changes; it is for the watcher to clear it before it looks."""
+        changed = asyncio.Event()
+        self._watchers.setdefault(job_id, set()).add(changed)
+        try:
+            yield changed
+        finally:
+            watchers = self._watchers[job_id]
+            watchers.discard(changed)
+            if not watchers:
+                del self._watchers[job_id]
+
+    def tell(self, job_id: str) -> None:
+        """Says that the job changed."""
+        for changed in self._watchers.get(job_id, ()):
+            changed.set()
