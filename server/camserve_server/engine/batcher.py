@@ -161,7 +161,7 @@ class Batcher:
             self._wake()
 
     def limit(self, queue: Hashable, max_batch: int, max_filling: int | None = None) -> None:
-        """Changes the largest batch of a queue, if it is still there, and how many may fill it up, from its next one on."""
+        """Changes the largest batch of a queue, if it is still there, and how many may fill it up, from its next on."""
         with self._lock:
             if queue in self._queues:
                 self._queues[queue].max_batch = min(max_batch, self._max_batch)
