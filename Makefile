@@ -21,7 +21,7 @@ lint: $(DEV_STAMP)
 	$(BIN)/lint-imports
 
 docs: $(DEV_STAMP)
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 proto: $(DEV_STAMP)
 	$(BIN)/python protos/generate.py
