@@ -18,6 +18,7 @@ local ENCODINGS = { identity = true, gzip = true, deflate = true }
 local function allowed(name, value, native)
   if name:sub(1, 1) == ":" then return true end
   if name:sub(-4) == "-bin" or value:find("[\128-\255]") then return false end
+  if name:find("[^%l%d.-]") then return false end -- HTTP has more characters than gRPC, which fails the call
   if name:sub(1, 5) ~= "grpc-" then return true end
   local form = native and PROTOCOL[name]
   return form and value:match(form) and (name ~= "grpc-encoding" or ENCODINGS[value])

@@ -33,6 +33,9 @@ _RAW: dict[str, Node] = {
     "GetReferencePage": {"text/html": {"schema": {"type": "string"}}},
 }
 _ERROR = {"$ref": "#/components/schemas/Error"}
+_STREAM = (
+    "The events as they come; what is shown is one of them, on a line of NDJSON or sent by the server as an event."
+)
 _STATUSES = {
     200: "The answer.",
     201: "What was made.",
@@ -82,23 +85,25 @@ def components() -> dict[str, Node]:
 
 
 def _success(described: Described, binding: Binding, status: int, schemas: Schemas) -> Node:
-    answer: Node = {"description": _STATUSES[status], "headers": headers.of(described, status)}
+    streams = described.method.server_streaming and not described.method.raw_response
+    description = _STREAM if streams else _STATUSES.get(status, HTTPStatus(status).phrase)
+    answer: Node = {"description": description, "headers": headers.of(described, status)}
     content = {} if status == 204 or binding.verb == "HEAD" else _content(described, status, schemas)
     return answer | ({"content": content} if content else {})
 
 
 def _content(described: Described, status: int, schemas: Schemas) -> Node:
     if described.method.raw_response:
-        return _RAW[described.name]
+        return _RAW.get(described.name, {"application/octet-stream": _BYTES})
     schema = schemas.reference(described.output, sent=False)
     if not described.method.server_streaming:
         return {JSON: {"schema": schema, **examples.of_answer(described, status)}}
-    events = {"type": "array", "items": schema}
-    lines = "One JSON object on each line."
-    blocks = "One JSON object in the `data` of each event."
+    # Of a sequence OpenAPI 3.1 can describe one entry only.
+    wrapped = {"type": "string", "contentMediaType": JSON, "contentSchema": schema}
+    event = {"type": "object", "required": ["data"], "properties": {"data": wrapped}}
     return {
-        "application/x-ndjson": {"schema": {**events, "description": lines}, **examples.of_events(described)},
-        "text/event-stream": {"schema": {**events, "description": blocks}, **examples.of_events(described)},
+        "application/x-ndjson": {"schema": schema, **examples.of_lines(described)},
+        "text/event-stream": {"schema": event, **examples.of_events(described)},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,16 @@ def of_answer(described: Described, status: int) -> Node:
     return {} if answer is None else {"example": answer}
 
 
+def of_lines(described: Described) -> Node:
+    """Returns the member that shows lines of a stream of JSON objects, by the name of the event."""
+    return _named(described, lambda event: event)
+
+
 def of_events(described: Described) -> Node:
-    """Returns the member that shows what a stream carries."""
-    return {"example": recorded()[described.name]["events"]}
+    """Returns the member that shows server-sent events, by name."""
+    return _named(described, lambda event: {"data": json.dumps(event, separators=(",", ":"))})
+
+
+def _named(described: Described, shown: Callable[[Node], Node]) -> Node:
+    events = recorded().get(described.name, {}).get("events", [])
+    return {"examples": {event["event"]: {"value": shown(event)} for event in events}} if events else {}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from docs.openapi.methods import Described
+from docs.openapi.schemas import MD5
 
 Node = dict[str, Any]
 
 _COUNT = {"type": "integer", "minimum": 0}
 _TEXT = {"type": "string"}
-_MD5 = {"type": "string", "pattern": "^[A-Za-z0-9+/]{22}==$"}
 _TUS_VERSION = {"type": "string", "const": "1.0.0"}
 
 
@@ -47,7 +47,7 @@ REQUEST: dict[str, RequestHeader] = {
         "order-7",
     ),
     "Content-MD5": RequestHeader(
-        _MD5,
+        {"type": "string", **MD5},
         "Is the MD5 of the image, base64 of 16 bytes; of a multipart body that of the whole body, or of the file. "
         "Another: `image.md5_mismatch`. Takes the place of `Content-Length`, without both of which a raw body is "
         "`upload.length_required`.",

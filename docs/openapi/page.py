@@ -120,8 +120,9 @@ def _content(kinds: list[str], each: Node) -> str:
         shown += _members(schema)
     elif "description" in schema:
         shown += _text(schema["description"])
-    if "example" in each:
-        example = escape(json.dumps(each["example"], indent=1, ensure_ascii=False), quote=False)
+    values = [each["example"]] if "example" in each else [one["value"] for one in each.get("examples", {}).values()]
+    for value in values:
+        example = escape(json.dumps(value, indent=1, ensure_ascii=False), quote=False)
         shown += f"<details><summary>Example</summary><pre>{example}</pre></details>"
     return shown
 

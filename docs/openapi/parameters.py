@@ -71,5 +71,5 @@ def _in_path(message: Descriptor, name: str, schemas: Schemas) -> Node:
         "required": True,
         "description": schema.pop("description"),
         "schema": schema,
-        "example": examples.IDS[name],
+        **({"example": examples.IDS[name]} if name in examples.IDS else {}),
     }

@@ -16,6 +16,8 @@ PACKAGE = "camserve.v1."
 _INTEGERS = {FieldDescriptor.TYPE_INT32: "int32", FieldDescriptor.TYPE_INT64: "int64"}
 _NUMBERS = {FieldDescriptor.TYPE_FLOAT: "float", FieldDescriptor.TYPE_DOUBLE: "double"}
 _DEFAULT = re.compile(r"Default (`[^`]*`|true|false|[0-9.]+?)(?=[.:,]|$)|(\S+) \(the default\)")
+# The base64 of 16 bytes.
+MD5 = {"pattern": "^[A-Za-z0-9+/]{21}[AQgw]==$"}
 _MOST_INT64 = 2**63 - 1
 _SIDE = {"type": "integer", "minimum": 1, "maximum": 4096}
 # What the server checks with reasons of its own, so that no rule in the protos says it.
@@ -79,7 +81,7 @@ class Schemas:
             schema = self._single(field, rules, sent)
             default = _default(field, comment) if sent else None
             schema |= {} if default is None else {"default": default}
-        schema |= _CHECKED.get(short_name(field), {})
+        schema |= _CHECKED.get(short_name(field), {}) | (MD5 if field.name == "content_md5" else {})
         return {**schema, "description": comment}
 
     def _message(self, message: Descriptor, sent: bool) -> Node:

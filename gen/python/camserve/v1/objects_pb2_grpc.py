@@ -65,7 +65,8 @@ class ObjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutObject(self, request_iterator, context):
-        """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
+        """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed. Fails with
+        `signature.invalid` when the token is not for this object, and with `signature.expired` when the link is too old.
 
         Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`,
         also after the image was deleted. Under an idempotency key the same bytes have their first answer again.

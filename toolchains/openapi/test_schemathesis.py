@@ -1,0 +1,30 @@
+"""The OpenAPI document against the real edge, as Schemathesis understands it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conftest import Stack
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.timeout(600)
+def test_the_edge_keeps_to_its_document(stack: Stack) -> None:
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("schemathesis")),
+            f"--config-file={HERE / 'schemathesis.toml'}",
+            "run",
+            f"{stack.edge_url}/v1/openapi.json",
+            f"--header=Authorization: Bearer {stack.token()}",
+        ],
+        cwd=HERE.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
