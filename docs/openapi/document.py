@@ -132,7 +132,7 @@ def _operation(parts: list[tuple[Described, Binding]], schemas: Schemas) -> Node
         "operationId": first.name + (binding.verb.title() if again else ""),
         "tags": [first.service],
         "summary": first_sentence(first.comment) + (", without its bytes" if again else ""),
-        "description": "\n\n".join(part.comment for part, _ in parts),
+        "description": "\n\n".join([first.comment, *(_by_type(part) for part, _ in parts[1:])]),
         "security": _security(first),
     }
     found: list[Node] = []
@@ -144,6 +144,12 @@ def _operation(parts: list[tuple[Described, Binding]], schemas: Schemas) -> Node
         operation["requestBody"] = bodies.request_body([part for part, _ in parts], schemas)
     operation["responses"] = answers.responses(parts, schemas)
     return operation
+
+
+def _by_type(described: Described) -> str:
+    """Returns the comment of a method that shares its path and verb with another, told apart by the type of the body."""
+    types = ", ".join(f"`{kind}`" for kind in described.method.consumes)
+    return f"With a body of the type {types}:\n\n{described.comment}"
 
 
 def _security(described: Described) -> list[Node]:
