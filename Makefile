@@ -44,7 +44,7 @@ test-schemathesis: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[schemathesis]'
 	$(BIN)/python -m pytest toolchains/openapi
 
-# Needs Go: calls everything with the real grpcurl.
+# Needs Go and Node: calls everything with the real grpcurl, and runs every command of docs/grpcurl.md.
 test-grpcurl: $(DEV_STAMP)
 	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 	$(BIN)/python -m pytest toolchains/grpcurl

@@ -147,7 +147,7 @@ def _operation(parts: list[tuple[Described, Binding]], schemas: Schemas) -> Node
 
 
 def _by_type(described: Described) -> str:
-    """Returns the comment of a method that shares its path and verb with another, told apart by the type of the body."""
+    """Returns the comment of a method that shares its path and verb with another, apart by the type of the body."""
     types = ", ".join(f"`{kind}`" for kind in described.method.consumes)
     return f"With a body of the type {types}:\n\n{described.comment}"
 
