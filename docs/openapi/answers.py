@@ -133,23 +133,26 @@ def _example(reason: Reason) -> Node:
 
 def _word_as_oauth(found: dict[str, Node]) -> None:
     """Gives what the token endpoint itself refuses the form of its standard; what the edge refuses keeps ours."""
-    codes = {
-        "401": "`invalid_client`: the client is unknown or its secret is wrong.",
-        "400": "`invalid_request`, `unsupported_grant_type`, `invalid_scope`, or an error of the edge.",
-    }
     oauth = {"$ref": "#/components/schemas/OAuthError"}
-    found["401"] = {
-        **found["400"],
-        "headers": {**found["400"]["headers"], "WWW-Authenticate": {"$ref": "#/components/headers/WWW-Authenticate"}},
+    found["400"] |= {
+        "description": "`invalid_request`, `unsupported_grant_type`, `invalid_scope`, or an error of the edge.",
+        "content": {
+            JSON: {
+                "schema": {"oneOf": [oauth, _ERROR]},
+                "example": {"error": "invalid_request", "error_description": "A field is given twice."},
+            }
+        },
     }
-    for status, description in codes.items():
-        schema = oauth if status == "401" else {"oneOf": [oauth, *found["400"]["content"][JSON]["schema"]["allOf"][:1]]}
-        example = {
-            "error": description[1:].partition("`")[0],
-            "error_description": description.partition(": ")[2] or "A field is given twice.",
-        }
-        found[status] = {
-            **found[status],
-            "description": description,
-            "content": {JSON: {"schema": schema, "example": example}},
-        }
+    found["401"] = {
+        "description": "`invalid_client`: the client is unknown or its secret is wrong.",
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("Request-Id", "WWW-Authenticate")},
+        "content": {
+            JSON: {
+                "schema": oauth,
+                "example": {
+                    "error": "invalid_client",
+                    "error_description": "The client is unknown or its secret is wrong.",
+                },
+            }
+        },
+    }

@@ -33,7 +33,7 @@ def _content(described: Described, kind: str, schemas: Schemas) -> Node:
         schema = {"type": "object", "required": ["grant_type"], "properties": properties}
         return {"schema": schema, **examples.of_request(described)}
     if described.takes_image:
-        # Without a type: the body is the bytes themselves (OpenAPI 3.1, section 4.8.14.2).
+        # Without a type: the body is the bytes themselves (OpenAPI 3.1, "Considerations for File Uploads").
         return {"schema": {"contentMediaType": kind, "description": comments()[f"{described.input.full_name}.body"]}}
     return {"schema": schemas.reference(described.input, sent=True), **examples.of_request(described)}
 
@@ -50,8 +50,12 @@ def _multipart(described: Described, schemas: Schemas) -> Node:
         }
     fields = dict(flat(_OPTIONS, schemas, without={"image"}))
     options = {
-        **schemas.reference(_OPTIONS, sent=True),
-        "description": "Is InferRequest without `image`, instead of the other fields.",
+        "type": "object",
+        "description": "Is `InferRequest` without `image`, instead of the other fields.",
+        "required": ["model"],
+        "properties": {
+            field.name: schemas.field(field, sent=True) for field in _OPTIONS.fields if field.name != "image"
+        },
     }
     schema = {
         "type": "object",

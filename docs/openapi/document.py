@@ -40,8 +40,6 @@ _SCOPES = {
     "webhooks.read": "See webhooks and their deliveries.",
     "webhooks.write": "Register, change and remove webhooks.",
 }
-
-
 _ORDER = ("path", "query", "header")
 
 

@@ -28,7 +28,7 @@ def parameters(described: Described, binding: Binding, schemas: Schemas) -> list
             for name, schema in flat(described.input, schemas, without={*binding.variables, "body"})
         ]
         for parameter in found:
-            if parameter["name"] == "token":
+            if parameter["name"] == "token":  # of a link, which nobody can do without
                 parameter["required"] = True
     return found + [{"$ref": f"#/components/parameters/{name}"} for name in REQUEST if REQUEST[name].applies(described)]
 

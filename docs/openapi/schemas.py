@@ -96,6 +96,8 @@ class Schemas:
         if required:
             schema["required"] = required
         choices = [oneof for oneof in message.oneofs if not oneof.name.startswith("_")]
+        if len(choices) > 1:
+            raise ValueError(f"{message.full_name} has several oneofs, which one schema cannot hold apart")
         for choice in choices if sent else ():
             schema["oneOf"] = [{"required": [field.name]} for field in choice.fields]
         return schema
@@ -136,7 +138,7 @@ def _is_required(field: FieldDescriptor) -> bool:
 
 
 def _is_always_there(field: FieldDescriptor) -> bool:
-    """The transcoder prints defaults, but no enum has one that is ever sent."""
+    """The transcoder prints what has no presence always, defaults included."""
     return not field.has_presence
 
 
@@ -146,7 +148,7 @@ def _integer(form: str, rules: validate_pb2.FieldRules, sent: bool) -> Node:
     if not sent:
         return {"type": "string", "pattern": "^-?[0-9]+$"}
     # Beyond 2^53 a number of JSON is not exact, so that proto3 JSON reads texts too, and writes nothing else.
-    return {"type": ["integer", "string"], "pattern": "^[0-9]{1,18}$", "maximum": _MOST_INT64, **_bounds(rules.int64)}
+    return {"type": ["integer", "string"], "pattern": "^[0-9]{1,19}$", "maximum": _MOST_INT64, **_bounds(rules.int64)}
 
 
 def _bounds(rules: validate_pb2.Int32Rules | validate_pb2.Int64Rules | validate_pb2.DoubleRules) -> Node:

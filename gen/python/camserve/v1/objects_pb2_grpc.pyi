@@ -39,8 +39,8 @@ class ObjectServiceStub:
     """Streams the object that a signed link names. The link's token is the authorisation: no other is needed.
 
     The metadata `range` (one byte range, RFC 9110 section 14) selects a part, answered with 206. Fails with
-    `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old and
-    `object.not_found` when the object is gone.
+    `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old,
+    `object.not_found` when the object is gone and `param.out_of_range` when the range begins behind its end.
     """
     PutObject: _grpc.StreamUnaryMultiCallable[_objects_pb2.PutObjectRequest, _uploads_pb2.Upload]
     """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed. Fails with
@@ -59,8 +59,8 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     """Streams the object that a signed link names. The link's token is the authorisation: no other is needed.
 
     The metadata `range` (one byte range, RFC 9110 section 14) selects a part, answered with 206. Fails with
-    `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old and
-    `object.not_found` when the object is gone.
+    `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old,
+    `object.not_found` when the object is gone and `param.out_of_range` when the range begins behind its end.
     """
     PutObject: _aio.StreamUnaryMultiCallable[_objects_pb2.PutObjectRequest, _uploads_pb2.Upload]  # type: ignore[assignment]
     """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed. Fails with
@@ -82,8 +82,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the object that a signed link names. The link's token is the authorisation: no other is needed.
 
         The metadata `range` (one byte range, RFC 9110 section 14) selects a part, answered with 206. Fails with
-        `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old and
-        `object.not_found` when the object is gone.
+        `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old,
+        `object.not_found` when the object is gone and `param.out_of_range` when the range begins behind its end.
         """
 
     @_abc_1.abstractmethod

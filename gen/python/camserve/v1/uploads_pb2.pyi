@@ -231,10 +231,10 @@ class StartUploadRequest(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Declares the bytes of the whole image, over REST also as the header `Upload-Length`. Without: `upload.length_required`;
-    none at all: `image.source_required`.
+    zero: `image.source_required`; past the limit: `upload.too_large`.
     """
     media_type: _builtins.str
-    """Declares the media type of the image. Another image than that: `media.mismatch`."""
+    """Declares the media type of the image. Another image than that: `media.mismatch`; no image at all: `media.unsupported`."""
     file_name: _builtins.str
     """Names the file; a name that ends otherwise than its image: `media.mismatch`."""
     content_md5: _builtins.str
