@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import schemathesis
 from hypothesis import strategies as st
+from schemathesis.core.parameters import ParameterLocation
 from tests.images import encoded, star_png
 
 _IMAGES = {
@@ -48,10 +49,12 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if case.method == "QUERY":
         # Envoy knows this verb, and that its requests have a body.
         case.headers = {**(case.headers or {}), "Content-Type": "application/json"}
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
     if case.path == "/v1/infer" and case.media_type == "application/json":
         # What stands in the query beside a JSON body must not stand in both.
         case.query = {}
-    if case.meta is None or not case.meta.generation.mode.is_positive or not next(_turns):
+    if not next(_turns):
         return
     if case.path == "/v1/objects/{object_id}" and _links:
         object_id, token = _links[-1]
@@ -71,6 +74,16 @@ def after_call(context: Any, case: Any, response: Any) -> None:
     if link:
         url = urlsplit(link)
         _links.append((url.path.rpartition("/")[2], parse_qs(url.query)["token"][0]))
+
+
+@schemathesis.check
+def wrong_paths_and_queries_are_refused(context: Any, response: Any, case: Any) -> None:
+    """Asks of paths and queries what `negative_data_rejection` asks of all, of lenient JSON and foreign headers too."""
+    if case.meta is None:
+        return
+    wrong = {place for place, part in case.meta.components.items() if part.mode.is_negative}
+    if wrong and wrong <= {ParameterLocation.PATH, ParameterLocation.QUERY}:
+        assert response.status_code >= 400, f"{case.formatted_path} with {case.query} was answered"
 
 
 def _to_nobody(value: Any) -> Any:
