@@ -25,8 +25,8 @@ Classifies images and explains the answer with a Grad-CAM heatmap.
 
 Every call but the public ones carries a token: `Authorization: Bearer <jwt>`. JSON members have the names of the
 protos; 64-bit integers are strings in answers, and may be strings or numbers in requests; members that are not known
-are ignored, parameters of the query that are not known are refused. An empty text is as if it were not there. Members of
-an answer that are not required may be absent.
+are ignored, parameters of the query that are not known are refused. An empty text is as if it were not there. Members
+of an answer that are not required may be absent.
 
 Every error has the form of `Error`. New codes may come: treat one that you do not know by its status. A path that there
 is not is 404 `route.not_found`, a verb that a path does not take 405 `method.not_allowed` with `Allow`; without a valid

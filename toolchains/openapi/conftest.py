@@ -1,5 +1,5 @@
-"""Shares the running stack with the tests of the main suite."""
+"""Shares the fixtures of the main suite."""
 
-from tests.conftest import stack
+from tests.conftest import make_stack
 
-__all__ = ["stack"]
+__all__ = ["make_stack"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.timeout(600)
-def test_the_edge_keeps_to_its_document(stack: Stack, tmp_path: Path) -> None:
+def test_the_edge_keeps_to_its_document(make_stack: Callable[..., Stack], tmp_path: Path) -> None:
+    stack = make_stack()  # the shared one has a model that cannot be served, which is 503
     done = subprocess.run(
         [
             str(Path(sys.executable).with_name("schemathesis")),
