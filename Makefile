@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto test-protos test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench train-shapes clean
+.PHONY: run test lint docs proto test-protos test-openapi test-schemathesis test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -21,7 +21,7 @@ lint: $(DEV_STAMP)
 	$(BIN)/lint-imports
 
 docs: $(DEV_STAMP)
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 proto: $(DEV_STAMP)
 	$(BIN)/python protos/generate.py
@@ -33,7 +33,18 @@ test-protos:
 	$(BUF) build -o $(VENV)/now.binpb
 	$(BUF) breaking $(VENV)/now.binpb --against protos/released/v1.binpb
 
-# Needs Go: calls everything with the real grpcurl.
+# Needs Node and Go: lints the OpenAPI document and compares it with the released one.
+test-openapi:
+	npx --yes --package=@redocly/cli@2.77.0 -- redocly lint --config toolchains/openapi/redocly.yaml docs/api/openapi.json
+	GOBIN=$(CURDIR)/toolchains/bin go install github.com/oasdiff/oasdiff@v1.37.0
+	toolchains/bin/oasdiff breaking --fail-on ERR docs/released/openapi.json docs/api/openapi.json
+
+# Sends what the OpenAPI document allows, and what it does not, to the real edge, for a minute or two.
+test-schemathesis: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[schemathesis]'
+	$(BIN)/python -m pytest toolchains/openapi
+
+# Needs Go and Node: calls everything with the real grpcurl, and runs every command of docs/grpcurl.md.
 test-grpcurl: $(DEV_STAMP)
 	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 	$(BIN)/python -m pytest toolchains/grpcurl

@@ -1,4 +1,4 @@
-"""Generates settings.md and errors.md from the code; `make docs` runs it, a test compares."""
+"""Generates the pages that the code and the protos tell; `make docs` runs it, a test compares."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from camserve_server.base.config import PREFIX, Settings
 from camserve_server.base.errors import CATALOGUE
+from docs.openapi import document, page
 
 DOCS = Path(__file__).parent
 ERRORS_PROTO = DOCS.parent / "protos" / "camserve" / "v1" / "errors.proto"
@@ -59,8 +60,18 @@ def errors_page() -> str:
     return ERRORS_HEAD + "".join(rows)
 
 
-PAGES = {"settings.md": settings_page, "errors.md": errors_page}
+def reference_page() -> str:
+    """Returns the page of the REST surface."""
+    return page.page(document.document())
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "api/openapi.json": document.text,
+    "api/index.html": reference_page,
+}
 
 if __name__ == "__main__":
-    for file, page in PAGES.items():
-        (DOCS / file).write_text(page())
+    for file, make in PAGES.items():
+        (DOCS / file).write_text(make())

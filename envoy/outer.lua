@@ -5,6 +5,7 @@ local EDGE, UPSTREAM = "camserve.edge", "camserve.upstream"
 local ONE_MESSAGE_BYTES = 1000000 -- an encrypted segment of 1 MiB holds a little less than that of the object
 
 local MODEL = "^/v1/models/[^/]+"
+local VERBS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true, OPTIONS = true }
 local KINDS = { evt = true, img = true, job = true, obj = true, webhook = true }
 
 -- What a native caller may say of the protocol itself, and in which form.
@@ -18,6 +19,7 @@ local ENCODINGS = { identity = true, gzip = true, deflate = true }
 local function allowed(name, value, native)
   if name:sub(1, 1) == ":" then return true end
   if name:sub(-4) == "-bin" or value:find("[\128-\255]") then return false end
+  if name:find("[^%l%d.-]") then return false end -- HTTP has more characters than gRPC, which fails the call
   if name:sub(1, 5) ~= "grpc-" then return true end
   local form = native and PROTOCOL[name]
   return form and value:match(form) and (name ~= "grpc-encoding" or ENCODINGS[value])
@@ -60,7 +62,9 @@ function envoy_on_request(handle)
     end
     metadata:set(EDGE, "path", path)
   end
-  metadata:set(EDGE, "method", headers:get(":method") or "")
+  -- Any other may be whatever a caller has written there.
+  local verb = headers:get(":method") or ""
+  metadata:set(EDGE, "method", VERBS[verb] and verb or "other")
   metadata:set(EDGE, "request_id", headers:get("x-request-id") or "")
 end
 

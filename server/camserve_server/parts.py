@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 
+from camserve_server.base import bundle
 from camserve_server.base.breaker import Breakers
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.config import Settings
@@ -73,6 +74,7 @@ from camserve_server.rpc.limits import Deployment, LimitServicer
 from camserve_server.rpc.models import ModelServicer
 from camserve_server.rpc.objects import ObjectServicer
 from camserve_server.rpc.rate_limit_service import RateLimitServicer
+from camserve_server.rpc.reference import ReferenceServicer
 from camserve_server.rpc.server import internal_server, public_server
 from camserve_server.rpc.signing_again import SigningAgain
 from camserve_server.rpc.uploads import UploadServicer
@@ -309,6 +311,7 @@ class Parts:
                         sync_timeout_s=settings.sync_timeout_s,
                     ),
                 ),
+                "reference": ReferenceServicer(bundle.REFERENCE),
             },
             chain,
             max_image_bytes=settings.max_image_bytes,

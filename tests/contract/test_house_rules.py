@@ -9,6 +9,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from docs.generate import PAGES
 from google.protobuf import json_format
 
 from camserve.v1 import errors_pb2, health_pb2, limits_pb2, models_pb2
@@ -32,6 +33,8 @@ def test_every_rpc_has_a_policy():
         "camserve.v1.LimitService.GetLimits",
         "camserve.v1.ObjectService.Download",
         "camserve.v1.ObjectService.PutObject",
+        "camserve.v1.ReferenceService.GetOpenApi",
+        "camserve.v1.ReferenceService.GetReferencePage",
     }
     assert not policy_of(limits_pb2.DESCRIPTOR.services_by_name["LimitService"].methods_by_name["GetLimits"]).public
 
@@ -123,10 +126,9 @@ def test_cancellation_is_never_swallowed():
                 assert raises, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
-@pytest.mark.parametrize("page", ["settings.md", "errors.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_generated_pages_of_the_docs_are_current(page):
-    pages = runpy.run_path(str(ROOT / "docs/generate.py"))["PAGES"]
-    assert (ROOT / "docs" / page).read_text() == pages[page]()
+    assert (ROOT / "docs" / page).read_text() == PAGES[page]()
 
 
 def test_links_of_the_docs_lead_somewhere():

@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 from tests.conftest import camserve_program, free_ports, start_stack, stop_stack
 from tests.e2e.receiver import receiver
 from tests.e2e.test_jobs import entry, picture
+from tests.openapi import DOCUMENT, conforms
 
 from camserve_server.core.webhook_signing import is_authentic, secret_bytes, secret_text, signed_headers
 
@@ -117,6 +118,9 @@ def test_the_end_of_a_job_is_sent_signed(api, seen, path):
     assert b'"order":7,' in event.body
     assert event.headers["content-type"] == "application/json"
     assert Webhook(webhook["secret"]).verify(event.body, event.headers) == event.said
+    described = DOCUMENT["webhooks"]["jobEvent"]["post"]
+    conforms(event.said, described["requestBody"]["content"]["application/json"]["schema"])
+    assert {each["name"].lower() for each in described["parameters"]} <= event.headers.keys()
     assert is_authentic(secret_bytes(webhook["secret"]), event.headers, event.body, time.time())
     assert api.get(results_url).status_code == 200
     done = settled(api, webhook)

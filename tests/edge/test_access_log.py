@@ -31,6 +31,11 @@ def test_no_line_holds_a_query_or_a_header(edge: Edge, stranger: httpx.Client, a
     assert "SECRET" not in edge.settings.envoy_log.read_text()
 
 
+def test_a_verb_that_nobody_knows_is_not_written_down(caller: httpx.Client, access_log: Find) -> None:
+    line = access_log(caller.request("SECRET", "/v1/models").headers["request-id"])
+    assert (line["method"], line["status"]) == ("other", 405)
+
+
 def test_envoy_says_nothing_of_a_body_too_large_or_without_a_length(edge: Edge, caller: httpx.Client) -> None:
     head = f"Host: x\r\nAuthorization: Bearer {edge.token()}\r\nContent-Type: image/png\r\n"
     target = "/v1/objects/obj_0123456789abcdefghij?token=SECRET"

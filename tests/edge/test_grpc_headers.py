@@ -33,6 +33,12 @@ def test_headers_of_the_protocol_have_no_effect_over_rest(stack, header):
     assert answer.status_code == 200
 
 
+def test_names_of_headers_that_grpc_does_not_know_have_no_effect_over_rest(stack):
+    unknown = {f"x-{character}": "x" for character in "!#$%&'*+.^`|~"}
+    answer = httpx.get(f"{stack.edge_url}/v1/health", headers=unknown)
+    assert answer.status_code == 200
+
+
 async def test_a_malformed_timeout_spoils_no_other_callers_call(stack):
     async with httpx.AsyncClient(base_url=stack.edge_url, headers={"grpc-timeout": "x"}) as stranger:
         for _ in range(10):

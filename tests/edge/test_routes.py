@@ -43,6 +43,7 @@ def test_an_unknown_path_or_a_malformed_id_is_404(caller: httpx.Client, path: st
         ("OPTIONS", "/v1/models", "GET"),
         ("PATCH", OBJECT, "GET, HEAD, PUT"),
         ("GET", "/oauth2/token", "POST"),
+        ("X-OF-NOBODY", OBJECT, "GET, HEAD, PUT"),
     ],
 )
 def test_another_verb_is_405_and_told_which_are_allowed(caller: httpx.Client, verb: str, path: str, allow: str) -> None:

@@ -145,6 +145,13 @@ def test_health_and_keys(grpcurl):
     assert listed["statuses"]["camserve.v1.UploadService"] == {"status": "SERVING"}
 
 
+def test_the_reference(grpcurl):
+    body = json.loads(grpcurl("camserve.v1.ReferenceService/GetOpenApi", token=None))
+    assert json.loads(base64.b64decode(body["data"]))["openapi"] == "3.1.0"
+    body = json.loads(grpcurl("camserve.v1.ReferenceService/GetReferencePage", token=None))
+    assert base64.b64decode(body["data"]).startswith(b"<!doctype html>")
+
+
 def test_issue_token(grpcurl, stack):
     made = dict(line.split("=", 1) for line in stack.camserve("client", "create", "--tenant", "acme").stdout.split())
     request = {"grant_type": "client_credentials", **made}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import parse_qs, unquote_plus
@@ -98,7 +97,7 @@ def with_basic(grant: Grant, authorization: str | None) -> Grant:
         raise OAuthError("invalid_request", "Credentials are given twice.")
     try:
         client_id, separator, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         raise OAuthError("invalid_client", "The Basic credentials cannot be read.") from None
     if not separator:
         raise OAuthError("invalid_client", "The Basic credentials cannot be read.")

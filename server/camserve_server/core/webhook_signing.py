@@ -7,7 +7,6 @@ https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-w
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ def secret_bytes(text: str) -> bytes:
     """Returns the key of a secret as callers have it; raises ValueError for anything else."""
     try:
         secret = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
-    except binascii.Error:
+    except ValueError:
         secret = b""
     if not text.startswith(_PREFIX) or len(secret) != SECRET_BYTES:
         raise ValueError(f"a secret is {_PREFIX} and the base64 of {SECRET_BYTES} bytes")

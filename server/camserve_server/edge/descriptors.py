@@ -19,7 +19,7 @@ from camserve.options.v1 import policy_pb2
 
 JSON = "application/json"
 _VARIABLE = re.compile(r"\{([a-z0-9_.]+)\}")
-_ID = "[a-z]+_[0-9A-Za-z]{16,40}"
+ID = "[a-z]+_[0-9A-Za-z]{16,40}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Binding:
         """The pattern that the whole path must match; ids have their own form, other names any."""
         parts = _VARIABLE.split(self.template)
         literals = [re.escape(part) for part in parts[::2]]
-        names = [_ID if name.endswith("_id") else "[^/]+" for name in parts[1::2]]
+        names = [ID if name.endswith("_id") else "[^/]+" for name in parts[1::2]]
         return "".join(part for pair in zip(literals, [*names, ""], strict=True) for part in pair)
 
 

@@ -108,7 +108,16 @@ class Call:
                 metadata[key] = f"{metadata[key]}, {value}" if key in metadata else value
         offered = metadata.get("x-request-id", "")
         request_id = offered if _REQUEST_ID.fullmatch(offered) else str(uuid.uuid4())
-        return cls(method, policy, context, request, metadata, request_id, answer_id=request_id)
+        return cls(
+            method,
+            policy,
+            context,
+            request,
+            metadata,
+            request_id,
+            http_code=policy.http_code,
+            answer_id=request_id,
+        )
 
     @property
     def rest(self) -> bool:

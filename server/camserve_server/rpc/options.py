@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Literal, Protocol
 
 from google.protobuf import json_format, struct_pb2
@@ -64,7 +63,7 @@ def parse_md5(content_md5: str | None) -> bytes | None:
         return None
     try:
         digest = base64.b64decode(content_md5, validate=True)
-    except binascii.Error:
+    except ValueError:  # which binascii.Error is, too; text that is not ASCII raises nothing narrower
         digest = b""
     if len(digest) != 16:
         raise ApiError(Reason.IMAGE_BASE64_INVALID, "content_md5 is not the base64 of 16 bytes.")

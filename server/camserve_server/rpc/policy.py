@@ -15,6 +15,7 @@ class Policy:
     """Who may call a method; under which operation its idempotency keys are remembered, if it takes any.
 
     `costs` says that a running call is one of its tenant's concurrent ones, `costs_images` that it has images besides.
+    `http_code` is the REST status of success where it is not 200.
     """
 
     public: bool
@@ -23,6 +24,7 @@ class Policy:
     refuses_key: bool = False
     costs: bool = False
     costs_images: bool = False
+    http_code: int | None = None
 
 
 class PolicyError(OperatorError):
@@ -45,6 +47,13 @@ def policy_of(method: MethodDescriptor) -> Policy:
     costs = declared.HasField("cost")
     if costs and declared.public:
         raise PolicyError(f"{method.full_name} is public: there is no tenant that it could cost something")
+    usual = declared.success[0] if declared.success else 200
     return Policy(
-        declared.public, frozenset(declared.scopes), keys.operation, keys.refused, costs, declared.cost.images
+        declared.public,
+        frozenset(declared.scopes),
+        keys.operation,
+        keys.refused,
+        costs,
+        declared.cost.images,
+        None if usual == 200 else usual,
     )

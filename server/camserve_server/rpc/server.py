@@ -19,6 +19,7 @@ from camserve.v1 import (
     limits_pb2,
     models_pb2,
     objects_pb2,
+    reference_pb2,
     uploads_pb2,
     webhooks_pb2,
 )
@@ -55,6 +56,7 @@ def services() -> dict[str, ServiceDescriptor]:
         "health": camserve_health_pb2.DESCRIPTOR.services_by_name["HealthService"],
         "auth": auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
         "limits": limits_pb2.DESCRIPTOR.services_by_name["LimitService"],
+        "reference": reference_pb2.DESCRIPTOR.services_by_name["ReferenceService"],
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from email.utils import formatdate
 
 from camserve.v1 import uploads_pb2 as pb
@@ -93,7 +92,7 @@ def _pairs(text: str) -> dict[str, str]:
         if key in ("filetype", "filename"):
             try:
                 pairs[key] = base64.b64decode(value, validate=True).decode()
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:
                 raise ApiError(Reason.PARAM_INVALID, "Upload-Metadata has a value that is not base64.") from None
     return {key: value for key, value in pairs.items() if value}
 

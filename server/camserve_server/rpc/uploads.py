@@ -79,7 +79,6 @@ class UploadServicer:
         link = await self._presigning.presign(
             call.identity.tenant, Presigned(request.media_type, request.size_bytes, md5), nonce=call.nonce
         )
-        call.http_code = 201
         answer = pb.PresignUploadResponse(
             storage_id=link.storage_id,
             upload_url=link.url,
@@ -107,14 +106,12 @@ class UploadServicer:
             tus.metadata(request.metadata) or None,
         )
         progress = await self._resumable.start(call.identity.tenant, declared, nonce=call.nonce)
-        call.http_code = 201
         call.headers["location"] = f"{self._prefix}/v1/uploads/{progress.storage_id}"
         return _progress(call, progress)
 
     async def get_upload_protocol(self, call: Call, request: pb.GetUploadProtocolRequest) -> empty_pb2.Empty:
         """Says what of the tus protocol is spoken."""
         tus.protocol(call, call.tenant_limits.max_image_bytes)
-        call.http_code = 204
         return empty_pb2.Empty()
 
     async def append_upload(self, call: Call, requests: AsyncIterator[pb.AppendUploadRequest]) -> pb.UploadProgress:
@@ -128,7 +125,6 @@ class UploadServicer:
             async for message in requests:
                 await appending.append(message.body.data)
         progress = await self._resumable.progress(tenant, first.storage_id)
-        call.http_code = 204
         return _progress(call, progress)
 
     async def get_upload_progress(self, call: Call, request: pb.GetUploadProgressRequest) -> pb.UploadProgress:
@@ -142,7 +138,6 @@ class UploadServicer:
     async def delete_upload(self, call: Call, request: pb.DeleteUploadRequest) -> empty_pb2.Empty:
         """Removes an upload."""
         await self._resumable.delete(call.identity.tenant, request.storage_id)
-        call.http_code = 204
         return empty_pb2.Empty()
 
     async def _keep(self, call: Call, received: Received[IncomingImage]) -> pb.Upload:
@@ -163,8 +158,7 @@ async def room() -> AsyncIterator[list[IncomingImage]]:
 
 
 def created(call: Call, record: UploadRecord, prefix: str) -> pb.Upload:
-    """Returns what is known of an upload that has just come, and makes the answer a 201 that says where it is."""
-    call.http_code = 201
+    """Returns what is known of an upload that has just come, and makes the answer say where it is."""
     call.headers["location"] = f"{prefix}/v1/uploads/{record.storage_id}"
     return _upload(record)
 

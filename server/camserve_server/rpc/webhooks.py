@@ -26,7 +26,6 @@ class WebhookServicer:
     async def create_webhook(self, call: Call, request: pb.CreateWebhookRequest) -> pb.Webhook:
         """Registers a webhook."""
         made = await self._webhooks.create(call.identity.tenant, request.url, tuple(request.events), nonce=call.nonce)
-        call.http_code = 201
         call.headers["location"] = f"{self._prefix}/v1/webhooks/{made.webhook.webhook_id}"
         return _with_secret(made)
 
@@ -42,12 +41,10 @@ class WebhookServicer:
     async def delete_webhook(self, call: Call, request: pb.DeleteWebhookRequest) -> empty_pb2.Empty:
         """Removes a webhook."""
         await self._webhooks.delete(call.identity.tenant, request.webhook_id)
-        call.http_code = 204
         return empty_pb2.Empty()
 
     async def test_webhook(self, call: Call, request: pb.TestWebhookRequest) -> pb.Delivery:
         """Sends an event about no job."""
-        call.http_code = 202
         return _delivery(await self._webhooks.test(call.identity.tenant, request.webhook_id, nonce=call.nonce))
 
     async def rotate_webhook_secret(self, call: Call, request: pb.RotateWebhookSecretRequest) -> pb.Webhook:
@@ -69,7 +66,6 @@ class WebhookServicer:
 
     async def redeliver(self, call: Call, request: pb.RedeliverRequest) -> pb.Delivery:
         """Sends an event again."""
-        call.http_code = 202
         return _delivery(await self._webhooks.redeliver(call.identity.tenant, request.webhook_id, request.event_id))
 
     async def get_callback_secret(

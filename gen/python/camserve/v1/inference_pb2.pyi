@@ -44,7 +44,9 @@ class ImageInput(_message.Message):
     storage_id: _builtins.str
     """Names an image that was uploaded before. Unknown: `upload.not_found`."""
     content_md5: _builtins.str
-    """Is the MD5 of the encoded image, base64 of 16 bytes. Another image than that: `image.md5_mismatch`."""
+    """Is the MD5 of the encoded image, base64 of 16 bytes, else `image.base64_invalid`. Another image than that:
+    `image.md5_mismatch`.
+    """
     media_type: _builtins.str
     """Declares the media type. Bytes of another type: `media.mismatch`."""
     def __init__(
@@ -296,11 +298,13 @@ class InferUploadRequest(_message.Message):
     model: _builtins.str
     """Names the model. Unknown: `model.not_found`. A multipart body may carry it instead."""
     model_version: _builtins.str
-    """Names a version or an alias. Default `stable`."""
+    """Names a version or an alias. Default `stable`. Unknown: `model.version_not_found`."""
     size_bytes: _builtins.int
     """Declares the bytes of the whole image. Required without `content_md5`; more or fewer bytes than that are refused."""
     content_md5: _builtins.str
-    """Is the MD5 of the whole image, base64 of 16 bytes."""
+    """Is the MD5 of the whole image, base64 of 16 bytes, else `image.base64_invalid`. Another image than that:
+    `image.md5_mismatch`.
+    """
     request: _builtins.str
     """Holds the options as JSON of InferRequest without `image`, for callers to whom a query parameter is handier than
     many. Not together with the single fields: `param.invalid`.
@@ -724,7 +728,7 @@ class InferBatchRequest(_message.Message):
     model: _builtins.str
     """Names the model. Unknown: `model.not_found`."""
     model_version: _builtins.str
-    """Names a version or an alias. Default `stable`."""
+    """Names a version or an alias. Default `stable`. Unknown: `model.version_not_found`."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchInput]:
         """Lists the images, 1 to 256. None: `batch.empty`; more: `batch.too_large`."""

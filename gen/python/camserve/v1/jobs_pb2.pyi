@@ -43,7 +43,7 @@ class CreateJobRequest(_message.Message):
     model: _builtins.str
     """Names the model. Unknown: `model.not_found`."""
     model_version: _builtins.str
-    """Names a version or an alias. Default `stable`. Resolved now and kept."""
+    """Names a version or an alias. Default `stable`. Resolved now and kept. Unknown: `model.version_not_found`."""
     ttl_hours: _builtins.int
     """Counts the hours from now after which inputs and results are removed, 1 to 720. Default 72."""
     callback_url: _builtins.str

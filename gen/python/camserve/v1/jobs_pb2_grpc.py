@@ -100,8 +100,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobResults(self, request, context):
-        """Lists every image of a job in the order of the request, finished or not. Fails with `job.results_expired` once the
-        job's time is over.
+        """Lists every image of a job in the order of the request, finished or not. Fails with `job.not_found`, and with
+        `job.results_expired` once the job's time is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +109,7 @@ class JobServiceServicer:
 
     def WatchJob(self, request, context):
         """Streams how a job goes: its state first, then every image as it is finished, those already finished included. The
-        last event is always `done` or `error`; a stream without one was cut.
+        last event is always `done` or `error`; a stream without one was cut. Fails with `job.not_found`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +117,7 @@ class JobServiceServicer:
 
     def CancelJob(self, request, context):
         """Cancels a job: what has not begun never runs, what runs is not recorded. Canceling it again returns it again. Fails
-        with `job.already_completed` for a job that ended otherwise.
+        with `job.not_found`, and with `job.already_completed` for a job that ended otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,16 +46,16 @@ class JobServiceStub:
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]
     """Returns one job. Fails with `job.not_found`."""
     ListJobResults: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobResultsRequest, _jobs_pb2.ListJobResultsResponse]
-    """Lists every image of a job in the order of the request, finished or not. Fails with `job.results_expired` once the
-    job's time is over.
+    """Lists every image of a job in the order of the request, finished or not. Fails with `job.not_found`, and with
+    `job.results_expired` once the job's time is over.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.JobEvent]
     """Streams how a job goes: its state first, then every image as it is finished, those already finished included. The
-    last event is always `done` or `error`; a stream without one was cut.
+    last event is always `done` or `error`; a stream without one was cut. Fails with `job.not_found`.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.Job]
     """Cancels a job: what has not begun never runs, what runs is not recorded. Canceling it again returns it again. Fails
-    with `job.already_completed` for a job that ended otherwise.
+    with `job.not_found`, and with `job.already_completed` for a job that ended otherwise.
     """
 
 @_typing.type_check_only
@@ -76,16 +76,16 @@ class JobServiceAsyncStub(JobServiceStub):
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Returns one job. Fails with `job.not_found`."""
     ListJobResults: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobResultsRequest, _jobs_pb2.ListJobResultsResponse]  # type: ignore[assignment]
-    """Lists every image of a job in the order of the request, finished or not. Fails with `job.results_expired` once the
-    job's time is over.
+    """Lists every image of a job in the order of the request, finished or not. Fails with `job.not_found`, and with
+    `job.results_expired` once the job's time is over.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.JobEvent]  # type: ignore[assignment]
     """Streams how a job goes: its state first, then every image as it is finished, those already finished included. The
-    last event is always `done` or `error`; a stream without one was cut.
+    last event is always `done` or `error`; a stream without one was cut. Fails with `job.not_found`.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Cancels a job: what has not begun never runs, what runs is not recorded. Canceling it again returns it again. Fails
-    with `job.already_completed` for a job that ended otherwise.
+    with `job.not_found`, and with `job.already_completed` for a job that ended otherwise.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -127,8 +127,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListJobResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListJobResultsResponse, _abc.Awaitable[_jobs_pb2.ListJobResultsResponse]]:
-        """Lists every image of a job in the order of the request, finished or not. Fails with `job.results_expired` once the
-        job's time is over.
+        """Lists every image of a job in the order of the request, finished or not. Fails with `job.not_found`, and with
+        `job.results_expired` once the job's time is over.
         """
 
     @_abc_1.abstractmethod
@@ -138,7 +138,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.JobEvent], _abc.AsyncIterator[_jobs_pb2.JobEvent]]:
         """Streams how a job goes: its state first, then every image as it is finished, those already finished included. The
-        last event is always `done` or `error`; a stream without one was cut.
+        last event is always `done` or `error`; a stream without one was cut. Fails with `job.not_found`.
         """
 
     @_abc_1.abstractmethod
@@ -148,7 +148,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
         """Cancels a job: what has not begun never runs, what runs is not recorded. Canceling it again returns it again. Fails
-        with `job.already_completed` for a job that ended otherwise.
+        with `job.not_found`, and with `job.already_completed` for a job that ended otherwise.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -57,15 +57,16 @@ class ObjectServiceServicer:
         """Streams the object that a signed link names. The link's token is the authorisation: no other is needed.
 
         The metadata `range` (one byte range, RFC 9110 section 14) selects a part, answered with 206. Fails with
-        `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old and
-        `object.not_found` when the object is gone.
+        `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old,
+        `object.not_found` when the object is gone and `param.out_of_range` when the range begins behind its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PutObject(self, request_iterator, context):
-        """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
+        """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed. Fails with
+        `signature.invalid` when the token is not for this object, and with `signature.expired` when the link is too old.
 
         Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`,
         also after the image was deleted. Under an idempotency key the same bytes have their first answer again.

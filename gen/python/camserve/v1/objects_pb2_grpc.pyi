@@ -39,11 +39,12 @@ class ObjectServiceStub:
     """Streams the object that a signed link names. The link's token is the authorisation: no other is needed.
 
     The metadata `range` (one byte range, RFC 9110 section 14) selects a part, answered with 206. Fails with
-    `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old and
-    `object.not_found` when the object is gone.
+    `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old,
+    `object.not_found` when the object is gone and `param.out_of_range` when the range begins behind its end.
     """
     PutObject: _grpc.StreamUnaryMultiCallable[_objects_pb2.PutObjectRequest, _uploads_pb2.Upload]
-    """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
+    """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed. Fails with
+    `signature.invalid` when the token is not for this object, and with `signature.expired` when the link is too old.
 
     Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`,
     also after the image was deleted. Under an idempotency key the same bytes have their first answer again.
@@ -58,11 +59,12 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     """Streams the object that a signed link names. The link's token is the authorisation: no other is needed.
 
     The metadata `range` (one byte range, RFC 9110 section 14) selects a part, answered with 206. Fails with
-    `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old and
-    `object.not_found` when the object is gone.
+    `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old,
+    `object.not_found` when the object is gone and `param.out_of_range` when the range begins behind its end.
     """
     PutObject: _aio.StreamUnaryMultiCallable[_objects_pb2.PutObjectRequest, _uploads_pb2.Upload]  # type: ignore[assignment]
-    """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
+    """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed. Fails with
+    `signature.invalid` when the token is not for this object, and with `signature.expired` when the link is too old.
 
     Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`,
     also after the image was deleted. Under an idempotency key the same bytes have their first answer again.
@@ -80,8 +82,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the object that a signed link names. The link's token is the authorisation: no other is needed.
 
         The metadata `range` (one byte range, RFC 9110 section 14) selects a part, answered with 206. Fails with
-        `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old and
-        `object.not_found` when the object is gone.
+        `signature.invalid` when the token is not for this object, `signature.expired` when the link is too old,
+        `object.not_found` when the object is gone and `param.out_of_range` when the range begins behind its end.
         """
 
     @_abc_1.abstractmethod
@@ -90,7 +92,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_objects_pb2.PutObjectRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_uploads_pb2.Upload, _abc.Awaitable[_uploads_pb2.Upload]]:
-        """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed.
+        """Takes the bytes of a presigned upload. The link's token is the authorisation: no other is needed. Fails with
+        `signature.invalid` when the token is not for this object, and with `signature.expired` when the link is too old.
 
         Wrong bytes leave the link usable, the right ones end it: a second time is refused with `resource.version_conflict`,
         also after the image was deleted. Under an idempotency key the same bytes have their first answer again.

@@ -32,7 +32,9 @@ class UploadImageRequest(_message.Message):
     size_bytes: _builtins.int
     """Declares the bytes of the whole image. Required without `content_md5`; more or fewer bytes than that are refused."""
     content_md5: _builtins.str
-    """Is the MD5 of the whole image, base64 of 16 bytes. Another image than that: `image.md5_mismatch`."""
+    """Is the MD5 of the whole image, base64 of 16 bytes, else `image.base64_invalid`. Another image than that:
+    `image.md5_mismatch`.
+    """
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
         """Carries the image: a raw image, or over REST a multipart body with the file part `image`, as its content type says."""
@@ -134,7 +136,9 @@ class PresignUploadRequest(_message.Message):
     size_bytes: _builtins.int
     """Declares the bytes of the image. More or fewer are refused; past the limit: `upload.too_large`."""
     content_md5: _builtins.str
-    """Declares the MD5 of the image, base64 of 16 bytes. Another image than that: `image.md5_mismatch`."""
+    """Declares the MD5 of the image, base64 of 16 bytes, else `image.base64_invalid`. Another image than that:
+    `image.md5_mismatch`.
+    """
     def __init__(
         self,
         *,
@@ -226,14 +230,16 @@ class StartUploadRequest(_message.Message):
     CONTENT_MD5_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
-    """Declares the bytes of the whole image, over REST also as the header `Upload-Length`. Without: `upload.length_required`."""
+    """Declares the bytes of the whole image, over REST also as the header `Upload-Length`. Without: `upload.length_required`;
+    zero: `image.source_required`; past the limit: `upload.too_large`.
+    """
     media_type: _builtins.str
-    """Declares the media type of the image. Another image than that: `media.mismatch`."""
+    """Declares the media type of the image. Another image than that: `media.mismatch`; no image at all: `media.unsupported`."""
     file_name: _builtins.str
     """Names the file; a name that ends otherwise than its image: `media.mismatch`."""
     content_md5: _builtins.str
-    """Declares the MD5 of the whole image, base64 of 16 bytes, over REST also as the header `Content-MD5`. Another image
-    than that: `image.md5_mismatch`.
+    """Declares the MD5 of the whole image, base64 of 16 bytes, else `image.base64_invalid`; over REST also as the header
+    `Content-MD5`. Another image than that: `image.md5_mismatch`.
     """
     metadata: _builtins.str
     """Is given back with progress as the header `Upload-Metadata`, which over REST carries it: pairs of a key and a value in

@@ -127,15 +127,15 @@ class UploadServiceServicer:
 
         What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
         refused and removed, or stored: then `upload` describes it. One of many GB that takes longer is answered without
-        `upload` after six seconds, and goes on being stored. Fails with `upload.offset_conflict` when the bytes do
-        not follow those that have come.
+        `upload` after six seconds, and goes on being stored. Fails with `upload.not_found`, and with
+        `upload.offset_conflict` when the bytes do not follow those that have come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUploadProgress(self, request, context):
-        """Says how much of a resumable upload has come, so that its sender goes on from there.
+        """Says how much of a resumable upload has come, so that its sender goes on from there. Fails with `upload.not_found`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +149,8 @@ class UploadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUpload(self, request, context):
-        """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over REST.
+        """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over
+        REST. Fails with `upload.not_found`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,15 +60,17 @@ class UploadServiceStub:
 
     What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
     refused and removed, or stored: then `upload` describes it. One of many GB that takes longer is answered without
-    `upload` after six seconds, and goes on being stored. Fails with `upload.offset_conflict` when the bytes do
-    not follow those that have come.
+    `upload` after six seconds, and goes on being stored. Fails with `upload.not_found`, and with
+    `upload.offset_conflict` when the bytes do not follow those that have come.
     """
     GetUploadProgress: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadProgressRequest, _uploads_pb2.UploadProgress]
-    """Says how much of a resumable upload has come, so that its sender goes on from there."""
+    """Says how much of a resumable upload has come, so that its sender goes on from there. Fails with `upload.not_found`."""
     GetUpload: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadRequest, _uploads_pb2.Upload]
     """Returns what is known of an upload. Fails with `upload.not_found`, also until a presigned or resumable upload has come."""
     DeleteUpload: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.DeleteUploadRequest, _empty_pb2.Empty]
-    """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over REST."""
+    """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over
+    REST. Fails with `upload.not_found`.
+    """
 
 @_typing.type_check_only
 class UploadServiceAsyncStub(UploadServiceStub):
@@ -101,15 +103,17 @@ class UploadServiceAsyncStub(UploadServiceStub):
 
     What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
     refused and removed, or stored: then `upload` describes it. One of many GB that takes longer is answered without
-    `upload` after six seconds, and goes on being stored. Fails with `upload.offset_conflict` when the bytes do
-    not follow those that have come.
+    `upload` after six seconds, and goes on being stored. Fails with `upload.not_found`, and with
+    `upload.offset_conflict` when the bytes do not follow those that have come.
     """
     GetUploadProgress: _aio.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadProgressRequest, _uploads_pb2.UploadProgress]  # type: ignore[assignment]
-    """Says how much of a resumable upload has come, so that its sender goes on from there."""
+    """Says how much of a resumable upload has come, so that its sender goes on from there. Fails with `upload.not_found`."""
     GetUpload: _aio.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadRequest, _uploads_pb2.Upload]  # type: ignore[assignment]
     """Returns what is known of an upload. Fails with `upload.not_found`, also until a presigned or resumable upload has come."""
     DeleteUpload: _aio.UnaryUnaryMultiCallable[_uploads_pb2.DeleteUploadRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over REST."""
+    """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over
+    REST. Fails with `upload.not_found`.
+    """
 
 class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     """Stores images, encrypted, and hands out ids under which calls, batches and jobs use them (`image.storage_id`).
@@ -169,8 +173,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
 
         What has come is kept when the call breaks off. With the last byte the image is checked as any upload, and is
         refused and removed, or stored: then `upload` describes it. One of many GB that takes longer is answered without
-        `upload` after six seconds, and goes on being stored. Fails with `upload.offset_conflict` when the bytes do
-        not follow those that have come.
+        `upload` after six seconds, and goes on being stored. Fails with `upload.not_found`, and with
+        `upload.offset_conflict` when the bytes do not follow those that have come.
         """
 
     @_abc_1.abstractmethod
@@ -179,7 +183,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _uploads_pb2.GetUploadProgressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_uploads_pb2.UploadProgress, _abc.Awaitable[_uploads_pb2.UploadProgress]]:
-        """Says how much of a resumable upload has come, so that its sender goes on from there."""
+        """Says how much of a resumable upload has come, so that its sender goes on from there. Fails with `upload.not_found`."""
 
     @_abc_1.abstractmethod
     def GetUpload(
@@ -195,6 +199,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _uploads_pb2.DeleteUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over REST."""
+        """Removes an upload, also one of which a part has come. Jobs that were accepted with it keep their copy. Answers 204 over
+        REST. Fails with `upload.not_found`.
+        """
 
 def add_UploadServiceServicer_to_server(servicer: UploadServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -96,7 +96,8 @@ class WebhookServiceServicer:
     """
 
     def CreateWebhook(self, request, context):
-        """Registers a webhook. The secret is in this answer and in no later one. Fails with `webhook.url_not_allowed`.
+        """Registers a webhook. The secret is in this answer and in no later one. Fails with `webhook.url_not_allowed`, and with
+        `param.out_of_range` past 32 of a tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,28 +125,30 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWebhook(self, request, context):
-        """Removes a webhook with its deliveries; what is not yet sent never is. Answers 204 over REST.
+        """Removes a webhook with its deliveries; what is not yet sent never is. Answers 204 over REST. Fails with
+        `webhook.not_found`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TestWebhook(self, request, context):
-        """Sends the event `webhook.test`, about a job that never was.
+        """Sends the event `webhook.test`, about a job that never was. Fails with `webhook.not_found`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateWebhookSecret(self, request, context):
-        """Gives a webhook a new secret, which is in this answer only. For 24 hours events carry the signatures of both.
+        """Gives a webhook a new secret, which is in this answer only. For 24 hours events carry the signatures of both. Fails
+        with `webhook.not_found`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeliveries(self, request, context):
-        """Lists the deliveries of the last 7 days to a webhook, the newest first.
+        """Lists the deliveries of the last 7 days to a webhook, the newest first. Fails with `webhook.not_found`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class WebhookServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WebhookServiceAsyncStub: ...
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.CreateWebhookRequest, _webhooks_pb2.Webhook]
-    """Registers a webhook. The secret is in this answer and in no later one. Fails with `webhook.url_not_allowed`."""
+    """Registers a webhook. The secret is in this answer and in no later one. Fails with `webhook.url_not_allowed`, and with
+    `param.out_of_range` past 32 of a tenant.
+    """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.ListWebhooksRequest, _webhooks_pb2.ListWebhooksResponse]
     """Lists webhooks, the oldest first."""
     GetCallbackSecret: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.GetCallbackSecretRequest, _webhooks_pb2.GetCallbackSecretResponse]
@@ -48,13 +50,17 @@ class WebhookServiceStub:
     GetWebhook: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.GetWebhookRequest, _webhooks_pb2.Webhook]
     """Returns one webhook. Fails with `webhook.not_found`."""
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.DeleteWebhookRequest, _empty_pb2.Empty]
-    """Removes a webhook with its deliveries; what is not yet sent never is. Answers 204 over REST."""
+    """Removes a webhook with its deliveries; what is not yet sent never is. Answers 204 over REST. Fails with
+    `webhook.not_found`.
+    """
     TestWebhook: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.TestWebhookRequest, _webhooks_pb2.Delivery]
-    """Sends the event `webhook.test`, about a job that never was."""
+    """Sends the event `webhook.test`, about a job that never was. Fails with `webhook.not_found`."""
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.RotateWebhookSecretRequest, _webhooks_pb2.Webhook]
-    """Gives a webhook a new secret, which is in this answer only. For 24 hours events carry the signatures of both."""
+    """Gives a webhook a new secret, which is in this answer only. For 24 hours events carry the signatures of both. Fails
+    with `webhook.not_found`.
+    """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.ListDeliveriesRequest, _webhooks_pb2.ListDeliveriesResponse]
-    """Lists the deliveries of the last 7 days to a webhook, the newest first."""
+    """Lists the deliveries of the last 7 days to a webhook, the newest first. Fails with `webhook.not_found`."""
     Redeliver: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.RedeliverRequest, _webhooks_pb2.Delivery]
     """Sends an event again, with all its attempts, whatever became of it before. Fails with `webhook.not_found` for an
     event that the webhook never had or that is older than 7 days.
@@ -71,7 +77,9 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.CreateWebhookRequest, _webhooks_pb2.Webhook]  # type: ignore[assignment]
-    """Registers a webhook. The secret is in this answer and in no later one. Fails with `webhook.url_not_allowed`."""
+    """Registers a webhook. The secret is in this answer and in no later one. Fails with `webhook.url_not_allowed`, and with
+    `param.out_of_range` past 32 of a tenant.
+    """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.ListWebhooksRequest, _webhooks_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists webhooks, the oldest first."""
     GetCallbackSecret: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.GetCallbackSecretRequest, _webhooks_pb2.GetCallbackSecretResponse]  # type: ignore[assignment]
@@ -79,13 +87,17 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     GetWebhook: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.GetWebhookRequest, _webhooks_pb2.Webhook]  # type: ignore[assignment]
     """Returns one webhook. Fails with `webhook.not_found`."""
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.DeleteWebhookRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Removes a webhook with its deliveries; what is not yet sent never is. Answers 204 over REST."""
+    """Removes a webhook with its deliveries; what is not yet sent never is. Answers 204 over REST. Fails with
+    `webhook.not_found`.
+    """
     TestWebhook: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.TestWebhookRequest, _webhooks_pb2.Delivery]  # type: ignore[assignment]
-    """Sends the event `webhook.test`, about a job that never was."""
+    """Sends the event `webhook.test`, about a job that never was. Fails with `webhook.not_found`."""
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.RotateWebhookSecretRequest, _webhooks_pb2.Webhook]  # type: ignore[assignment]
-    """Gives a webhook a new secret, which is in this answer only. For 24 hours events carry the signatures of both."""
+    """Gives a webhook a new secret, which is in this answer only. For 24 hours events carry the signatures of both. Fails
+    with `webhook.not_found`.
+    """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.ListDeliveriesRequest, _webhooks_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
-    """Lists the deliveries of the last 7 days to a webhook, the newest first."""
+    """Lists the deliveries of the last 7 days to a webhook, the newest first. Fails with `webhook.not_found`."""
     Redeliver: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.RedeliverRequest, _webhooks_pb2.Delivery]  # type: ignore[assignment]
     """Sends an event again, with all its attempts, whatever became of it before. Fails with `webhook.not_found` for an
     event that the webhook never had or that is older than 7 days.
@@ -105,7 +117,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhooks_pb2.CreateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhooks_pb2.Webhook, _abc.Awaitable[_webhooks_pb2.Webhook]]:
-        """Registers a webhook. The secret is in this answer and in no later one. Fails with `webhook.url_not_allowed`."""
+        """Registers a webhook. The secret is in this answer and in no later one. Fails with `webhook.url_not_allowed`, and with
+        `param.out_of_range` past 32 of a tenant.
+        """
 
     @_abc_1.abstractmethod
     def ListWebhooks(
@@ -137,7 +151,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhooks_pb2.DeleteWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Removes a webhook with its deliveries; what is not yet sent never is. Answers 204 over REST."""
+        """Removes a webhook with its deliveries; what is not yet sent never is. Answers 204 over REST. Fails with
+        `webhook.not_found`.
+        """
 
     @_abc_1.abstractmethod
     def TestWebhook(
@@ -145,7 +161,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhooks_pb2.TestWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhooks_pb2.Delivery, _abc.Awaitable[_webhooks_pb2.Delivery]]:
-        """Sends the event `webhook.test`, about a job that never was."""
+        """Sends the event `webhook.test`, about a job that never was. Fails with `webhook.not_found`."""
 
     @_abc_1.abstractmethod
     def RotateWebhookSecret(
@@ -153,7 +169,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhooks_pb2.RotateWebhookSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhooks_pb2.Webhook, _abc.Awaitable[_webhooks_pb2.Webhook]]:
-        """Gives a webhook a new secret, which is in this answer only. For 24 hours events carry the signatures of both."""
+        """Gives a webhook a new secret, which is in this answer only. For 24 hours events carry the signatures of both. Fails
+        with `webhook.not_found`.
+        """
 
     @_abc_1.abstractmethod
     def ListDeliveries(
@@ -161,7 +179,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhooks_pb2.ListDeliveriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhooks_pb2.ListDeliveriesResponse, _abc.Awaitable[_webhooks_pb2.ListDeliveriesResponse]]:
-        """Lists the deliveries of the last 7 days to a webhook, the newest first."""
+        """Lists the deliveries of the last 7 days to a webhook, the newest first. Fails with `webhook.not_found`."""
 
     @_abc_1.abstractmethod
     def Redeliver(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n camserve/options/v1/policy.proto\x12\x13\x63\x61mserve.options.v1\x1a google/protobuf/descriptor.proto\"\xad\x01\n\x06Policy\x12\x0e\n\x06public\x18\x01 \x01(\x08\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63onsumes\x18\x03 \x03(\t\x12\x35\n\x0bidempotency\x18\x04 \x01(\x0b\x32 .camserve.options.v1.Idempotency\x12\x11\n\tany_scope\x18\x05 \x01(\x08\x12\'\n\x04\x63ost\x18\x06 \x01(\x0b\x32\x19.camserve.options.v1.Cost\"1\n\x0bIdempotency\x12\x11\n\toperation\x18\x01 \x01(\t\x12\x0f\n\x07refused\x18\x02 \x01(\x08\"\x16\n\x04\x43ost\x12\x0e\n\x06images\x18\x01 \x01(\x08:M\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xa2\x90\x03 \x01(\x0b\x32\x1b.camserve.options.v1.Policyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n camserve/options/v1/policy.proto\x12\x13\x63\x61mserve.options.v1\x1a google/protobuf/descriptor.proto\"\xbe\x01\n\x06Policy\x12\x0e\n\x06public\x18\x01 \x01(\x08\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63onsumes\x18\x03 \x03(\t\x12\x35\n\x0bidempotency\x18\x04 \x01(\x0b\x32 .camserve.options.v1.Idempotency\x12\x11\n\tany_scope\x18\x05 \x01(\x08\x12\'\n\x04\x63ost\x18\x06 \x01(\x0b\x32\x19.camserve.options.v1.Cost\x12\x0f\n\x07success\x18\x07 \x03(\x05\"1\n\x0bIdempotency\x12\x11\n\toperation\x18\x01 \x01(\t\x12\x0f\n\x07refused\x18\x02 \x01(\x08\"\x16\n\x04\x43ost\x12\x0e\n\x06images\x18\x01 \x01(\x08:M\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xa2\x90\x03 \x01(\x0b\x32\x1b.camserve.options.v1.Policyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'camserve.options.v1.policy_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_POLICY']._serialized_start=92
-  _globals['_POLICY']._serialized_end=265
-  _globals['_IDEMPOTENCY']._serialized_start=267
-  _globals['_IDEMPOTENCY']._serialized_end=316
-  _globals['_COST']._serialized_start=318
-  _globals['_COST']._serialized_end=340
+  _globals['_POLICY']._serialized_end=282
+  _globals['_IDEMPOTENCY']._serialized_start=284
+  _globals['_IDEMPOTENCY']._serialized_end=333
+  _globals['_COST']._serialized_start=335
+  _globals['_COST']._serialized_end=357
 # @@protoc_insertion_point(module_scope)

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Policy(_message.Message):
-    """States who may call a method, and what its REST body is."""
+    """States who may call a method, and what its REST body and the status of its answer are."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,6 +32,7 @@ class Policy(_message.Message):
     IDEMPOTENCY_FIELD_NUMBER: _builtins.int
     ANY_SCOPE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
+    SUCCESS_FIELD_NUMBER: _builtins.int
     public: _builtins.bool
     """Admits callers without a token. False is the safe side: a method that says nothing needs a token."""
     any_scope: _builtins.bool
@@ -56,6 +57,10 @@ class Policy(_message.Message):
     def cost(self) -> Global___Cost:
         """Says what a call costs its tenant besides one request. Absent: nothing."""
 
+    @_builtins.property
+    def success(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Lists the REST statuses of success, that of every answer which says no other first. Empty means 200."""
+
     def __init__(
         self,
         *,
@@ -65,10 +70,11 @@ class Policy(_message.Message):
         idempotency: Global___Idempotency | None = ...,
         any_scope: _builtins.bool = ...,
         cost: Global___Cost | None = ...,
+        success: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "idempotency", b"idempotency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_scope", b"any_scope", "consumes", b"consumes", "cost", b"cost", "idempotency", b"idempotency", "public", b"public", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_scope", b"any_scope", "consumes", b"consumes", "cost", b"cost", "idempotency", b"idempotency", "public", b"public", "scopes", b"scopes", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
