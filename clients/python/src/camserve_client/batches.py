@@ -54,15 +54,20 @@ class Chunk:
 
 
 async def prepared(inputs: ManyInputs) -> AsyncIterator[Prepared]:
-    """Yields each input with its id: that of a mapping or its own, or its place in the sequence, from 0."""
-    if isinstance(inputs, Mapping):
-        for name, source in inputs.items():
-            yield Prepared(name, None, await content_of(source))
-        return
+    """Yields each input with its id: that of a mapping or its own, or its place in the sequence, from 0.
+
+    Raises CamserveError(batch.duplicate_id), also where the service, which gets them by and by, would not notice.
+    """
+    given = (Input(source, name) for name, source in inputs.items()) if isinstance(inputs, Mapping) else inputs
+    names: set[str] = set()
     place = 0
-    async for one in _each(inputs):
-        given = one if isinstance(one, Input) else Input(one)
-        yield Prepared(str(place) if given.id is None else given.id, given.ask, await content_of(given.image))
+    async for one in _each(given):
+        whole = one if isinstance(one, Input) else Input(one)
+        name = str(place) if whole.id is None else whole.id
+        if name in names:
+            raise CamserveError("batch.duplicate_id", "Two inputs of a batch have the same id.", status=400)
+        names.add(name)
+        yield Prepared(name, whole.ask, await content_of(whole.image))
         place += 1
 
 

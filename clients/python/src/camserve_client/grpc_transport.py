@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from camserve_client.errors import CONNECTION_FAILED, CamserveError
+from camserve_client.grpc_status import Status
 from camserve_client.method import A, Method, Q
 from camserve_client.refusals import of_grpc
 from camserve_client.transport import IDLE_S, Answer, Piece, Sending
@@ -46,7 +47,11 @@ class GrpcTransport:
 
     async def unary(self, method: Method[Q, A], request: Q, sending: Sending) -> Answer[A]:
         """Sends a message and returns the one that answers."""
-        return await self._answer(self._callable(method, "unary_unary")(request, **_options(sending)))
+        call = self._callable(method, "unary_unary")(request, **_options(sending))
+        try:
+            return Answer(await call, dict(await call.initial_metadata()))
+        except grpc.aio.AioRpcError as error:
+            raise of_grpc(error) from None
 
     async def upload(self, method: Method[Q, A], request: Q, piece: Piece, sending: Sending) -> Answer[A]:
         """Streams bytes, with the options of `request`, and returns the message that answers."""
@@ -69,9 +74,14 @@ class GrpcTransport:
                 failures.append(failure)
                 raise
 
+        call = self._callable(method, "stream_unary")(messages(), **_options(sending))
+        status = Status(call)
         try:
-            return await self._answer(self._callable(method, "stream_unary")(messages(), **_options(sending)))
-        except (CamserveError, asyncio.CancelledError):
+            return Answer(await call, dict(await call.initial_metadata()))
+        except grpc.aio.AioRpcError as error:
+            raise await status.of(error) from None
+        except asyncio.CancelledError:
+            # What a request cannot be made from ends the call as if it were cancelled.
             for failure in failures:
                 if isinstance(failure, Exception):
                     raise failure from None
@@ -107,14 +117,6 @@ class GrpcTransport:
                 response_deserializer=method.response.FromString,
             )
         return known
-
-    async def _answer(self, call: Any) -> Answer[Any]:
-        try:
-            message = await call
-            headers = await call.initial_metadata()
-        except grpc.aio.AioRpcError as error:
-            raise of_grpc(error) from None
-        return Answer(message, dict(headers))
 
 
 def _options(sending: Sending) -> dict[str, Any]:

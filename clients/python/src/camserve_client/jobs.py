@@ -8,7 +8,7 @@ from typing import Any
 
 from camserve_client.calls import Calls
 from camserve_client.convert import result
-from camserve_client.errors import ANSWER_INVALID, CONNECTION_FAILED, CamserveError, timed_out
+from camserve_client.errors import ANSWER_INVALID, CONNECTION_FAILED, CamserveError
 from camserve_client.gen import inference_pb2, methods
 from camserve_client.gen import jobs_pb2 as pb
 from camserve_client.refusals import of_object
@@ -17,6 +17,7 @@ from camserve_client.retry import Tries
 
 _PAGE = 200
 _STATUS = inference_pb2.StreamEvent.status
+_DONE = inference_pb2.StreamEvent.done
 _FINAL = (pb.Job.succeeded, pb.Job.failed, pb.Job.canceled, pb.Job.expired)
 OnInfo = Callable[[JobInfo], None]
 
@@ -39,16 +40,15 @@ class AsyncJob:
         Follows the stream of its events, and asks now and then where no stream comes through. Raises CamserveError:
         `timeout.exceeded` after `timeout_s` (None waits without end), `job.not_found`.
         """
-        waiting = self._calls.retries.started(timeout_s)
-        async with aclosing(self._events(waiting)) as events:
+        async with aclosing(self._events(self._calls.retries.started(timeout_s))) as events:
             async for event in events:
                 if event.HasField("job"):
                     info = result(JobInfo, event.job)
                     if on_info:
                         on_info(info)
-                    if info.final:
+                    if event.event == _DONE:
                         return info
-        raise timed_out(timeout_s)
+        raise CamserveError(ANSWER_INVALID, "The job's events have no end.")
 
     async def watch(self, *, timeout_s: float | None = None) -> AsyncGenerator[Item]:
         """Yields every image as it is finished, those already finished first, each once, until the job has ended.
@@ -61,14 +61,12 @@ class AsyncJob:
                 if event.HasField("item") and event.item.id not in seen:
                     seen.add(event.item.id)
                     yield result(Item, event.item)
-                elif event.event == _STATUS and event.job.status in _FINAL:
+                counts = event.job.result_summary
+                if event.event == _DONE and len(seen) < counts.succeeded + counts.failed:
                     # Heard by asking: the stream, which tells of every image, did not come to its end.
-                    break
-            else:
-                return
-        async for item in self.results():
-            if item.id not in seen and (item.result or item.error):
-                yield item
+                    async for item in self.results():
+                        if item.id not in seen and (item.result or item.error):
+                            yield item
 
     async def results(self) -> AsyncGenerator[Item]:
         """Yields every image in the order of the request, finished or not.
@@ -102,7 +100,7 @@ class AsyncJob:
                         if event.HasField("error"):
                             raise of_object(event.error)
                         yield event
-                        if event.event == inference_pb2.StreamEvent.done:
+                        if event.event == _DONE:
                             return
                 broken = CamserveError(CONNECTION_FAILED, "The stream ended early.")
             except CamserveError as error:
@@ -112,4 +110,7 @@ class AsyncJob:
                 broken = CamserveError(CONNECTION_FAILED, broken.message)
             await tries.pause_after(broken)
             info = await self._calls.unary(methods.GET_JOB, pb.GetJobRequest(job_id=self.id), timeout_s=tries.left_s)
-            yield pb.JobEvent(event=_STATUS, job=info.message)
+            final = info.message.status in _FINAL
+            yield pb.JobEvent(event=_DONE if final else _STATUS, job=info.message)
+            if final:
+                return
