@@ -11,6 +11,7 @@ from camserve_client.errors import CamserveError
 from camserve_client.heatmap import Heatmap
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
+DeliveryStatus = Literal["pending", "delivered", "dead"]
 FINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 
@@ -276,7 +277,7 @@ class Delivery:
     event_id: str
     event: str
     job_id: str
-    status: Literal["pending", "delivered", "dead"]
+    status: DeliveryStatus
     attempts: int
     last_status: int | None = None
     next_attempt_at: datetime | None = None

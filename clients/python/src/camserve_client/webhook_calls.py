@@ -9,7 +9,7 @@ from camserve_client.calls import Calls
 from camserve_client.convert import result
 from camserve_client.gen import methods
 from camserve_client.gen import webhooks_pb2 as pb
-from camserve_client.results import Delivery, Webhook
+from camserve_client.results import Delivery, DeliveryStatus, Webhook
 
 Event = Literal["job.succeeded", "job.failed", "job.canceled", "job.expired"]
 
@@ -49,9 +49,7 @@ class AsyncWebhooks:
         request = pb.RotateWebhookSecretRequest(webhook_id=webhook_id)
         return result(Webhook, (await self._calls.unary(methods.ROTATE_WEBHOOK_SECRET, request)).message)
 
-    async def deliveries(
-        self, webhook_id: str, *, status: Literal["pending", "delivered", "dead"] | None = None
-    ) -> AsyncGenerator[Delivery]:
+    async def deliveries(self, webhook_id: str, *, status: DeliveryStatus | None = None) -> AsyncGenerator[Delivery]:
         """Yields the deliveries of the last 7 days, the newest first."""
         cursor = ""
         while True:
