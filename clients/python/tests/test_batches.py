@@ -59,6 +59,14 @@ async def test_images_of_many_megabytes_go_along(client):
     assert items["uploaded"].result.image.width == 1800
 
 
+async def test_a_heatmap_too_large_to_come_along_comes_all_the_same(client):
+    large = Cam(format="npy", size=(900, 900))
+    items = await outcomes(client.infer_batch([STAR], model="shapes", cam=large))
+    assert items["0"].result.heatmap.array.shape == (900, 900)
+    items = await outcomes(client.infer_batch([STAR], model="shapes", cam=large, heatmap="url"))
+    assert items["0"].result.heatmap.data is None
+
+
 async def test_a_refused_upload_is_an_item_that_failed(client):
     items = await outcomes(client.infer_batch({"large": bytes(9_000_000), "good": STAR}, model="shapes"))
     assert items["large"].error.code == "image.invalid_format"

@@ -42,6 +42,15 @@ async def test_an_image_comes_in_any_form(client):
             assert (answer.image.width, answer.image.height) == (160, 160)
 
 
+async def test_a_path_may_be_a_pipe(client, tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(star_png(),))
+    writer.start()
+    assert (await client.infer(path, model="shapes")).top.id == "star"
+    writer.join()
+
+
 async def test_a_file_counts_from_where_it_stands(client):
     file = io.BytesIO(b"head" + star_png())
     file.seek(4)

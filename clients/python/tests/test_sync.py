@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -55,6 +57,21 @@ def test_an_iterator_may_be_left_early(waiting):
 def test_a_call_within_a_callback_is_refused_and_not_waited_for(waiting):
     with pytest.raises(RuntimeError, match="callbacks"):
         waiting.upload(noise(1300), on_progress=lambda _: waiting.health())
+
+
+def test_a_forked_process_has_a_thread_of_its_own(stack):
+    """As with servers that load a program first and fork then; over REST, since gRPC itself does not outlive a fork."""
+    program = (
+        "import os, sys, camserve_client as c\n"
+        "def ask():\n"
+        "    with c.Client(sys.argv[1]) as client: return len(client.health().components)\n"
+        "assert ask()\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(0 if ask() else 1)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, stack.edge_url], check=False, timeout=60)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize(("face", "own"), [(Client, AsyncClient), (Job, AsyncJob), (Webhooks, AsyncWebhooks)])

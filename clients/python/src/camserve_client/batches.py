@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 from camserve_client.calls import Calls
 from camserve_client.contents import Content, ImageSource, ImageUrl, StorageId, content_of
@@ -13,6 +13,7 @@ from camserve_client.convert import result
 from camserve_client.errors import CONNECTION_FAILED, CamserveError
 from camserve_client.gen import inference_pb2 as pb
 from camserve_client.gen import limits_pb2, methods, uploads_pb2
+from camserve_client.links import fetched
 from camserve_client.options import Ask, Input, fill
 from camserve_client.refusals import of_object
 from camserve_client.results import Item
@@ -53,7 +54,7 @@ class Chunk:
     uploaded: list[str] = field(default_factory=list)
 
 
-async def prepared(inputs: ManyInputs) -> AsyncIterator[Prepared]:
+async def prepared(inputs: ManyInputs) -> AsyncGenerator[Prepared]:
     """Yields each input with its id: that of a mapping or its own, or its place in the sequence, from 0.
 
     Raises CamserveError(batch.duplicate_id), also where the service, which gets them by and by, would not notice.
@@ -78,7 +79,7 @@ async def chunk_of(calls: Calls, images: Iterable[Prepared], ask: Ask) -> AsyncI
     at_once = asyncio.Semaphore(_UPLOADS_AT_ONCE)
     inline_bytes = 0
     uploads = []
-    try:
+    async with removing(calls, chunk.uploaded):
         for image in images:
             message = pb.BatchInput(id=image.id)
             fill(message, image.ask or ask)
@@ -93,36 +94,59 @@ async def chunk_of(calls: Calls, images: Iterable[Prepared], ask: Ask) -> AsyncI
                 message.image.bytes = await content.read(0, content.size_bytes)
                 content.close()
             else:
-                uploads.append(_upload(calls, chunk, message, content, at_once))
-        await asyncio.gather(*uploads)
+                uploads.append((message, content))
+        await asyncio.gather(*(_upload(calls, chunk, *one, at_once) for one in uploads))
         chunk.inputs = [one for one in chunk.inputs if one.id not in chunk.refused]
         yield chunk
-    finally:
-        await asyncio.gather(*(remove(calls, storage_id) for storage_id in chunk.uploaded))
 
 
-async def remove(calls: Calls, storage_id: str) -> None:
-    """Removes an upload that was made for one call; one that stays goes by itself when its time is over."""
-    request = uploads_pb2.DeleteUploadRequest(storage_id=storage_id)
+@asynccontextmanager
+async def removing(calls: Calls, uploaded: list[str]) -> AsyncIterator[None]:
+    """Removes uploads that were made for one call, once it is over.
+
+    One that stays, because the caller would not wait, goes by itself when its time is over.
+    """
     try:
-        await calls.unary(methods.DELETE_UPLOAD, request, timeout_s=_REMOVAL_S)
-    except CamserveError:
-        return
+        yield
+    except asyncio.CancelledError:
+        raise
+    except BaseException:
+        await _remove(calls, uploaded)
+        raise
+    await _remove(calls, uploaded)
+
+
+async def _remove(calls: Calls, uploaded: list[str]) -> None:
+    requests = [uploads_pb2.DeleteUploadRequest(storage_id=storage_id) for storage_id in uploaded]
+    with suppress(CamserveError):
+        await asyncio.gather(
+            *(calls.unary(methods.DELETE_UPLOAD, request, timeout_s=_REMOVAL_S) for request in requests)
+        )
 
 
 async def infer_batch(
     calls: Calls, inputs: ManyInputs, *, model: str, version: str, ask: Ask, placement: str
 ) -> AsyncGenerator[Item]:
     """Yields each image as it is finished, in any order; takes of `inputs` no more than is on its way."""
-    async for group in _groups(prepared(inputs), await _most_images(calls)):
-        async with chunk_of(calls, group, ask) as chunk:
-            for name, error in chunk.refused.items():
-                yield Item(name, "failed", error=error)
-            options = pb.InferBatchRequest(model=model, model_version=version)
-            options.response.heatmap = placement
-            async with aclosing(_answers(calls, options, {one.id: one for one in chunk.inputs})) as items:
-                async for item in items:
-                    yield item
+    groups = _groups(prepared(inputs), await _most_images(calls))
+    async with aclosing(groups):
+        async for group in groups:
+            async with chunk_of(calls, group, ask) as chunk:
+                for name, error in chunk.refused.items():
+                    yield Item(name, "failed", error=error)
+                options = pb.InferBatchRequest(model=model, model_version=version)
+                options.response.heatmap = placement
+                async with aclosing(_answers(calls, options, {one.id: one for one in chunk.inputs})) as items:
+                    async for item in items:
+                        yield await _whole(calls, item) if placement == "inline" else item
+
+
+async def _whole(calls: Calls, item: Item) -> Item:
+    """Returns an item with the data of its heatmap, also of one too large to come within the stream."""
+    if item.result is None or item.result.heatmap is None:
+        return item
+    heatmap = await fetched(calls, item.result.heatmap)
+    return replace(item, result=replace(item.result, heatmap=heatmap))
 
 
 async def _answers(
@@ -152,16 +176,17 @@ async def _answers(
             await tries.pause_after(broken)
 
 
-async def _groups(images: AsyncIterator[Prepared], most: int) -> AsyncIterator[list[Prepared]]:
+async def _groups(images: AsyncGenerator[Prepared], most: int) -> AsyncGenerator[list[Prepared]]:
     """Yields as many images as one request takes, by their number and by their bytes."""
     group: list[Prepared] = []
     inline_bytes = 0
-    async for image in images:
-        if len(group) == most or (group and inline_bytes + image.inline_bytes > _INLINE_BYTES):
-            yield group
-            group, inline_bytes = [], 0
-        group.append(image)
-        inline_bytes += image.inline_bytes
+    async with aclosing(images):
+        async for image in images:
+            if len(group) == most or (group and inline_bytes + image.inline_bytes > _INLINE_BYTES):
+                yield group
+                group, inline_bytes = [], 0
+            group.append(image)
+            inline_bytes += image.inline_bytes
     if group:
         yield group
 

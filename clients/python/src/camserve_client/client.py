@@ -50,15 +50,13 @@ class AsyncClient:
     The schemes that end in `s` are encrypted; `host:port` alone is gRPC, encrypted unless the host is this machine.
     `transport` chooses the other one at the same place, where an edge speaks both. `token` is a JWT, or a function
     that gives one at every call; `credentials` fetch tokens and renew them in time. `ca_file` (PEM) names the
-    authorities to trust instead of the system's.
+    authorities to trust instead of the public ones.
 
     `timeout_s` is the time of a call with all its attempts, 60 s by default; `backoff` says how long to wait between
     those. Reads are tried again, and writes under an idempotency key, which every write gets.
 
     Connections belong to the event loop in which the client was entered. Every method raises CamserveError.
     """
-
-    webhooks: AsyncWebhooks
 
     def __init__(
         self,
@@ -93,7 +91,6 @@ class AsyncClient:
         else:
             tokens = FetchedTokens(transport, self._credentials, self._retries)
         self._calls = Calls(transport, tokens, self._retries, self._timeout_s)
-        self.webhooks = AsyncWebhooks(self._calls)
         return self
 
     async def __aexit__(
@@ -101,6 +98,11 @@ class AsyncClient:
     ) -> None:
         calls, self._calls = self._entered, None
         await calls.transport.close()
+
+    @property
+    def webhooks(self) -> AsyncWebhooks:
+        """Webhooks of the caller's tenant."""
+        return AsyncWebhooks(self._entered)
 
     async def infer(
         self,
@@ -120,8 +122,8 @@ class AsyncClient:
         """Returns the classes of one image, and its heatmap where `cam` asks for one.
 
         A small image goes within the message, a larger one as a stream, one above 20 MB by a resumable upload. What
-        the service makes a job of is waited for. `timeout_s` bounds all of it; without, every call has the client's
-        time, an upload goes on as long as bytes move, and a job is waited for without end.
+        the service makes a job of is waited for (scope `jobs.read`). `timeout_s` bounds all of it; without, every call
+        has the client's time, an upload goes on as long as bytes move, and a job is waited for without end.
 
         `heatmap="url"` leaves the heatmap behind a link. Raises OSError for a file that cannot be read, TypeError for
         what is no image.

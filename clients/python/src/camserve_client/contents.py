@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -58,21 +59,20 @@ class Content:
 
     def __init__(
         self,
-        open_file: Callable[[], BinaryIO],
+        source: Path | BinaryIO,
         size_bytes: int,
         *,
         start: int = 0,
-        file_name: str = "",
         owned: bool = True,
         blocking: bool = True,
     ) -> None:
         self.size_bytes = size_bytes
-        self.file_name = file_name
-        self._open_file = open_file
+        self.file_name = source.name if isinstance(source, Path) else ""
+        self._source = source
         self._start = start
         self._owned = owned
         self._blocking = blocking
-        self._file: BinaryIO | None = None
+        self._file = None if isinstance(source, Path) else source
         # One position for all who read.
         self._reading = asyncio.Lock()
 
@@ -96,14 +96,16 @@ class Content:
                 sent(offset)
 
     def close(self) -> None:
-        """Closes a file that was opened here."""
+        """Closes a file that was opened here; a path can be read again."""
         if self._file is not None and self._owned:
             self._file.close()
-        self._file = None
+            self._file = None
 
     def _read(self, offset: int, count: int) -> bytes:
         if self._file is None:
-            self._file = self._open_file()
+            if not isinstance(self._source, Path):
+                raise ValueError("the image is closed")
+            self._file = self._source.open("rb")
         self._file.seek(self._start + offset)
         parts = []
         while count and (data := self._file.read(count)):
@@ -121,9 +123,7 @@ async def content_of(source: ImageSource) -> Content | ImageUrl | StorageId:
     if isinstance(source, ImageUrl | StorageId):
         return source
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        size_bytes = (await asyncio.to_thread(path.stat)).st_size
-        return Content(lambda: path.open("rb"), size_bytes, file_name=path.name)
+        return await asyncio.to_thread(_of_path, Path(source))
     if isinstance(source, bytes | bytearray | memoryview):
         return _of_bytes(bytes(source))
     numpy, pillow = sys.modules.get("numpy"), sys.modules.get("PIL.Image")
@@ -137,7 +137,16 @@ async def content_of(source: ImageSource) -> Content | ImageUrl | StorageId:
 
 
 def _of_bytes(data: bytes) -> Content:
-    return Content(lambda: io.BytesIO(data), len(data), blocking=False)
+    return Content(io.BytesIO(data), len(data), blocking=False)
+
+
+def _of_path(path: Path) -> Content:
+    about = path.stat()
+    if stat.S_ISREG(about.st_mode):
+        return Content(path, about.st_size)
+    # A pipe or a device has no size.
+    with path.open("rb") as file:
+        return _spooled(file)
 
 
 def _of_file(file: BinaryIO) -> Content:
@@ -148,10 +157,14 @@ def _of_file(file: BinaryIO) -> Content:
         start = file.tell()
         size_bytes = file.seek(0, os.SEEK_END) - start
         file.seek(start)
-        return Content(lambda: file, size_bytes, start=start, owned=False)
+        return Content(file, size_bytes, start=start, owned=False)
+    return _spooled(file)
+
+
+def _spooled(file: BinaryIO) -> Content:
     spooled = tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES)  # noqa: SIM115 - closed with its content
     shutil.copyfileobj(file, spooled)
-    return Content(lambda: spooled, spooled.tell())  # type: ignore[arg-type, return-value] # binary, as by default
+    return Content(cast(BinaryIO, spooled), spooled.tell())
 
 
 def _encoded_array(array: np.ndarray[Any, Any]) -> bytes:

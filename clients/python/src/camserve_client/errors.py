@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 CONNECTION_FAILED = "connection.failed"
@@ -33,13 +32,13 @@ class CamserveError(Exception):
         retry_after_s: float | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(code, message)
         self.code = code
         self.message = message
         self.status = status
         self.request_id = request_id
         self.retry_after_s = retry_after_s
-        self.details: Mapping[str, Any] = MappingProxyType(dict(details or {}))
+        self.details: Mapping[str, Any] = dict(details or {})
 
     def __str__(self) -> str:
         call = f" (request {self.request_id})" if self.request_id else ""

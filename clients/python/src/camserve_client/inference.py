@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
-from camserve_client.batches import remove
+from camserve_client.batches import removing
 from camserve_client.calls import Calls
 from camserve_client.contents import Content, ImageSource, ImageUrl, StorageId, content_of
 from camserve_client.convert import result
@@ -52,10 +52,8 @@ class Inference:
 
     async def _uploaded(self, content: Content, timeout_s: float | None) -> InferResult:
         stored = await upload(self.calls, content, on_progress=self.on_progress)
-        try:
+        async with removing(self.calls, [stored.storage_id]):
             return await self._done(await self._sent(StorageId(stored.storage_id), timeout_s))
-        finally:
-            await remove(self.calls, stored.storage_id)
 
     async def _sent(self, content: Content | ImageUrl | StorageId, timeout_s: float | None) -> Answer[pb.InferResponse]:
         if isinstance(content, Content) and content.size_bytes > self.calls.transport.inline_bytes:

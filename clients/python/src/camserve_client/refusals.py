@@ -72,6 +72,9 @@ def of_grpc(error: grpc.aio.AioRpcError) -> CamserveError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         # Without a time to come again it is gRPC's own word for a message above the limit.
         name, status = ("body.too_large", 413) if retry_after_s is None else ("rate.exceeded", 429)
+    elif code is grpc.StatusCode.UNAVAILABLE and retry_after_s is not None:
+        # The edge says so; a connection says nothing of when.
+        name, status = "service.overloaded", 503
     else:
         name, status = _BY_GRPC_CODE.get(code, (ANSWER_INVALID, 0))
     message = error.details() or code.name
@@ -93,7 +96,7 @@ def of_http(status: int, headers: Mapping[str, str], body: bytes) -> CamserveErr
             status=status,
             request_id=error.get("request_id") or request_id,
             retry_after_s=retry_after_s,
-            details=error.get("details"),
+            details=details if isinstance(details := error.get("details"), dict) else None,
         )
     if isinstance(error, str):
         # The token endpoint speaks RFC 6749. Its words for wrong credentials are our code for a wrong token.

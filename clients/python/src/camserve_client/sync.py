@@ -25,9 +25,7 @@ class _Loop:
     """One event loop on one thread, shared by every client of the process: gRPC wants no more than one."""
 
     def __init__(self) -> None:
-        self._starting = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self.forget()
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
         """Returns what the work returns; what interrupts the caller ends it too."""
@@ -42,6 +40,12 @@ class _Loop:
             running.cancel()
             raise
 
+    def forget(self) -> None:
+        """Begins anew, as in a process that was forked, which has no such thread."""
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._starting:
             if self._loop is None:
@@ -52,6 +56,7 @@ class _Loop:
 
 
 _LOOP = _Loop()
+os.register_at_fork(after_in_child=_LOOP.forget)
 
 
 def _returning(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[Any, P], R]:
@@ -126,10 +131,9 @@ class Webhooks:
 class Client:
     """Calls the service and waits; its parameters and methods are those of AsyncClient, for `with` instead.
 
-    Threads may share a client. `on_progress` and `on_info` are called on the client's own thread.
+    Threads may share a client. What is called while a call runs (`on_progress`, `on_info`, a function that gives
+    tokens, an iterator of inputs) runs on the client's own thread: it should be quick, and call no Client.
     """
-
-    webhooks: Webhooks
 
     def __init__(
         self,
@@ -154,13 +158,17 @@ class Client:
 
     def __enter__(self) -> Self:
         _LOOP.run(self._own.__aenter__())
-        self.webhooks = Webhooks(self._own.webhooks)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _LOOP.run(self._own.__aexit__(kind, error, trace))
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Webhooks of the caller's tenant."""
+        return Webhooks(self._own.webhooks)
 
     def job(self, job_id: str) -> Job:
         """Returns a job by its id, without asking whether there is one."""

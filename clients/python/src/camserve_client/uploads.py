@@ -59,7 +59,6 @@ async def upload(
             pb.StartUploadRequest(
                 size_bytes=content.size_bytes,
                 media_type=media_type,
-                file_name=content.file_name or None,
                 content_md5=content_md5,
             ),
         )
@@ -129,7 +128,8 @@ class _Pieces:
             async with asyncio.timeout(_IDLE_S) as idle:
 
                 def moved(sent: int) -> None:
-                    idle.reschedule(loop.time() + _IDLE_S)
+                    if not idle.expired():
+                        idle.reschedule(loop.time() + _IDLE_S)
                     self._tell(sent)
 
                 answer = await self.calls.upload_once(

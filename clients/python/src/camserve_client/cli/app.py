@@ -46,7 +46,7 @@ def common(
         str | None, typer.Option(envvar="CAM_TOKEN", help="A JWT, instead of a login.", show_envvar=True)
     ] = None,
     ca_file: Annotated[
-        Path | None, typer.Option(envvar="CAM_CA_FILE", help="Authorities to trust (PEM) instead of the system's.")
+        Path | None, typer.Option(envvar="CAM_CA_FILE", help="Authorities to trust (PEM) instead of the public ones.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each thing, for programs.")] = False,
     version: Annotated[

@@ -27,7 +27,7 @@ class Session:
     """The options that come before a command."""
 
     address: str | None
-    token: str | None
+    token: str | None = field(repr=False)
     ca_file: Path | None
     as_json: bool
     out: Console = field(default_factory=Console)
@@ -56,7 +56,8 @@ class Session:
             # Whoever read the output has left, which Typer knows how to end with.
             raise
         except (OSError, TypeError, ValueError) as error:
-            self._complain(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error))
+            named = isinstance(error, OSError) and error.filename
+            self._complain(f"{named}: {getattr(error, 'strerror', '')}" if named else str(error))
             raise typer.Exit(USAGE) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None

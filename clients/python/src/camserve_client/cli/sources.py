@@ -11,6 +11,7 @@ from pathlib import Path
 from camserve_client.contents import ImageSource, ImageUrl, StorageId
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+_LONGEST_ID = 128
 _STORED = re.compile(r"img_[0-9A-Za-z]{16,40}")
 
 
@@ -28,8 +29,14 @@ def named(arguments: Iterable[str]) -> dict[str, ImageSource]:
         elif _STORED.fullmatch(argument) and not Path(argument).exists():
             found[argument] = StorageId(argument)
         else:
-            found |= {str(path): path for path in _files(argument)}
+            found |= {_id(path): path for path in _files(argument)}
     return found
+
+
+def _id(path: Path) -> str:
+    """Returns the name of a file, of which the service takes no more than its last characters."""
+    name = str(path)
+    return name if len(name) <= _LONGEST_ID else f"…{name[1 - _LONGEST_ID :]}"
 
 
 def _files(argument: str) -> Iterator[Path]:
