@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,23 +68,22 @@ class Content:
         blocking: bool = True,
     ) -> None:
         self.size_bytes = size_bytes
-        self.file_name = source.name if isinstance(source, Path) else ""
-        self._source = source
+        self._path = source if isinstance(source, Path) else Path()
         self._start = start
         self._owned = owned
         self._blocking = blocking
         self._file = None if isinstance(source, Path) else source
-        # One position for all who read.
-        self._reading = asyncio.Lock()
+        self._closed = False
+        # One position for all who read, on threads that may outlast whoever asked.
+        self._reading = threading.Lock()
 
     async def read(self, offset: int, count: int) -> bytes:
         """Returns `count` bytes, fewer at the end; raises OSError when the file became shorter."""
         if not self._blocking:
             return self._read(offset, count)
-        async with self._reading:
-            data = await asyncio.to_thread(self._read, offset, count)
+        data = await asyncio.to_thread(self._read, offset, count)
         if len(data) != min(count, self.size_bytes - offset):
-            raise OSError(f"{self.file_name or 'the image'} became shorter while it was read")
+            raise OSError(f"{self._path.name or 'the image'} became shorter while it was read")
         return data
 
     async def chunks(self, offset: int, end: int, sent: Callable[[int], None] | None = None) -> AsyncIterator[bytes]:
@@ -96,22 +96,24 @@ class Content:
                 sent(offset)
 
     def close(self) -> None:
-        """Closes a file that was opened here; a path can be read again."""
-        if self._file is not None and self._owned:
-            self._file.close()
-            self._file = None
+        """Lets go of the image, once nobody reads it; closes a file that was opened here."""
+        with self._reading:
+            self._closed = True
+            if self._file is not None and self._owned:
+                self._file.close()
 
     def _read(self, offset: int, count: int) -> bytes:
-        if self._file is None:
-            if not isinstance(self._source, Path):
+        with self._reading:
+            if self._closed:
                 raise ValueError("the image is closed")
-            self._file = self._source.open("rb")
-        self._file.seek(self._start + offset)
-        parts = []
-        while count and (data := self._file.read(count)):
-            parts.append(data)
-            count -= len(data)
-        return b"".join(parts)
+            if self._file is None:
+                self._file = self._path.open("rb")
+            self._file.seek(self._start + offset)
+            parts = []
+            while count and (data := self._file.read(count)):
+                parts.append(data)
+                count -= len(data)
+            return b"".join(parts)
 
 
 async def content_of(source: ImageSource) -> Content | ImageUrl | StorageId:

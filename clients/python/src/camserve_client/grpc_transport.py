@@ -13,7 +13,7 @@ from camserve_client.errors import CONNECTION_FAILED, CamserveError
 from camserve_client.grpc_status import Status
 from camserve_client.method import A, Method, Q
 from camserve_client.refusals import of_grpc
-from camserve_client.transport import IDLE_S, Answer, Piece, Sending
+from camserve_client.transport import IDLE_S, Answer, Piece, Sending, watched
 from camserve_client.version import USER_AGENT
 
 _END: Any = grpc.aio.EOF  # type: ignore[attr-defined] # the hints lack it
@@ -55,24 +55,19 @@ class GrpcTransport:
 
     async def upload(self, method: Method[Q, A], request: Q, piece: Piece, sending: Sending) -> Answer[A]:
         """Streams bytes, with the options of `request`, and returns the message that answers."""
-        failures: list[BaseException] = []
+        failures: list[Exception] = []
 
         async def messages() -> AsyncIterator[Q]:
             message = request
             body: Any = message.body  # type: ignore[attr-defined] # every request of a client stream has one
             body.content_type = piece.media_type
-            try:
-                async for chunk in piece.chunks:
-                    body.data = chunk
-                    yield message
-                    message = method.request()
-                    body = message.body  # type: ignore[attr-defined]
-                if message is request:
-                    yield message
-            except BaseException as failure:
-                # gRPC ends the call without saying why.
-                failures.append(failure)
-                raise
+            async for chunk in watched(piece.chunks, failures):
+                body.data = chunk
+                yield message
+                message = method.request()
+                body = message.body  # type: ignore[attr-defined]
+            if message is request:
+                yield message
 
         call = self._callable(method, "stream_unary")(messages(), **_options(sending))
         status = Status(call)
@@ -81,10 +76,9 @@ class GrpcTransport:
         except grpc.aio.AioRpcError as error:
             raise await status.of(error) from None
         except asyncio.CancelledError:
-            # What a request cannot be made from ends the call as if it were cancelled.
+            # What cannot be read to the end ends the call as if it were cancelled.
             for failure in failures:
-                if isinstance(failure, Exception):
-                    raise failure from None
+                raise failure from None
             raise
 
     async def stream(self, method: Method[Q, A], request: Q, sending: Sending) -> AsyncGenerator[A]:

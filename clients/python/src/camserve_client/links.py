@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
+import aiohttp
+from yarl import URL
 
 from camserve_client.calls import Calls
-from camserve_client.errors import CONNECTION_FAILED, CamserveError
+from camserve_client.errors import CONNECTION_FAILED, CamserveError, timed_out
 from camserve_client.gen import methods, objects_pb2
 from camserve_client.heatmap import Heatmap
 from camserve_client.refusals import of_http
@@ -40,10 +42,14 @@ async def fetched(calls: Calls, heatmap: Heatmap) -> Heatmap:
 async def _read(url: str, tries: Tries) -> bytes:
     """Reads from the object store itself, which is another server and hears nothing of the caller's token."""
     try:
-        async with httpx.AsyncClient(timeout=tries.left_s) as http:
-            response = await http.get(url)
-    except httpx.TransportError as error:
+        async with asyncio.timeout(tries.left_s), aiohttp.ClientSession(trust_env=True) as http:
+            # As it is: the signature covers the address.
+            async with http.get(URL(url, encoded=True), allow_redirects=False) as response:
+                body = await response.read()
+    except aiohttp.ClientError as error:
         raise CamserveError(CONNECTION_FAILED, f"The connection failed: {type(error).__name__}.") from error
-    if not response.is_success:
-        raise of_http(response.status_code, response.headers, response.content)
-    return response.content
+    except TimeoutError:
+        raise timed_out(None) from None
+    if response.status != 200:
+        raise of_http(response.status, response.headers, body)
+    return body

@@ -37,6 +37,16 @@ class Piece:
     media_type: str
 
 
+async def watched(chunks: AsyncIterator[bytes], failures: list[Exception]) -> AsyncIterator[bytes]:
+    """Yields the chunks, and notes why they end early: libraries end the call then, and say no more than that."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except Exception as failure:
+        failures.append(failure)
+        raise
+
+
 class Transport(Protocol):
     """Makes single attempts; every failure is a CamserveError.
 
