@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 async def test_every_way_may_be_encrypted(make_stack, tmp_path):
-    cert, key = certificate(tmp_path)
+    cert, key = certificate(tmp_path, "127.0.0.1")
     stack = make_stack(tls_cert=cert, tls_key=key, grpc_tls_cert=cert, grpc_tls_key=key)
     edge, port = (f"localhost:{at.rpartition(':')[2]}" for at in (stack.edge_url, stack.grpc_target))
     for address in (f"https://{edge}", f"grpcs://{edge}", f"grpcs://{port}"):
