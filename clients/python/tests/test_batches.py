@@ -93,4 +93,13 @@ async def test_what_is_wrong_with_all_of_it_is_raised(client, tmp_path):
         assert refused.value.code.startswith(code)
     with pytest.raises(FileNotFoundError):
         await outcomes(client.infer_batch([tmp_path / "none.png"], model="shapes"))
+    path = tmp_path / "vanishing.png"
+    path.write_bytes(noise(1800))
+
+    async def vanishing():
+        yield path
+        path.write_bytes(b"")
+
+    with pytest.raises(OSError, match="shorter"):
+        await outcomes(client.infer_batch(vanishing(), model="shapes"))
     assert await outcomes(client.infer_batch([], model="shapes")) == {}

@@ -70,6 +70,8 @@ async def test_what_is_no_image_is_told_before_anything_is_sent(client, tmp_path
             await client.infer(wrong, model="shapes")
     with pytest.raises(FileNotFoundError):
         await client.infer(tmp_path / "none.png", model="shapes")
+    with pytest.raises(ValueError, match="ImageUrl"):
+        await client.infer("https://example.com/star.png", model="shapes")
 
 
 async def test_probabilities_can_be_taken_apart(client):
@@ -179,6 +181,10 @@ async def test_the_same_key_has_the_same_answer(client):
     with pytest.raises(CamserveError) as refused:
         await client.infer(STAR, model="shapes", top_k=3, idempotency_key="k1")
     assert refused.value.code == "idempotency.key_reused"
+    for wrong in ("", "a b", "ä", "a\n", "k" * 256):
+        with pytest.raises(CamserveError) as refused:
+            await client.infer(STAR, model="shapes", idempotency_key=wrong)
+        assert (refused.value.code, refused.value.status) == ("idempotency.key_invalid", 400)
 
 
 async def test_no_call_takes_longer_than_it_may(stack, way, connect):
@@ -187,6 +193,11 @@ async def test_no_call_takes_longer_than_it_may(stack, way, connect):
             with pytest.raises(CamserveError) as late:
                 await client.infer(image, model="shapes", timeout_s=1e-4)
             assert (late.value.code, late.value.status) == ("timeout.exceeded", 504)
+
+
+async def test_a_token_may_end_in_a_newline(stack, way, tenant):
+    async with AsyncClient(address(stack, way), token=stack.token(tenant=tenant) + "\n") as client:
+        assert await client.models()
 
 
 async def test_a_wrong_token_and_none_are_told_apart(stack, way):

@@ -45,10 +45,11 @@ class GivenTokens:
 
     async def token(self, timeout_s: float | None) -> str | None:
         """Returns what the caller gave, or gives now."""
-        if self._source is None or isinstance(self._source, str):
-            return self._source
-        given = self._source()
-        return await given if inspect.isawaitable(given) else given
+        if self._source is None:
+            return None
+        given = self._source if isinstance(self._source, str) else self._source()
+        # Files that tokens are read from end in a newline, which no header takes.
+        return (await given if inspect.isawaitable(given) else given).strip()
 
     def refused(self, token: str) -> bool:
         """Returns false: a function that gives tokens decides by itself when to renew them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -73,31 +73,44 @@ async def prepared(inputs: ManyInputs) -> AsyncGenerator[Prepared]:
 
 
 @asynccontextmanager
-async def chunk_of(calls: Calls, images: Iterable[Prepared], ask: Ask) -> AsyncIterator[Chunk]:
+async def chunk_of(calls: Calls, images: Sequence[Prepared], ask: Ask) -> AsyncIterator[Chunk]:
     """Gives the images of one request, and removes what was uploaded for it afterwards: jobs keep their own copy."""
     chunk = Chunk()
     at_once = asyncio.Semaphore(_UPLOADS_AT_ONCE)
     inline_bytes = 0
-    uploads = []
-    async with removing(calls, chunk.uploaded):
+    try:
+        async with removing(calls, chunk.uploaded):
+            async with _together() as group:
+                for image in images:
+                    message = pb.BatchInput(id=image.id)
+                    fill(message, image.ask or ask)
+                    chunk.inputs.append(message)
+                    content = image.content
+                    if isinstance(content, ImageUrl):
+                        message.image.url = content.url
+                    elif isinstance(content, StorageId):
+                        message.image.storage_id = content.storage_id
+                    elif content.size_bytes <= min(_LARGEST_INLINE_BYTES, _INLINE_BYTES - inline_bytes):
+                        inline_bytes += content.size_bytes
+                        message.image.bytes = await content.read(0, content.size_bytes)
+                    else:
+                        group.create_task(_upload(calls, chunk, message, content, at_once))
+            chunk.inputs = [one for one in chunk.inputs if one.id not in chunk.refused]
+            yield chunk
+    finally:
         for image in images:
-            message = pb.BatchInput(id=image.id)
-            fill(message, image.ask or ask)
-            chunk.inputs.append(message)
-            content = image.content
-            if isinstance(content, ImageUrl):
-                message.image.url = content.url
-            elif isinstance(content, StorageId):
-                message.image.storage_id = content.storage_id
-            elif content.size_bytes <= min(_LARGEST_INLINE_BYTES, _INLINE_BYTES - inline_bytes):
-                inline_bytes += content.size_bytes
-                message.image.bytes = await content.read(0, content.size_bytes)
-                content.close()
-            else:
-                uploads.append((message, content))
-        await asyncio.gather(*(_upload(calls, chunk, *one, at_once) for one in uploads))
-        chunk.inputs = [one for one in chunk.inputs if one.id not in chunk.refused]
-        yield chunk
+            if isinstance(image.content, Content):
+                image.content.close()
+
+
+@asynccontextmanager
+async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+    """Gives tasks that end together, when the first one fails, with what that one raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 @asynccontextmanager
@@ -117,11 +130,12 @@ async def removing(calls: Calls, uploaded: list[str]) -> AsyncIterator[None]:
 
 
 async def _remove(calls: Calls, uploaded: list[str]) -> None:
-    requests = [uploads_pb2.DeleteUploadRequest(storage_id=storage_id) for storage_id in uploaded]
-    with suppress(CamserveError):
-        await asyncio.gather(
-            *(calls.unary(methods.DELETE_UPLOAD, request, timeout_s=_REMOVAL_S) for request in requests)
-        )
+    async def one(storage_id: str) -> None:
+        request = uploads_pb2.DeleteUploadRequest(storage_id=storage_id)
+        with suppress(CamserveError):
+            await calls.unary(methods.DELETE_UPLOAD, request, timeout_s=_REMOVAL_S)
+
+    await asyncio.gather(*map(one, uploaded))
 
 
 async def infer_batch(
@@ -207,8 +221,6 @@ async def _upload(
         else:
             chunk.uploaded.append(stored.storage_id)
             message.image.storage_id = stored.storage_id
-        finally:
-            content.close()
 
 
 async def _each(

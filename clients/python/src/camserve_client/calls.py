@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from camserve_client.retry import Retries, Tries
 from camserve_client.transport import Answer, Piece, Sending, Transport
 
 T = TypeVar("T")
+_KEY = re.compile(r"[!-~]{1,255}")
 _STALE = ("auth.token_expired", "auth.invalid_token")
 
 
@@ -34,10 +36,9 @@ class Calls:
         *,
         key: str | None = None,
         timeout_s: float | None = None,
-        headers: dict[str, str] | None = None,
     ) -> Answer[A]:
         """Returns the answer. A write is made under `key`, or under one made here, so that it may be repeated."""
-        fixed = _fixed(method, key, headers)
+        fixed = _fixed(method, key)
         return await self.retries.run(
             lambda tries: self._authorized(
                 method, fixed, tries, lambda sending: self.transport.unary(method, request, sending)
@@ -54,10 +55,9 @@ class Calls:
         *,
         key: str | None = None,
         timeout_s: float | None = None,
-        headers: dict[str, str] | None = None,
     ) -> Answer[A]:
         """Streams bytes and returns the answer; request and piece are made anew for every attempt."""
-        fixed = _fixed(method, key, headers)
+        fixed = _fixed(method, key)
         return await self.retries.run(
             lambda tries: self.upload_once(method, request, piece, tries, fixed),
             timeout_s=self.timeout_s if timeout_s is None else timeout_s,
@@ -125,11 +125,12 @@ class Calls:
         return error.code in _STALE and token is not None and self.tokens.refused(token)
 
 
-def _fixed(method: Method[Q, A], key: str | None, headers: dict[str, str] | None) -> dict[str, str]:
+def _fixed(method: Method[Q, A], key: str | None) -> dict[str, str]:
     """Returns the headers that are the same in every attempt."""
-    if not method.keyed:
-        return headers or {}
-    return {"idempotency-key": str(uuid4()) if key is None else key, **(headers or {})}
+    if key is not None and not _KEY.fullmatch(key):
+        # Said here: what no header can carry would never come to the service.
+        raise CamserveError("idempotency.key_invalid", "A key is 1 to 255 visible ASCII characters.", status=400)
+    return {"idempotency-key": str(uuid4()) if key is None else key} if method.keyed else {}
 
 
 def _sending(headers: dict[str, str], token: str | None, timeout_s: float | None) -> Sending:

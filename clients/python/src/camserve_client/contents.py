@@ -124,6 +124,8 @@ async def content_of(source: ImageSource) -> Content | ImageUrl | StorageId:
     """
     if isinstance(source, ImageUrl | StorageId):
         return source
+    if isinstance(source, str) and "://" in source:
+        raise ValueError("an image at an address is ImageUrl(address): a str is the path of a file")
     if isinstance(source, str | os.PathLike):
         return await asyncio.to_thread(_of_path, Path(source))
     if isinstance(source, bytes | bytearray | memoryview):
