@@ -211,20 +211,13 @@ def test_webhooks_are_managed(make_stack, tmp_path):
         assert "param.invalid" in cam("webhooks", "create", server.url("/"), "--event", "none", code=3).stderr
 
 
-@pytest.mark.parametrize(
-    ("terminal", "sign"),
-    [
-        ({"COLORTERM": "truecolor"}, b"\xe2\x96\x80"),
-        ({"KITTY_WINDOW_ID": "1"}, b"\x1b_Ga=T,f=100,"),
-        ({"TERM_PROGRAM": "iTerm.app"}, b"\x1b]1337;File=inline=1;"),
-    ],
-    ids=["colours", "kitty", "iterm"],
-)
-def test_a_heatmap_is_shown_in_terminals_that_can(cam, terminal, sign):
+def in_terminal(cam, *arguments, **environment):
+    """Runs the command in a terminal, and returns what that was told to show."""
     ours, theirs = pty.openpty()
-    environment = cam.environment | {"TERM": "xterm-256color"} | terminal
-    command = [*PROGRAM, "infer", "star.png", "--cam", "out.png"]
-    process = subprocess.Popen(command, cwd=cam.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    known = cam.environment | {"TERM": "xterm-256color"} | environment
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments], cwd=cam.folder, env=known, stdin=theirs, stdout=theirs, stderr=theirs
+    )
     os.close(theirs)
     shown = b""
     try:
@@ -235,8 +228,40 @@ def test_a_heatmap_is_shown_in_terminals_that_can(cam, terminal, sign):
         pass
     finally:
         os.close(ours)
-    assert process.wait() == 0
-    assert sign in shown
+    assert process.wait() == 0, shown
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("terminal", "sign"),
+    [
+        ({"COLORTERM": "truecolor"}, b"\xe2\x96\x80"),
+        ({"KITTY_WINDOW_ID": "1"}, b"\x1b_Ga=T,f=100,"),
+        ({"TERM_PROGRAM": "iTerm.app"}, b"\x1b]1337;File=inline=1;"),
+    ],
+    ids=["colours", "kitty", "iterm"],
+)
+def test_a_heatmap_is_shown_in_terminals_that_can(cam, terminal, sign):
+    assert sign in in_terminal(cam, "infer", "star.png", "--cam", "out.png", **terminal)
+
+
+def test_a_heatmap_is_opened_where_the_terminal_cannot_show_it(cam):
+    viewer = cam.folder / "bin" / "xdg-open"
+    viewer.parent.mkdir()
+    viewer.write_text('#!/bin/sh\necho "$1" > opened.part && mv opened.part opened\n')
+    viewer.chmod(0o755)
+    path = f"{viewer.parent}:{os.environ['PATH']}"
+    in_terminal(cam, "infer", "star.png", "--cam", "out.png", PATH=path, COLORTERM="")
+    while not (cam.folder / "opened").exists():
+        time.sleep(0.02)
+    assert (cam.folder / "opened").read_text().strip().endswith("out.png")
+
+
+def test_images_are_told_of_in_a_table_that_grows(cam):
+    shutil.copy(STAR, cam.folder / "another.png")
+    shown = in_terminal(cam, "infer", "star.png", "another.png", COLORTERM="")
+    assert b"2 of 2" in shown
+    assert b"2 images, 0 failed" in shown
 
 
 def test_an_interrupt_ends_it(cam):
