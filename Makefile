@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto test-protos test-openapi test-schemathesis test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench train-shapes clean
+.PHONY: run test lint docs proto test-protos test-openapi test-schemathesis test-clients test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -43,6 +43,10 @@ test-openapi:
 test-schemathesis: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[schemathesis]'
 	$(BIN)/python -m pytest toolchains/openapi
+
+# Calls the running service with the Python client.
+test-clients: $(DEV_STAMP)
+	$(BIN)/python -m pytest clients/python/tests
 
 # Needs Go and Node: calls everything with the real grpcurl, and runs every command of docs/grpcurl.md.
 test-grpcurl: $(DEV_STAMP)
@@ -100,8 +104,8 @@ $(RUN_STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(DEV_STAMP): $(RUN_STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(DEV_STAMP): $(RUN_STAMP) clients/python/pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --editable 'clients/python[cli]'
 	@touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Generates gen/python from the protos: messages, stubs and type hints."""
+"""Generates gen/python from the protos: messages, stubs and type hints. Then the Python client's own messages."""
 
 from __future__ import annotations
 
@@ -17,30 +17,41 @@ def generate(out: Path) -> None:
     """Writes the generated tree to `out`, replacing what is there; raises SystemExit when protoc refuses."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    third_party = PROTOS / "third_party"
-    files = [str(path) for folder in OURS for path in sorted((PROTOS / folder).glob("*.proto"))]
-    tools = Path(sys.executable).parent
-    include = resources.files("grpc_tools") / "_proto"
-    status = protoc.main(
+    compile_protos(
         [
-            "protoc",
-            f"-I{third_party}",
-            f"-I{PROTOS}",
-            f"-I{include}",
-            *(f"--plugin=protoc-gen-{name}={tools / f'protoc-gen-{name}'}" for name in ("mypy", "mypy_grpc")),
+            *search_path(),
             f"--python_out={out}",
             f"--grpc_python_out={out}",
             f"--mypy_out=quiet:{out}",
             f"--mypy_grpc_out=quiet:{out}",
-            *files,
+            *(str(path) for folder in OURS for path in sorted((PROTOS / folder).glob("*.proto"))),
         ]
     )
-    if status:
-        raise SystemExit(status)
     for stub in out.rglob("*_pb2_grpc.py*"):
         if "Stub" not in stub.read_text():  # a file without a service gets an empty stub
             stub.unlink()
 
 
+def search_path() -> list[str]:
+    """Returns the arguments that say where protos lie."""
+    include = resources.files("grpc_tools") / "_proto"
+    return [f"-I{folder}" for folder in (PROTOS / "third_party", PROTOS, include)]
+
+
+def compile_protos(arguments: list[str]) -> None:
+    """Runs protoc; raises SystemExit when it refuses."""
+    tools = Path(sys.executable).parent
+    plugins = [f"--plugin=protoc-gen-{name}={tools / f'protoc-gen-{name}'}" for name in ("mypy", "mypy_grpc")]
+    if status := protoc.main(["protoc", *plugins, *arguments]):
+        raise SystemExit(status)
+
+
 if __name__ == "__main__":
-    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else PROTOS.parent / "gen" / "python")
+    if len(sys.argv) > 1:
+        generate(Path(sys.argv[1]))
+    else:
+        generate(PROTOS.parent / "gen" / "python")
+        # Read only now: it needs what has just been generated.
+        import generate_client
+
+        generate_client.generate(PROTOS.parent / "clients" / "python" / "src" / generate_client.PACKAGE)

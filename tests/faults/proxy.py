@@ -13,7 +13,7 @@ class FaultProxy:
     """Passes bytes between callers and `target` (host and port). What is set here counts at once, on every connection.
 
     `delay_s` is how late each piece of a reply is; `answer` is said instead of the target's, and the connection closed;
-    `closed` closes whatever comes.
+    `closed` closes whatever comes. `taken` counts the connections that came.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -21,6 +21,7 @@ class FaultProxy:
         self.delay_s = 0.0
         self.answer: bytes | None = None
         self.closed = False
+        self.taken = 0
         self.port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
@@ -52,6 +53,7 @@ class FaultProxy:
             writer.transport.abort()
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken += 1
         task = asyncio.create_task(self._serve(reader, writer))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)

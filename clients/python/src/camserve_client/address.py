@@ -1,0 +1,50 @@
+"""Where the service is, and how it is spoken to."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+_GRPC = {"grpc": False, "grpcs": True}
+_REST = {"http": False, "https": True}
+_PORTS = {"grpc": 50051, "grpcs": 443, "http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address taken apart; `target` is `host:port`, `url` the beginning of every REST address."""
+
+    transport: Literal["grpc", "rest"]
+    tls: bool
+    target: str
+    url: str
+
+
+def parse(text: str, transport: Literal["grpc", "rest"] | None = None) -> Address:
+    """Returns the parts of `grpc://`, `grpcs://`, `http://` or `https://` and `host[:port]`.
+
+    `grpcs` and `https` are encrypted. Without a scheme it is gRPC, encrypted unless the host is this machine.
+    `transport` chooses the other one at the same place: the edge speaks both. Raises ValueError for anything else.
+    """
+    if "://" not in text:
+        text = f"{'grpc' if _is_loopback(urlsplit(f'//{text}').hostname or '') else 'grpcs'}://{text}"
+    parts = urlsplit(text)
+    tls = (_GRPC | _REST).get(parts.scheme)
+    if tls is None or not parts.hostname or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("an address is grpc://, grpcs://, http:// or https:// with a host and, if need be, a port")
+    chosen = transport or ("grpc" if parts.scheme in _GRPC else "rest")
+    if chosen == "grpc" and parts.path.strip("/"):
+        raise ValueError("an address for gRPC has no path")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = parts.port or _PORTS[parts.scheme]
+    url = f"{'https' if tls else 'http'}://{host}:{port}{parts.path.rstrip('/')}"
+    return Address(chosen, tls, f"{host}:{port}", url)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,14 @@
+"""`cam`, the command line of the client."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line, or says what to install where its parts are missing."""
+    try:
+        from camserve_client.cli.app import run
+    except ModuleNotFoundError as error:
+        sys.exit(f"cam needs {error.name}: pip install 'camserve-client[cli]'")
+    run()

@@ -1,0 +1,153 @@
+"""`cam infer`: one image with its heatmap, or many as a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from camserve_client.cli import picture, shown, sources
+from camserve_client.cli.options import (
+    CamMethod,
+    CamOptions,
+    Colors,
+    Images,
+    Layer,
+    ModelName,
+    Npy,
+    Overlay,
+    Target,
+    TopK,
+    Version,
+    folder_file,
+    model_of,
+)
+from camserve_client.cli.session import SOME_FAILED, Session
+from camserve_client.client import AsyncClient
+from camserve_client.contents import ImageSource
+from camserve_client.options import Cam
+from camserve_client.progress import progress_bar
+from camserve_client.results import InferResult, Item
+
+_SHOWN_BYTES = 1 << 20
+_LIVE_ROWS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of every image, and where heatmaps go; without a place none are made."""
+
+    model: str | None
+    version: str
+    top_k: int
+    place: Path | None
+    options: CamOptions
+
+    @property
+    def cam(self) -> Cam | bool:
+        """The heatmap that is asked for."""
+        return self.options.cam if self.place else False
+
+
+def infer(
+    ctx: typer.Context,
+    images: Images,
+    model: ModelName = None,
+    model_version: Version = "stable",
+    top_k: TopK = 5,
+    cam: Annotated[
+        Path | None, typer.Option(help="Write the heatmap to this file; of several images, into this folder.")
+    ] = None,
+    show: Annotated[bool, typer.Option(help="Show the heatmap of one image.")] = True,
+    method: CamMethod = "gradcam",
+    layer: Layer = "auto",
+    target: Target = None,
+    colormap: Colors = "jet",
+    overlay: Overlay = True,
+    npy: Npy = False,
+) -> None:
+    """Tell what is on images.
+
+    One image is told of with its classes, and with --cam its heatmap is written and shown: in terminals that can, in
+    the system's viewer otherwise. Several are a batch, told of as they are finished.
+    """
+    session: Session = ctx.obj
+    asked = Asked(model, model_version, top_k, cam, CamOptions(method, layer, target, colormap, overlay, npy))
+    found = session.guarded(lambda: sources.named(images))
+    if len(found) > 1 or Path(images[0]).is_dir():
+        failed = session.run(lambda client: _many(session, client, found, asked))
+        raise typer.Exit(SOME_FAILED if failed else 0)
+    (name, source), *_ = found.items()
+    answer = session.run(lambda client: _one(session, client, name, source, asked))
+    session.show(answer, lambda: shown.classes(answer))
+    if cam is None or answer.heatmap is None:
+        return
+    session.guarded(lambda: answer.heatmap.save(cam) if answer.heatmap else None)
+    if not session.as_json:
+        session.out.print(f"heatmap of {answer.heatmap.target} in {cam}", markup=False, highlight=False, soft_wrap=True)
+        if show:
+            picture.show(answer.heatmap.to_pil(), cam, session.out)
+
+
+async def _one(session: Session, client: AsyncClient, name: str, source: ImageSource, asked: Asked) -> InferResult:
+    large = isinstance(source, Path) and source.exists() and source.stat().st_size > _SHOWN_BYTES
+    with progress_bar(name, session.err) if large and session.err.is_terminal else nullcontext() as on_progress:
+        return await client.infer(
+            source,
+            model=await model_of(client, asked.model),
+            version=asked.version,
+            top_k=asked.top_k,
+            cam=asked.cam,
+            on_progress=on_progress,
+        )
+
+
+async def _many(session: Session, client: AsyncClient, images: dict[str, ImageSource], asked: Asked) -> int:
+    """Tells of every image as it is finished, and returns how many failed."""
+    folder = asked.place
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    taken: set[Path] = set()
+    failed = 0
+    with _told(session, len(images)) as tell:
+        items = client.infer_batch(
+            images,
+            model=await model_of(client, asked.model),
+            version=asked.version,
+            top_k=asked.top_k,
+            cam=asked.cam,
+        )
+        async with aclosing(items):
+            async for item in items:
+                failed += item.error is not None
+                if folder and item.result and item.result.heatmap:
+                    suffix = f".{item.result.heatmap.format}"
+                    item.result.heatmap.save(folder_file(folder, item.id, suffix, taken))
+                tell(item)
+    return failed
+
+
+@contextmanager
+def _told(session: Session, total: int) -> Iterator[Callable[[Item], None]]:
+    """Gives what tells of an image: a line of JSON, a row of a table that grows, or a table at the end."""
+    if session.as_json:
+        yield session.line
+        return
+    done: list[dict[str, str]] = []
+    with Live(console=session.out, transient=True) if session.out.is_terminal else nullcontext() as live:
+
+        def tell(item: Item) -> None:
+            done.append(shown.outcome(item))
+            if live:
+                live.update(Group(shown.outcomes(done[-_LIVE_ROWS:]), Text(f"{len(done)} of {total}")))
+
+        yield tell
+    failed = sum(bool(row["error"]) for row in done)
+    session.out.print(shown.outcomes(done), Text(f"{len(done)} images, {failed} failed"))

@@ -1,0 +1,87 @@
+"""What commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from camserve_client.errors import CamserveError
+from camserve_client.results import Item, Result
+
+COLUMNS = ("id", "status", "class", "label", "probability", "error", "heatmap")
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as JSON has it; the bytes of a heatmap are left out."""
+    if isinstance(value, CamserveError):
+        return error_fields(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {name: plain(one) for name, one in fields.items() if not isinstance(one, bytes) and one is not None}
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def error_fields(error: CamserveError) -> dict[str, Any]:
+    """Returns what an error says."""
+    fields = {"code": error.code, "message": error.message, "status": error.status, "request_id": error.request_id}
+    more = {"retry_after_s": error.retry_after_s, "details": dict(error.details) or None}
+    return {name: value for name, value in (fields | more).items() if value is not None}
+
+
+def line(value: Any) -> str:
+    """Returns a value as one line of JSON."""
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
+    """Returns a table, of which the first column, what is to be copied, is never cut short; None is an empty cell."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    cells = [["" if cell is None else _cell(cell) for cell in row] for row in rows]
+    for place, name in enumerate(columns):
+        widest = max((len(row[0]) for row in cells), default=0) if place == 0 else None
+        made.add_column(name, no_wrap=place == 0, min_width=widest, overflow="fold")
+    for row in cells:
+        made.add_row(*map(escape, row))
+    return made
+
+
+def classes(result: Result) -> Table:
+    """Returns the classes of one image, most probable first."""
+    rows = ((one.id, one.label, f"{one.prob:.2%}", "█" * round(one.prob * 30)) for one in result.classes)
+    return table(("class", "label", "probability", ""), rows)
+
+
+def outcomes(rows: Iterable[Mapping[str, str]]) -> Table:
+    """Returns a row for each outcome."""
+    columns = {"id": "image", "status": "status", "label": "label", "probability": "probability", "error": "error"}
+    return table(columns.values(), ([row[name] for name in columns] for row in rows))
+
+
+def outcome(item: Item) -> dict[str, str]:
+    """Returns the outcome of an image as columns of a table or of CSV."""
+    cells = dict.fromkeys(COLUMNS, "") | {"id": item.id, "status": item.status}
+    if item.result and item.result.classes:
+        top = item.result.top
+        cells |= {"class": top.id, "label": top.label, "probability": f"{top.prob:.4f}"}
+    if item.result and item.result.heatmap and item.result.heatmap.url:
+        cells["heatmap"] = item.result.heatmap.url
+    if item.error:
+        cells["error"] = item.error.code
+    return cells
+
+
+def _cell(value: Any) -> str:
+    return f"{value.astimezone():%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)

@@ -1,0 +1,48 @@
+"""How the service is spoken to, by its address."""
+
+from __future__ import annotations
+
+import pytest
+
+from camserve_client import AsyncClient
+from camserve_client.address import Address, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "transport", "address"),
+    [
+        ("grpc://a.example:9", None, Address("grpc", False, "a.example:9", "http://a.example:9")),
+        ("grpcs://a.example", None, Address("grpc", True, "a.example:443", "https://a.example:443")),
+        ("http://a.example:9/", None, Address("rest", False, "a.example:9", "http://a.example:9")),
+        ("https://a.example/cams", None, Address("rest", True, "a.example:443", "https://a.example:443/cams")),
+        ("https://a.example", "grpc", Address("grpc", True, "a.example:443", "https://a.example:443")),
+        ("grpc://a.example", "rest", Address("rest", False, "a.example:50051", "http://a.example:50051")),
+        ("127.0.0.1:50051", None, Address("grpc", False, "127.0.0.1:50051", "http://127.0.0.1:50051")),
+        ("localhost:50051", None, Address("grpc", False, "localhost:50051", "http://localhost:50051")),
+        ("[::1]:50051", None, Address("grpc", False, "[::1]:50051", "http://[::1]:50051")),
+        ("a.example", None, Address("grpc", True, "a.example:443", "https://a.example:443")),
+    ],
+)
+def test_an_address_says_transport_and_encryption(text, transport, address):
+    assert parse(text, transport) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ftp://a.example", "http://", "https://me:secret@a.example", "https://a.example?token=x", "grpc://a/b"]
+)
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(ValueError, match="address"):
+        AsyncClient(text)
+
+
+def test_a_token_beside_credentials_is_refused():
+    from camserve_client import ClientCredentials
+
+    with pytest.raises(ValueError, match="not both"):
+        AsyncClient("grpc://a.example", token="t", credentials=ClientCredentials("a", "b"))
+
+
+async def test_a_client_works_within_its_with_only():
+    client = AsyncClient("grpc://127.0.0.1:1")
+    with pytest.raises(RuntimeError, match="async with"):
+        await client.health()
