@@ -72,11 +72,12 @@ test-h2spec: $(DEV_STAMP)
 	GOBIN=$(CURDIR)/toolchains/bin go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 	$(BIN)/python -m pytest toolchains/h2spec
 
-# Fuzzes the reading of images for a while, guided by coverage; `make test-fuzz FUZZ_S=3600`. Linux on x86-64 only.
-FUZZ_S ?= 60
+# Fuzzes the reading of images for a while, guided by coverage; `make test-fuzz FUZZ=-max_total_time=3600`, with other options of
+# libFuzzer. Linux on x86-64 only.
+FUZZ ?= -max_total_time=60
 test-fuzz: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	$(BIN)/python -m tests.hostile.fuzz_decode -max_total_time=$(FUZZ_S)
+	$(BIN)/python -m tests.hostile.fuzz_decode $(FUZZ)
 
 # Sends hostile images that others collected; the folder holds fuzz.tar.gz and fuzz.jsonl.
 CORPUS ?= ../shared/corpora

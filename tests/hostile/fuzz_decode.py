@@ -35,7 +35,7 @@ LIMITS = Limits(
 )
 REQUEST = DecodeRequest(InputSpec(32, 24, "squash"), base_side="input")
 FORBIDDEN = (MemoryError, RecursionError, SystemError, AssertionError)
-OPTIONS = ["-timeout=10", "-rss_limit_mb=3000", "-max_len=65536", "-artifact_prefix=fuzz-", "-verbosity=0"]
+OPTIONS = ["-timeout=20", "-rss_limit_mb=3000", "-max_len=65536", "-artifact_prefix=fuzz-", "-verbosity=0"]
 
 
 def one(data: bytes) -> None:
