@@ -144,6 +144,8 @@ def test_https_to_a_name_or_a_public_address_is_called(url):
         "https://[::1%25lo]/",
         "https://[fe80::1%25eth0]/",
         "https://[::1/",
+        "https://[v1.a]/",
+        "https://[v1.a:b]/",
         "https://exam\\ple.com/",
         "https://example.com\\@127.0.0.1/",
         "https://example.com/\r\nHost: x",

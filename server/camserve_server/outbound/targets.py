@@ -14,8 +14,8 @@ MOST_CHARACTERS = 2048
 _HTTPS_PORT = 443
 # What parsers read differently: blanks, control characters, backslashes; and bytes that are no ASCII.
 _PLAIN = re.compile(r"[!-\[\]-~]{1,2048}")
-# Parsers read blanks, signs and leading zeros of a port differently.
-_AUTHORITY = re.compile(r"[a-zA-Z]+://[^/?#:\[\]]*(\[[^/?#\[\]]*\])?(:[1-9][0-9]{0,4})?(?=[/?#]|$)")
+# Parsers read blanks, signs and leading zeros of a port differently; brackets hold an IPv6 address, and no later form.
+_AUTHORITY = re.compile(r"[a-zA-Z]+://[^/?#:\[\]]*(\[[0-9a-fA-F.]*:[0-9a-fA-F:.]*\])?(:[1-9][0-9]{0,4})?(?=[/?#]|$)")
 _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 # A name whose last label looks like a number is an IPv4 address to some resolver (WHATWG URL, section 3.5).
 _NUMERIC = re.compile(r"(?i)(0x[0-9a-f]*|[0-9]+)")
