@@ -46,8 +46,9 @@ class Replica:
         start_http_server(settings.metrics_port, "127.0.0.1")
         parts.disk.wait = await needs_wait(parts.redis)
         if {"api", "worker"} & set(settings.roles):
-            await self._start_engine()
+            # The routes first: they say which versions are needed, whatever memory those take.
             await parts.routes.start()
+            await self._start_engine()
             parts.shadows.start()
             parts.watch.start()
         if "api" in settings.roles:

@@ -229,6 +229,11 @@ class Ending(TinyNet):
         raise SystemExit("no licence")
 
 
+class Closing(TinyNet):
+    def forward(self, x: Tensor) -> Tensor:
+        raise GeneratorExit
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -251,6 +256,7 @@ class Ending(TinyNet):
         (lambda new: replace(new, builder=f"{__name__}:Unbuilt"), "LookupError: no such variant"),
         (lambda new: replace(new, builder=f"{__name__}:Failing"), "IndexError"),
         (lambda new: replace(new, builder=f"{__name__}:Ending"), "SystemExit: no licence"),
+        (lambda new: replace(new, builder=f"{__name__}:Closing"), "GeneratorExit"),
         (lambda new: of_module(new, NotFinite), "its scores are not finite numbers"),
         (lambda new: of_module(new, Blind), "it gives every picture the same probabilities"),
         (lambda new: of_module(new, Empty), "its heatmaps are empty for every picture"),

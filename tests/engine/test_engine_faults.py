@@ -58,7 +58,7 @@ def net(model: ModelVersion) -> FaultyNet:
     return model.module
 
 
-def raises(error: Callable[[], Exception]) -> Fault:
+def raises(error: Callable[[], BaseException]) -> Fault:
     def fault(x: Tensor, scores: Tensor) -> Tensor:
         raise error()
 
@@ -98,10 +98,11 @@ ALL_FAULTS = pytest.mark.parametrize(
     [
         raises(lambda: RuntimeError("broken")),
         raises(lambda: SystemExit(1)),
+        raises(KeyboardInterrupt),
         raises(lambda: torch.OutOfMemoryError("CUDA out of memory")),
         nan,
     ],
-    ids=["exception", "exit", "out-of-memory", "nan"],
+    ids=["exception", "exit", "interrupt", "out-of-memory", "nan"],
 )
 
 

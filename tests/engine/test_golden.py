@@ -59,10 +59,10 @@ def test_a_version_that_answers_as_it_should_passes(tmp_path: Path) -> None:
         ({"cam": "other.npy"}, "case 1: the heatmap is off"),
         ({"cam": "small.npy"}, "case 1: the heatmap is off"),
         ({"image": "narrow.png", "probs": {}}, "case 1: the heatmap is off"),
-        ({"cam": "objects.npy"}, "the golden inputs cannot be read (ValueError)"),
-        ({"cam": "missing.npy"}, "the golden inputs cannot be read (FileNotFoundError)"),
-        ({"image": "../picture.png"}, "the golden inputs cannot be read (ValidationError)"),
-        ({"image": "map.npy"}, "the golden inputs cannot be read (ApiError)"),
+        ({"cam": "objects.npy"}, "the golden inputs cannot be run (ValueError)"),
+        ({"cam": "missing.npy"}, "the golden inputs cannot be run (FileNotFoundError)"),
+        ({"image": "../picture.png"}, "the golden inputs cannot be run (ValidationError)"),
+        ({"image": "map.npy"}, "the golden inputs cannot be run (ApiError)"),
     ],
 )
 def test_a_version_that_answers_otherwise_fails_and_serves(
@@ -72,16 +72,19 @@ def test_a_version_that_answers_otherwise_fails_and_serves(
     assert (model.state, model.golden, model.golden_reason) == ("ready", "failed", fault)
 
 
-def test_a_version_that_would_end_the_program_fails_its_golden_inputs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_version_that_would_end_the_program_fails_its_golden_inputs(
+    tmp_path: Path, raised: type[BaseException]
+) -> None:
     folder = write_golden(tmp_path)
     model = load(folder)
 
     def end(*_: object) -> None:
-        raise SystemExit(1)
+        raise raised
 
     model.module.register_forward_pre_hook(end)
     checked = with_golden(folder, read_manifest(folder), model)
-    assert (checked.golden, checked.golden_reason) == ("failed", "the golden inputs cannot be read (SystemExit)")
+    assert (checked.golden, checked.golden_reason) == ("failed", f"the golden inputs cannot be run ({raised.__name__})")
 
 
 @pytest.mark.parametrize("version", ["1", "2"])

@@ -208,6 +208,16 @@ def test_an_unforeseen_fault_shows_no_more_than_its_class(tmp_path: Path) -> Non
     assert reason(write_model(tmp_path, architecture=builder)) == "loading failed (TypeError)"
 
 
+class Interrupted(TinyNet):
+    def __init__(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_builder_that_would_end_the_program_makes_the_version_unavailable(tmp_path: Path) -> None:
+    builder = f'builder = "{__name__}:Interrupted"'
+    assert reason(write_model(tmp_path, architecture=builder)) == "loading failed (KeyboardInterrupt)"
+
+
 def test_wrong_bytes_make_the_version_unavailable(tmp_path: Path) -> None:
     folder = write_model(tmp_path, weights=f"{SAFETENSORS}\nsha256 = '{'0' * 64}'")
     save_file(TinyNet().state_dict(), folder / "weights.safetensors")

@@ -52,8 +52,8 @@ async def test_a_version_waits_for_memory_while_the_others_are_needed(tmp_path: 
         for _ in range(2):
             assert refusal(engine, "2") is Reason.MODEL_UNAVAILABLE
             await engine.look()
+        # Once it is needed nobody has to ask for it.
         engine.protect(lambda model: model.version == "2")
-        assert refusal(engine, "2") is Reason.MODEL_UNAVAILABLE
         await engine.look()
         assert [model.state for model in engine.models()] == ["loading", "ready"]
 

@@ -67,7 +67,7 @@ def add_version(new: NewVersion, pictures: Sequence[Path], place: Place, say: Ca
             _check(folder, pictures, place, say)
         except (UnloadableError, OSError):
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             # Builders, forward passes and damaged files raise what they like.
             raise UnloadableError(_line(error)) from None
         return publish(folder, models_dir)

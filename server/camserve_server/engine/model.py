@@ -142,7 +142,7 @@ def load_version(
         return bring_version(folder, device, max_batch=max_batch, weights_dir=weights_dir, earlier=earlier)
     except UnloadableError as error:
         reason = str(error)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         structlog.get_logger().exception("model version failed to load", model=name, version=version)
         reason = f"loading failed ({type(error).__name__})"
     return ModelVersion(name, version, "unavailable", read_aliases(folder), reason=reason)

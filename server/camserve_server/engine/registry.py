@@ -138,6 +138,10 @@ class Registry:
                 self._consider(key, place)
             for key in self._places.keys() - places.keys():
                 self._consider_vanished(key)
+            for key in sorted(self._set_aside):
+                model = self._catalog.get(key)
+                if model and self.is_needed(model):
+                    self._begin_load(key)
 
     async def _watch(self) -> None:
         while True:

@@ -89,8 +89,8 @@ class _Run:
         except (torch.OutOfMemoryError, MemoryError):
             _log.warning("the device has not memory enough", **self._named(pictures))
             self.too_large = min(self.too_large or len(pictures), len(pictures))
-        except (Exception, SystemExit):
-            # Code of a model that would end the program ends nothing but its batch.
+        except BaseException:
+            # Code of a model that would end the program, or this thread, ends nothing but its batch.
             _log.exception("batch failed", **self._named(pictures))
             return "failed"
         devices.empty_cache(self._model.device)
