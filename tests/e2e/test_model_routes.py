@@ -222,6 +222,26 @@ async def test_while_the_store_is_away_the_last_routes_hold_and_no_replica_start
         assert [version(api) for _ in range(8)] == ["2"] * 8
 
 
+async def test_a_replica_with_little_memory_begins_with_what_the_routes_lead_to(running: Pair, routes):
+    await routes(promote=Change.Promote(version="1"))
+    last = running.replicas[2]
+    usual = last.environment
+    request = inference_pb2.InferRequest(model="shapes", image=inference_pb2.ImageInput(bytes=star_png()))
+    await asyncio.to_thread(last.end)
+    try:
+        # Less than any version takes: by the manifests, `stable` would be the other one.
+        last.environment = usual | {"CAMSERVE_MODELS_MEMORY_MB": "1"}
+        await running.start_again(last)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{usual['CAMSERVE_GRPC_PORT']}") as channel:
+            infer = inference_pb2_grpc.InferenceServiceStub(channel).Infer
+            answer = await infer(request, metadata=[("authorization", f"Bearer {running.token()}")])
+        assert answer.model_version == "1"
+    finally:
+        await asyncio.to_thread(last.end)
+        last.environment = usual
+        await running.start_again(last)
+
+
 async def test_a_shadow_sees_calls_on_every_replica_and_answers_none(running: Pair, routes):
     before = [await shown(replica) for replica in running.replicas]
     await routes(shadow=pb.ModelShadow(version="1", percent=100))
