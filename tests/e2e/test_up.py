@@ -179,6 +179,11 @@ def test_killing_the_command_leaves_no_orphan(make_stack):
         wait_gone(pid)
 
 
+def _content(file):
+    with suppress(FileNotFoundError):
+        return file.read_text()
+
+
 def test_killing_what_started_the_command_leaves_no_orphan(tmp_path):
     # As `make run` does: make stays the parent.
     environment = stack_environment(tmp_path / "data", torch_threads=1)
@@ -186,15 +191,15 @@ def test_killing_what_started_the_command_leaves_no_orphan(tmp_path):
     ready.write_text("of a run that was killed")
     command = f"{camserve_program()} up --with-parent --ready-file {ready}; true"
     with subprocess.Popen(["bash", "-c", command], env=environment, stdout=subprocess.DEVNULL) as shell:
-        while ready.exists() and ready.read_text() == "of a run that was killed":
-            assert shell.poll() is None
-            time.sleep(0.01)
-        while not ready.exists() or not ready.read_text():
-            assert shell.poll() is None
-            time.sleep(0.05)
-        below = [process.pid for process in psutil.Process(shell.pid).children(recursive=True)]
-        assert len(below) >= 5
-        shell.kill()
+        try:
+            # The command removes the old file at some moment, perhaps just after it was looked for.
+            while _content(ready) in (None, "", "of a run that was killed"):
+                assert shell.poll() is None
+                time.sleep(0.05)
+            below = [process.pid for process in psutil.Process(shell.pid).children(recursive=True)]
+            assert len(below) >= 5
+        finally:
+            shell.kill()
     for pid in below:
         wait_gone(pid, within_s=40)
 
