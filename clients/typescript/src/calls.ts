@@ -1,0 +1,140 @@
+import { type DescMethod, getOption, type DescMessage } from "@bufbuild/protobuf";
+import type { StreamResponse, Transport } from "@connectrpc/connect";
+
+import { CamserveError, CONNECTION_FAILED, failure } from "./errors.js";
+import { policy } from "./gen/camserve/options/v1/policy_pb.js";
+import type { Retries } from "./retry.js";
+
+const KEY = "idempotency-key";
+// Three heartbeats of a stream.
+const IDLE_S = 45;
+// What a timer takes.
+const MOST_MS = 2 ** 31 - 1;
+
+/** A JWT, or a function that gives one at every attempt. */
+export type Token = string | (() => string | Promise<string>);
+
+/** What every attempt of a client has in common; `timeoutS` is the time of a call with all its attempts. */
+export interface Calls {
+  token: Token | undefined;
+  retries: Retries;
+  timeoutS: number;
+}
+
+/**
+ * Returns a transport that signs calls in, makes unary ones again where that may help, under one key, and whose failures are
+ * CamserveError.
+ *
+ * All unary calls may be repeated: those that create have a key, the others do the same when sent twice. A stream is a
+ * single attempt, and broken when nothing comes for 45 s.
+ */
+export function calling(inner: Transport, calls: Calls): Transport {
+  return {
+    async unary(method, signal, timeoutMs, header, input, contextValues) {
+      const fixed = keyed(method, header);
+      const timeoutS = timeoutMs === undefined ? calls.timeoutS : timeoutMs / 1000;
+      return calls.retries.run(
+        async (tries) => {
+          const headers = await authorized(fixed, calls.token);
+          return inner.unary(method, signal, milliseconds(tries.leftS), headers, input, contextValues);
+        },
+        timeoutS,
+        signal,
+      );
+    },
+    async stream(method, signal, timeoutMs, header, input, contextValues) {
+      const headers = await authorized(keyed(method, header), calls.token);
+      if (method.methodKind !== "server_streaming") {
+        return inner.stream(method, signal, timeoutMs, headers, input, contextValues).catch((reason: unknown) => {
+          throw failure(reason, signal);
+        });
+      }
+      const idle = new Idle(IDLE_S, signal);
+      try {
+        const opened = await inner.stream(method, idle.signal, timeoutMs, headers, input, contextValues);
+        return { ...opened, message: watched(opened, idle) };
+      } catch (reason) {
+        idle.stop();
+        throw failure(reason, idle.signal);
+      }
+    },
+  };
+}
+
+async function* watched<I extends DescMessage, O extends DescMessage>(opened: StreamResponse<I, O>, idle: Idle) {
+  try {
+    for await (const message of opened.message) {
+      idle.moved();
+      yield message;
+    }
+  } catch (reason) {
+    throw failure(reason, idle.signal);
+  } finally {
+    idle.stop();
+  }
+}
+
+/** Returns headers with a token. Files that tokens are read from end in a newline, which no header takes. */
+export async function authorized(header: Headers, token: Token | undefined): Promise<Headers> {
+  const headers = new Headers(header);
+  const given = typeof token === "function" ? await token() : token;
+  if (given) headers.set("authorization", `Bearer ${given.trim()}`);
+  return headers;
+}
+
+/** Returns headers with a key, for the methods that take one, which their policy in the protos says. */
+export function keyed(method: DescMethod, header?: HeadersInit): Headers {
+  const headers = new Headers(header);
+  const key = headers.get(KEY);
+  if (key !== null && !/^[!-~]{1,255}$/.test(key)) {
+    // Said here: what no header can carry would never come to the service.
+    throw new CamserveError("idempotency.key_invalid", "A key is 1 to 255 visible ASCII characters.", { status: 400 });
+  }
+  const takesKey = getOption(method, policy).idempotency?.operation;
+  if (takesKey && key === null) headers.set(KEY, crypto.randomUUID());
+  return headers;
+}
+
+/** Returns seconds, which may be endless, as timers take them. */
+export function milliseconds(seconds: number): number {
+  return Math.ceil(Math.min(seconds * 1000, MOST_MS));
+}
+
+/** Returns a signal that also ends a call which takes longer than that. */
+export function within(seconds: number, signal?: AbortSignal): AbortSignal {
+  const late = AbortSignal.timeout(milliseconds(seconds));
+  return signal ? AbortSignal.any([signal, late]) : late;
+}
+
+/** Ends a call when nothing moved for a while. */
+export class Idle {
+  readonly #ended = new AbortController();
+  readonly #leave: () => void;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    private readonly afterS: number,
+    private readonly outer?: AbortSignal,
+  ) {
+    this.#leave = () => this.#ended.abort(outer?.reason);
+    if (outer?.aborted) this.#leave();
+    else outer?.addEventListener("abort", this.#leave, { once: true });
+    this.moved();
+  }
+
+  get signal(): AbortSignal {
+    return this.#ended.signal;
+  }
+
+  moved(): void {
+    clearTimeout(this.#timer);
+    const silent = new CamserveError(CONNECTION_FAILED, `Nothing moved for ${this.afterS} s.`);
+    this.#timer = setTimeout(() => this.#ended.abort(silent), this.afterS * 1000);
+  }
+
+  /** Watches no longer: the call is over. */
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.outer?.removeEventListener("abort", this.#leave);
+  }
+}
