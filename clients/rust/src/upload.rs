@@ -1,0 +1,214 @@
+//! Uploads: in one call where that is cheap, piece by piece where a broken connection would cost too much.
+
+use std::{io::SeekFrom, path::Path, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncSeekExt},
+    sync::mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    CONNECTION_FAILED, Client, Error,
+    client::{keyed, prepared},
+    error::{FILE_UNREADABLE, OFFSET_CONFLICT},
+    google::api::HttpBody,
+    retry::Tries,
+    v1::{
+        AppendUploadRequest, GetUploadProgressRequest, GetUploadRequest, StartUploadRequest, Upload,
+        UploadImageRequest, UploadProgress,
+    },
+};
+
+/// Up to this a second attempt from the beginning costs no more than asking how far the first one came.
+const WHOLE_BYTES: u64 = 4 << 20;
+const PIECE_BYTES: u64 = 8 << 20;
+const CHUNK_BYTES: u64 = 256 << 10;
+/// What one attempt at a piece may take beside its bytes.
+const PIECE_WITHIN: Duration = Duration::from_secs(60);
+/// Longer than the minute for which the edge still counts a connection that died without a word.
+const STALLED_AFTER: Duration = Duration::from_secs(150);
+/// The slowest network that still counts as one.
+const SLOWEST_BYTES_S: u64 = 64 << 10;
+
+/// Tells how far an upload has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// How many bytes are on their way or there.
+    pub sent_bytes: u64,
+    /// How many there are.
+    pub total_bytes: u64,
+    /// The id of an upload that goes in pieces.
+    pub storage_id: Option<String>,
+}
+
+/// Reads parts of one file, and tells how far it was read.
+struct Image<'a, F> {
+    path: &'a Path,
+    size: u64,
+    storage_id: Option<String>,
+    on_progress: F,
+}
+
+pub(crate) async fn upload(
+    client: &Client,
+    path: &Path,
+    on_progress: impl FnMut(Progress) + Send,
+) -> Result<Upload, Error> {
+    let size = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
+    let mut image = Image { path, size, storage_id: None, on_progress };
+    if size <= WHOLE_BYTES { whole(client, &mut image).await } else { pieces(client, &mut image).await }
+}
+
+async fn whole<F: FnMut(Progress) + Send>(client: &Client, image: &mut Image<'_, F>) -> Result<Upload, Error> {
+    let key = keyed(None)?;
+    let size = image.size;
+    let mut tries = Tries::started(client.backoff, client.timeout + transfer(size));
+    loop {
+        let (chunks, messages) = mpsc::channel(1);
+        let mut uploads = client.uploads();
+        let request = prepared(ReceiverStream::new(messages), tries.left(), Some(&key));
+        let sent = image.stream(0, size, chunks, |data, first| UploadImageRequest {
+            size_bytes: first.then(|| i64::try_from(size).unwrap_or(i64::MAX)),
+            body: Some(body(data)),
+            ..Default::default()
+        });
+        match both(uploads.upload_image(request), sent).await {
+            Ok(stored) => return Ok(stored),
+            Err(refused) => tries.pause_after(refused).await?,
+        }
+    }
+}
+
+/// Sends an upload, and goes on where it broke off.
+async fn pieces<F: FnMut(Progress) + Send>(client: &Client, image: &mut Image<'_, F>) -> Result<Upload, Error> {
+    let begun = StartUploadRequest { size_bytes: i64::try_from(image.size).ok(), ..Default::default() };
+    let key = keyed(None)?;
+    let started = client
+        .retried(async |left| client.uploads().start_upload(prepared(begun.clone(), left, Some(&key))).await)
+        .await?;
+    image.storage_id = Some(started.storage_id.clone());
+    let mut reached = started;
+    let mut tries = Tries::started(client.backoff, STALLED_AFTER);
+    while offset(&reached) < image.size {
+        let begin = offset(&reached);
+        reached = match piece(client, image, &reached.storage_id, begin).await {
+            Ok(reached) => reached,
+            Err(refused) => after(client, refused, &reached, &mut tries).await?,
+        };
+        if offset(&reached) > begin {
+            tries.restart();
+        }
+        image.tell(offset(&reached));
+    }
+    if let Some(stored) = reached.upload {
+        return Ok(stored);
+    }
+    let request = GetUploadRequest { storage_id: reached.storage_id };
+    client.retried(async |left| client.uploads().get_upload(prepared(request.clone(), left, None)).await).await
+}
+
+async fn piece<F: FnMut(Progress) + Send>(
+    client: &Client,
+    image: &mut Image<'_, F>,
+    storage_id: &str,
+    begin: u64,
+) -> Result<UploadProgress, Error> {
+    let end = (begin + PIECE_BYTES).min(image.size);
+    let (chunks, messages) = mpsc::channel(1);
+    let mut uploads = client.uploads();
+    let request: Request<_> = prepared(ReceiverStream::new(messages), PIECE_WITHIN + transfer(end - begin), None);
+    let sent = image.stream(begin, end, chunks, |data, first| AppendUploadRequest {
+        storage_id: if first { storage_id.to_owned() } else { String::new() },
+        offset: first.then(|| i64::try_from(begin).unwrap_or(i64::MAX)),
+        body: Some(body(data)),
+    });
+    both(uploads.append_upload(request), sent).await
+}
+
+/// Returns how far an upload came whose last piece failed, once it may go on.
+async fn after(
+    client: &Client,
+    refused: Error,
+    last: &UploadProgress,
+    tries: &mut Tries,
+) -> Result<UploadProgress, Error> {
+    let conflict = refused.code == OFFSET_CONFLICT;
+    if !conflict {
+        tries.pause_after(refused.clone()).await?;
+    }
+    let request = GetUploadProgressRequest { storage_id: last.storage_id.clone() };
+    let reached = client
+        .retried(async |left| client.uploads().get_upload_progress(prepared(request.clone(), left, None)).await)
+        .await?;
+    if conflict && reached.offset == last.offset {
+        // Somebody else adds bytes just now, such as our own connection that died unnoticed.
+        tries.pause_after(Error::here(CONNECTION_FAILED, refused.status, refused.message)).await?;
+    }
+    Ok(reached)
+}
+
+/// Waits for the answer while the file is read; an unreadable file is what counts then.
+async fn both<A>(
+    call: impl Future<Output = Result<Response<A>, Status>>,
+    sent: impl Future<Output = Result<(), Error>>,
+) -> Result<A, Error> {
+    let (answer, sent) = tokio::join!(call, sent);
+    sent?;
+    Ok(answer?.into_inner())
+}
+
+impl<F: FnMut(Progress) + Send> Image<'_, F> {
+    /// Hands on the bytes from `begin` to before `end`, a chunk whenever the network took the one before.
+    ///
+    /// Stops early, without an error, when the call has ended: its status says why.
+    async fn stream<Q>(
+        &mut self,
+        begin: u64,
+        end: u64,
+        chunks: mpsc::Sender<Q>,
+        message: impl Fn(Bytes, bool) -> Q,
+    ) -> Result<(), Error> {
+        let mut file = File::open(self.path).await.map_err(unreadable)?;
+        file.seek(SeekFrom::Start(begin)).await.map_err(unreadable)?;
+        let mut at = begin;
+        loop {
+            let count = CHUNK_BYTES.min(end - at) as usize;
+            let mut data = BytesMut::zeroed(count);
+            file.read_exact(&mut data).await.map_err(unreadable)?;
+            if chunks.send(message(data.freeze(), at == begin)).await.is_err() {
+                return Ok(());
+            }
+            at += count as u64;
+            self.tell(at);
+            if at == end {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell(&mut self, sent_bytes: u64) {
+        let storage_id = self.storage_id.clone();
+        (self.on_progress)(Progress { sent_bytes, total_bytes: self.size, storage_id });
+    }
+}
+
+fn body(data: Bytes) -> HttpBody {
+    HttpBody { content_type: "application/octet-stream".to_owned(), data, ..Default::default() }
+}
+
+fn offset(reached: &UploadProgress) -> u64 {
+    u64::try_from(reached.offset).unwrap_or_default()
+}
+
+fn transfer(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / SLOWEST_BYTES_S)
+}
+
+fn unreadable(failed: std::io::Error) -> Error {
+    Error::here(FILE_UNREADABLE, 0, format!("The image cannot be read: {failed}."))
+}
