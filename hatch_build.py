@@ -13,5 +13,5 @@ class BundleHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Leaves editable installs alone: a copy would go stale."""
         if version != "editable":
-            for folder in ("docs/api", "envoy", "models"):
+            for folder in ("clients/web/site", "docs/api", "envoy", "models"):
                 build_data["force_include"][folder] = f"camserve_server/bundle/{folder}"

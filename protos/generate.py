@@ -1,4 +1,4 @@
-"""Generates gen/python from the protos: messages, stubs and type hints. Then the Python client's own messages."""
+"""Generates gen/python from the protos: messages, stubs and type hints. Then what the clients are made from."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ if __name__ == "__main__":
         generate(Path(sys.argv[1]))
     else:
         generate(PROTOS.parent / "gen" / "python")
-        # Read only now: it needs what has just been generated.
+        # Read only now: they need what has just been generated.
         import generate_client
+        import generate_stubs
 
         generate_client.generate(PROTOS.parent / "clients" / "python" / "src" / generate_client.PACKAGE)
+        generate_stubs.generate(generate_stubs.DESCRIBED)

@@ -19,8 +19,8 @@ from camserve.options.v1 import policy_pb2
 from generate import PROTOS, compile_protos, search_path
 
 PACKAGE = "camserve_client/gen"
-# Administration is not for callers: its listener is internal.
-_LEFT_OUT = "admin.proto"
+# Administration is not for callers, as its listener is internal; the playground's files are for browsers.
+_LEFT_OUT = ("admin.proto", "playground.proto")
 _KEPT = ("google/protobuf/", "google/api/httpbody.proto")
 _POOLS = {
     "from google.protobuf import descriptor_pool as _descriptor_pool": "from camserve_client.pool import POOL as _POOL",
@@ -40,7 +40,7 @@ from camserve_client.method import Method
 
 def generate(out: Path) -> None:
     """Writes the package to `out`, replacing what is there; raises SystemExit when protoc refuses."""
-    protos = [path for path in sorted((PROTOS / "camserve/v1").glob("*.proto")) if path.name != _LEFT_OUT]
+    protos = [path for path in sorted((PROTOS / "camserve/v1").glob("*.proto")) if path.name not in _LEFT_OUT]
     with tempfile.TemporaryDirectory() as folder:
         described, written = Path(folder) / "described.binpb", Path(folder) / "written"
         written.mkdir()

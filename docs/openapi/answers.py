@@ -31,6 +31,10 @@ _RAW: dict[str, Node] = {
     },
     "GetOpenApi": {JSON: {"schema": _OPENAPI}},
     "GetReferencePage": {"text/html": {"schema": {"type": "string"}}},
+    "GetPlayground": {"text/html": {"schema": {"type": "string"}}},
+    "GetPlaygroundFile": {
+        kind: {"schema": {"type": "string"}} for kind in ("text/javascript", "text/css", "image/svg+xml", "text/html")
+    },
 }
 _ERROR = {"$ref": "#/components/schemas/Error"}
 _STREAM = (

@@ -21,6 +21,7 @@ IDS = {
     "webhook_id": "webhook_4gP0NagS8BApGLhmdVno2F",
     "event_id": "evt_2zCQjLFVRiJBBrErhcED63",
     "model": "shapes",
+    "file": "main.js",
 }
 
 

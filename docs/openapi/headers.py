@@ -115,6 +115,7 @@ def _makes_something(described: Described, status: int) -> bool:
     return status in (201, 202) and described.name in made
 
 
+_PAGES = ("GetReferencePage", "GetPlayground", "GetPlaygroundFile")
 _PROGRESS = ("StartUpload", "AppendUpload", "GetUploadProgress")
 
 RESPONSE: dict[str, ResponseHeader] = {
@@ -168,11 +169,18 @@ RESPONSE: dict[str, ResponseHeader] = {
         _TEXT,
         "Says how long the answer may be kept.",
         _success_of(
-            "Download", "IssueToken", "GetJwks", "GetOpenApi", "GetReferencePage", *_PROGRESS, "InferBatch", "WatchJob"
+            "Download",
+            "IssueToken",
+            "GetJwks",
+            "GetOpenApi",
+            *_PAGES,
+            *_PROGRESS,
+            "InferBatch",
+            "WatchJob",
         ),
     ),
     "Content-Security-Policy": ResponseHeader(
-        _TEXT, "Allows the page its own style and nothing else.", _success_of("GetReferencePage")
+        _TEXT, "Allows a page what came with it and nothing else.", _success_of(*_PAGES)
     ),
     "Tus-Resumable": ResponseHeader(
         _TUS_VERSION,

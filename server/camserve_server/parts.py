@@ -73,6 +73,7 @@ from camserve_server.rpc.jobs import JobServicer
 from camserve_server.rpc.limits import Deployment, LimitServicer
 from camserve_server.rpc.models import ModelServicer
 from camserve_server.rpc.objects import ObjectServicer
+from camserve_server.rpc.playground import PlaygroundServicer
 from camserve_server.rpc.rate_limit_service import RateLimitServicer
 from camserve_server.rpc.reference import ReferenceServicer
 from camserve_server.rpc.server import internal_server, public_server
@@ -312,6 +313,7 @@ class Parts:
                     ),
                 ),
                 "reference": ReferenceServicer(bundle.REFERENCE),
+                "playground": PlaygroundServicer(bundle.PLAYGROUND),
             },
             chain,
             max_image_bytes=settings.max_image_bytes,

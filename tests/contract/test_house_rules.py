@@ -6,6 +6,8 @@ import ast
 import filecmp
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,8 @@ def test_every_rpc_has_a_policy():
         "camserve.v1.LimitService.GetLimits",
         "camserve.v1.ObjectService.Download",
         "camserve.v1.ObjectService.PutObject",
+        "camserve.v1.PlaygroundService.GetPlayground",
+        "camserve.v1.PlaygroundService.GetPlaygroundFile",
         "camserve.v1.ReferenceService.GetOpenApi",
         "camserve.v1.ReferenceService.GetReferencePage",
     }
@@ -98,6 +102,12 @@ def test_regenerating_the_protos_changes_nothing(tmp_path):
     )
     assert not differing
     assert not missing
+
+
+def test_describing_the_protos_to_clients_changes_nothing(tmp_path):
+    described = tmp_path / "camserve.binpb"
+    subprocess.run([sys.executable, ROOT / "protos/generate_stubs.py", described], check=True)
+    assert described.read_bytes() == (ROOT / "clients/camserve.binpb").read_bytes()
 
 
 def test_the_environment_is_read_in_one_file():

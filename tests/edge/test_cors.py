@@ -26,7 +26,8 @@ def test_an_allowed_origin_may_read_answers_and_errors(caller: httpx.Client, str
     for client, status in ((caller, 200), (stranger, 401)):
         response = client.get("/v1/models", headers={"origin": ORIGIN})
         assert (response.status_code, response.headers["access-control-allow-origin"]) == (status, ORIGIN)
-        assert "request-id" in response.headers["access-control-expose-headers"]
+        exposed = response.headers["access-control-expose-headers"].split(", ")
+        assert {"request-id", "grpc-status", "grpc-status-details-bin"} <= set(exposed)
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", f"{ORIGIN}.evil.example", "http://app.example", "null"])

@@ -11,3 +11,4 @@ ROOT = _WHEEL if _WHEEL.is_dir() else _PACKAGE.parents[1]
 MODELS = ROOT / "models"
 ENVOY = ROOT / "envoy"
 REFERENCE = ROOT / "docs" / "api"
+PLAYGROUND = ROOT / "clients" / "web" / "site"

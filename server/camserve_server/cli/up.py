@@ -91,6 +91,7 @@ def _announce(settings: Settings, checked: Checked, seconds: float) -> None:
         f"""
 camserve is ready after {seconds:.1f} s.
 
+  playground {settings.edge_url}/
   REST       {settings.edge_url}
   gRPC       {settings.grpc_target}
   metrics    http://127.0.0.1:{settings.metrics_port}/metrics

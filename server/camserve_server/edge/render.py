@@ -160,7 +160,8 @@ def _cors_policy(settings: EdgeSettings, methods: tuple[Method, ...]) -> Node | 
         "expose_headers": "request-id, retry-after, www-authenticate, content-disposition, content-range, etag, "
         "location, tus-resumable, tus-version, tus-extension, tus-max-size, upload-offset, upload-length, "
         "upload-metadata, upload-expires, idempotency-replayed, x-ratelimit-limit, x-ratelimit-remaining, "
-        "x-ratelimit-reset, preference-applied, deprecation, sunset, link, grpc-status, grpc-message",
+        "x-ratelimit-reset, preference-applied, deprecation, sunset, link, grpc-status, grpc-message, "
+        "grpc-status-details-bin",
         "max_age": "600",
     }
 

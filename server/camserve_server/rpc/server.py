@@ -19,6 +19,7 @@ from camserve.v1 import (
     limits_pb2,
     models_pb2,
     objects_pb2,
+    playground_pb2,
     reference_pb2,
     uploads_pb2,
     webhooks_pb2,
@@ -57,6 +58,7 @@ def services() -> dict[str, ServiceDescriptor]:
         "auth": auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
         "limits": limits_pb2.DESCRIPTOR.services_by_name["LimitService"],
         "reference": reference_pb2.DESCRIPTOR.services_by_name["ReferenceService"],
+        "playground": playground_pb2.DESCRIPTOR.services_by_name["PlaygroundService"],
     }
 
 

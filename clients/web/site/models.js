@@ -1,0 +1,120 @@
+/** The models that can be asked, and the form in which one of them and its heatmap are chosen. */
+
+import { ask } from "./api.js";
+import { METHODS } from "./choices.js";
+import { find, setOptions } from "./dom.js";
+
+const STABLE = "stable";
+
+/**
+ * `target` is a class id, "" for the most probable class.
+ * @typedef {{model: string, version: string, layer: string, method: string, target: string, topK: number}} Choice
+ */
+/** @typedef {{models: any[], full: Map<string, Promise<any>>}} Catalogue */
+
+/**
+ * Returns what there is, without labels.
+ * @returns {Promise<Catalogue>}
+ */
+export async function catalogue() {
+  const models = /** @type {any[]} */ ((await ask("/v1/models")).models);
+  // Those that can answer first: the first one is what the page begins with.
+  models.sort((one, other) => Number(answers(other)) - Number(answers(one)));
+  return { models, full: new Map() };
+}
+
+/** @param {any} model */
+const answers = (model) => model.versions.some((/** @type {any} */ version) => version.state === "ready");
+
+/** A pane's form: its choices follow the model and the version. */
+export class Settings {
+  /** @type {Catalogue} */
+  #catalogue = { models: [], full: new Map() };
+  #filling = 0;
+
+  /** @param {HTMLFormElement} form */
+  constructor(form) {
+    this.#form = form;
+    this.#select("model").addEventListener("change", () => void this.#fillVersions());
+    this.#select("version").addEventListener("change", () => void this.#fillRest());
+  }
+
+  #form;
+
+  /**
+   * Offers what a catalogue has.
+   * @param {Catalogue} found
+   */
+  async offer(found) {
+    this.#catalogue = found;
+    setOptions(this.#select("model"), found.models.map(({ model }) => [model, model]));
+    setOptions(this.#select("method"), METHODS.map((method) => [method, method]));
+    await this.#fillVersions();
+  }
+
+  /**
+   * Returns what is chosen.
+   * @returns {Choice}
+   */
+  choice() {
+    const [model, version, layer, method, target] = ["model", "version", "layer", "method", "target"].map(
+      (name) => this.#select(name).value,
+    );
+    const topK = find(this.#form, "[name=top_k]", HTMLInputElement).valueAsNumber;
+    return /** @type {Choice} */ ({ model, version, layer, method, target, topK });
+  }
+
+  /**
+   * Chooses the class that the heatmap explains.
+   * @param {string} id
+   */
+  explain(id) {
+    const select = this.#select("target");
+    // The labels may not have come yet.
+    if (![...select.options].some((option) => option.value === id)) select.append(new Option(id, id));
+    select.value = id;
+  }
+
+  /** @param {string} name */
+  #select(name) {
+    return find(this.#form, `[name=${name}]`, HTMLSelectElement);
+  }
+
+  async #fillVersions() {
+    const model = this.#catalogue.models.find((each) => each.model === this.#select("model").value);
+    const versions = /** @type {any[]} */ (model?.versions ?? []);
+    const aliases = versions.flatMap((each) =>
+      each.aliases.map((/** @type {string} */ alias) => [alias, `${alias} (now ${each.version})`, each.state !== "ready"]),
+    );
+    aliases.sort((one, other) => Number(other[0] === STABLE) - Number(one[0] === STABLE));
+    const pinned = versions.map(({ version, state }) => [
+      version,
+      state === "ready" ? version : `${version} (${state})`,
+      state === "unavailable" || state === "retired",
+    ]);
+    setOptions(this.#select("version"), /** @type {Array<[string, string, boolean]>} */ ([...aliases, ...pinned]));
+    await this.#fillRest();
+  }
+
+  async #fillRest() {
+    const { models, full } = this.#catalogue;
+    const name = this.#select("model").value;
+    const chosen = this.#select("version").value;
+    const isChosen = (/** @type {any} */ each) => each.version === chosen || each.aliases.includes(chosen);
+    const version = models.find(({ model }) => model === name)?.versions.find(isChosen);
+    const auto = version?.default_layer ? `auto (${version.default_layer})` : "auto";
+    const layers = /** @type {string[]} */ (version?.layers ?? []);
+    setOptions(this.#select("layer"), [["auto", auto], ...layers.map((layer) => /** @type {[string, string]} */ ([layer, layer]))]);
+
+    this.#filling += 1;
+    const mine = this.#filling;
+    const told = full.get(name) ?? ask(`/v1/models/${encodeURIComponent(name)}?view=full`);
+    full.set(name, told);
+    const labels = /** @type {Array<{id: string, label: string}>} */ (
+      (await told.catch(() => full.delete(name)))?.versions?.find(isChosen)?.labels ?? []
+    );
+    if (mine !== this.#filling) return;
+    const classes = labels.map(({ id, label }) => /** @type {[string, string]} */ ([id, id === label ? id : `${label} (${id})`]));
+    setOptions(this.#select("target"), [["", "the most probable"], ...classes]);
+  }
+}

@@ -1,0 +1,177 @@
+"""One image: its classes, the heatmap over it, and the choices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clients.web.tests.conftest import GOLDEN, Visit
+from PIL import Image
+from playwright.sync_api import Route, expect
+
+
+@pytest.fixture
+def asked(visit: Visit) -> Callable[[], list[dict[str, Any]]]:
+    """Returns the requests for a classification as they were sent; Chromium shows nobody a form with files."""
+    visit.page.evaluate(
+        """() => {
+          const send = fetch;
+          window.asked = [];
+          window.fetch = (path, options) => {
+            if (path === "/v1/infer") window.asked.push(JSON.parse(options.body.get("request")));
+            return send(path, options);
+          };
+        }"""
+    )
+    return lambda: visit.page.evaluate("() => window.asked")
+
+
+def test_an_image_that_is_dropped_shows_its_classes_and_a_heatmap(
+    signed_in: Visit, dropped: Callable[[str, Path], None]
+) -> None:
+    dropped("#drop", GOLDEN / "star.png")
+    signed_in.answered("star, 9")
+    side = signed_in.side()
+    expect(side.locator("tbody tr")).to_have_count(5)
+    expect(side.locator("tbody tr").first).to_contain_text(re.compile(r"star.*9\d\.\d %"))
+    expect(side.get_by_role("img")).to_have_accessible_name("star.png, heatmap for star by gradcam at layer focus")
+    assert len(signed_in.pixels()) == 160 * 160 * 4
+
+
+def test_an_image_that_misses_its_place_does_not_replace_the_page(
+    signed_in: Visit, dropped: Callable[[str, Path], None]
+) -> None:
+    dropped("header", GOLDEN / "star.png")
+    expect(signed_in.work).to_be_visible()
+
+
+def test_opacity_and_colours_change_without_a_call(signed_in: Visit) -> None:
+    signed_in.choose()
+    signed_in.answered()
+    expect(signed_in.page.locator("#limits")).to_contain_text("1 of")
+    before = len(signed_in.requests)
+    jet = signed_in.pixels()
+    signed_in.page.get_by_label("Colours").select_option("viridis")
+    viridis = signed_in.pixels()
+    signed_in.page.get_by_label("Opacity").fill("100")
+    full = signed_in.pixels()
+    signed_in.page.get_by_label("Opacity").fill("0")
+    original = list(Image.open(GOLDEN / "star.png").convert("RGBA").tobytes())
+    assert jet != viridis != full
+    assert signed_in.pixels() == original
+    expect(signed_in.page.locator("#opacity-shown")).to_have_text("0 %")
+    assert signed_in.requests[before:] == []
+
+
+def test_every_colour_map_of_the_service_can_be_chosen(signed_in: Visit) -> None:
+    shown = signed_in.page.get_by_label("Colours").locator("option").all_text_contents()
+    assert set(shown) == {"jet", "viridis", "turbo", "inferno", "magma", "plasma", "hot", "gray"}
+
+
+def test_model_version_layer_method_and_target_are_asked_for(
+    signed_in: Visit, asked: Callable[[], list[dict[str, Any]]]
+) -> None:
+    side = signed_in.side()
+    side.get_by_label("Model").select_option("shapes")
+    side.get_by_label("Version").select_option("1")
+    layer = side.get_by_label("Layer").locator("option").nth(1).get_attribute("value")
+    side.get_by_label("Layer").select_option(layer)
+    side.get_by_label("Method").select_option("gradcam++")
+    side.get_by_label("Target class").select_option("heart")
+    side.get_by_label("Classes shown").fill("3")
+    signed_in.choose()
+    signed_in.answered("by shapes version 1")
+    (request,) = asked()
+    assert (request["model"], request["model_version"], request["classify"]) == ("shapes", "1", {"top_k": 3})
+    cam = request["grad_cam"]
+    assert (cam["layer"], cam["method"], cam["target"]) == (layer, "gradcam++", "heart")
+    expect(side.locator("tbody tr")).to_have_count(3)
+    expect(side.locator("figcaption")).to_have_text(f"heatmap for heart by gradcam++ at layer {layer}")
+
+
+def test_a_model_that_cannot_answer_cannot_be_chosen(signed_in: Visit) -> None:
+    side = signed_in.side()
+    side.get_by_label("Model").select_option("broken")
+    options = side.get_by_label("Version").locator("option")
+    expect(options.last).to_have_text(re.compile("unavailable"))
+    expect(options.last).to_be_disabled()
+
+
+def test_any_class_can_be_explained(signed_in: Visit) -> None:
+    signed_in.choose()
+    signed_in.answered()
+    star = signed_in.pixels()
+    signed_in.side().get_by_role("button", name="Explain").nth(1).click()
+    caption = signed_in.side().locator("figcaption")
+    expect(caption).not_to_contain_text("for star")
+    assert signed_in.pixels() != star
+    expect(signed_in.side().get_by_role("button", name="Explain").nth(1)).to_have_attribute("aria-pressed", "true")
+
+
+def test_two_are_compared_side_by_side(signed_in: Visit, asked: Callable[[], list[dict[str, Any]]]) -> None:
+    signed_in.choose()
+    signed_in.answered()
+    signed_in.page.get_by_label("Compare two side by side").check()
+    signed_in.answered(side="B")
+    second = signed_in.side("B")
+    second.get_by_label("Method").select_option("layercam")
+    second.get_by_role("button", name="Classify").click()
+    expect(second.locator("figcaption")).to_contain_text("by layercam")
+    assert [request["grad_cam"]["method"] for request in asked()] == ["gradcam", "gradcam", "layercam"]
+    assert signed_in.pixels() != signed_in.pixels(side="B")
+    one, other = signed_in.side("A").bounding_box(), second.bounding_box()
+    assert one
+    assert other
+    assert one["y"] == other["y"]
+    assert one["x"] + one["width"] <= other["x"]
+
+
+def test_a_side_may_have_an_image_of_its_own(signed_in: Visit) -> None:
+    signed_in.page.get_by_label("Compare two side by side").check()
+    signed_in.choose()
+    signed_in.answered(side="B")
+    signed_in.side("B").get_by_label("Another image for this side").set_input_files(GOLDEN / "heart.png")
+    signed_in.answered("heart, 9", side="B")
+    signed_in.choose("ring.png")
+    signed_in.answered("ring, 9")
+    expect(signed_in.side("B").get_by_role("img")).to_have_accessible_name(re.compile(r"heart\.png"))
+    signed_in.page.get_by_label("Compare two side by side").uncheck()
+    signed_in.page.get_by_label("Compare two side by side").check()
+    signed_in.answered("ring, 9", side="B")
+
+
+def test_what_is_no_image_is_refused_with_the_reason(signed_in: Visit, tmp_path: Path) -> None:
+    (tmp_path / "words.png").write_text("no image at all")
+    signed_in.choose(file=tmp_path / "words.png")
+    alert = signed_in.side().get_by_role("alert")
+    expect(alert).to_contain_text(re.compile(r"image\.invalid_format, request [0-9a-f-]+"))
+    signed_in.choose()
+    signed_in.answered()
+    expect(signed_in.side().get_by_role("alert")).to_have_count(0)
+
+
+def test_an_image_that_the_browser_cannot_show_is_classified(signed_in: Visit, tmp_path: Path) -> None:
+    Image.open(GOLDEN / "star.png").save(tmp_path / "star.tif")
+    signed_in.choose(file=tmp_path / "star.tif")
+    signed_in.answered("star, 9")
+    expect(signed_in.side().locator("figcaption")).to_contain_text("heatmap for star")
+
+
+def test_a_large_image_is_shown_at_most_1024_pixels_wide(signed_in: Visit, tmp_path: Path) -> None:
+    Image.open(GOLDEN / "star.png").convert("RGB").resize((2400, 1200)).save(tmp_path / "wide.jpg")
+    signed_in.choose(file=tmp_path / "wide.jpg")
+    expect(signed_in.side().locator("figcaption")).to_be_visible()
+    assert len(signed_in.pixels()) == 1024 * 512 * 4
+
+
+def test_an_image_that_becomes_a_job_is_waited_for(signed_in: Visit) -> None:
+    def later(route: Route) -> None:
+        route.continue_(headers={**route.request.headers, "prefer": "respond-async"})
+
+    signed_in.page.route("**/v1/infer", later)
+    signed_in.choose()
+    signed_in.answered("star, 9")
+    assert any("/events" in url for url in signed_in.requests)

@@ -1,0 +1,100 @@
+"""A batch: stored, made a job, and watched while it goes on."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from clients.web.tests.conftest import GOLDEN, Visit, opened_page
+from playwright.sync_api import Browser, Locator, Route, expect
+from tests.conftest import Stack
+
+
+def state(visit: Visit) -> Locator:
+    return visit.page.locator("#job-state")
+
+
+def rows(visit: Visit) -> Locator:
+    return visit.page.locator("#job-items tr")
+
+
+def start(visit: Visit, *files: Path) -> None:
+    visit.page.locator("#job-files").set_input_files(files)
+
+
+def test_a_batch_is_watched_to_its_end(signed_in: Visit) -> None:
+    start(signed_in, GOLDEN / "star.png", GOLDEN / "heart.png", GOLDEN / "ring.png")
+    expect(state(signed_in)).to_contain_text(re.compile(r"job_\w+ succeeded: 3 succeeded, 0 failed"))
+    for row, shape in zip(rows(signed_in).all(), ("star", "heart", "ring"), strict=True):
+        expect(row).to_contain_text(re.compile(rf"{shape}\.png.*succeeded.*{shape}.*\d\d\.\d %"))
+        expect(row.get_by_role("img")).to_have_accessible_name(re.compile(f"for {shape}$"))
+    progress = signed_in.page.get_by_role("progressbar")
+    assert (progress.get_attribute("max"), progress.evaluate("bar => bar.value")) == ("3", 3)
+    expect(signed_in.page.locator("#limits")).to_contain_text("3 of")
+
+
+def test_an_image_that_cannot_be_stored_stops_the_batch_and_is_told_of(signed_in: Visit, tmp_path: Path) -> None:
+    (tmp_path / "cut.png").write_bytes((GOLDEN / "star.png").read_bytes()[:600])
+    start(signed_in, GOLDEN / "star.png", tmp_path / "cut.png")
+    expect(signed_in.page.locator("#job-failure")).to_contain_text("image.decoding_failed")
+    assert not [url for url in signed_in.requests if url.endswith("/v1/jobs")]
+
+
+def test_a_watch_goes_on_after_the_connection_broke(signed_in: Visit) -> None:
+    tries: list[str] = []
+
+    def broken_twice(route: Route) -> None:
+        tries.append(route.request.url)
+        if len(tries) == 1:
+            route.abort()
+        elif len(tries) == 2:
+            # As a proxy ends a stream in the middle: no terminal event.
+            route.fulfill(status=200, content_type="application/x-ndjson", body='{"event":"heartbeat"}\n')
+        else:
+            route.continue_()
+
+    signed_in.page.route("**/events", broken_twice)
+    start(signed_in, GOLDEN / "star.png")
+    expect(state(signed_in)).to_contain_text("succeeded: 1 succeeded")
+    assert len(tries) == 3
+
+
+def test_a_job_made_elsewhere_is_watched_by_its_id(signed_in: Visit) -> None:
+    image = base64.b64encode((GOLDEN / "star.png").read_bytes()).decode()
+    inputs = [
+        {"id": "good", "image": {"bytes": image}, "grad_cam": {"enabled": True}},
+        {"id": "bad", "image": {"bytes": base64.b64encode(b"no image").decode()}},
+    ]
+    made = httpx.post(
+        signed_in.stack.edge_url + "/v1/jobs",
+        headers={"Authorization": f"Bearer {signed_in.token()}"},
+        json={"model": "shapes", "inputs": inputs},
+        timeout=30,
+    )
+    signed_in.page.get_by_label("watch a job by its id").fill(made.json()["job_id"])
+    signed_in.page.get_by_role("button", name="Watch").click()
+    expect(state(signed_in)).to_contain_text("1 succeeded, 1 failed")
+    expect(rows(signed_in).filter(has_text="bad")).to_contain_text("failed")
+    assert any("/v1/objects/" in url for url in signed_in.requests)
+
+
+def test_a_job_that_there_is_not_is_told_of(signed_in: Visit) -> None:
+    signed_in.page.get_by_label("watch a job by its id").fill("job_00000000000000000000")
+    signed_in.page.keyboard.press("Enter")
+    expect(signed_in.page.locator("#job-failure")).to_contain_text("job.not_found")
+
+
+def test_a_job_is_canceled(
+    browser: Browser, make_stack: Callable[..., Stack], context_options: dict[str, object]
+) -> None:
+    nobody_works = make_stack(roles="api")
+    with opened_page(browser, nobody_works, context_options) as visit:
+        visit.sign_in()
+        start(visit, GOLDEN / "star.png", GOLDEN / "heart.png")
+        expect(state(visit)).to_contain_text("queued, 0 of 2 images finished")
+        visit.page.get_by_role("button", name="Cancel the job").click()
+        expect(state(visit)).to_contain_text(re.compile(r"job_\w+ canceled"))
+        expect(rows(visit).first).to_contain_text("canceled")
