@@ -187,6 +187,16 @@ async def test_the_same_key_has_the_same_answer(client):
         assert (refused.value.code, refused.value.status) == ("idempotency.key_invalid", 400)
 
 
+async def test_the_same_key_has_the_same_answer_for_what_is_uploaded_first(client):
+    large, other = noise(2700), bytes(reversed(noise(2700)))
+    first, again = [await client.infer(large, model="shapes", idempotency_key="k2") for _ in range(2)]
+    assert (first.replayed, again.replayed) == (False, True)
+    assert first.job_id == again.job_id
+    with pytest.raises(CamserveError) as refused:
+        await client.infer(other, model="shapes", idempotency_key="k2")
+    assert refused.value.code == "idempotency.key_reused"
+
+
 async def test_no_call_takes_longer_than_it_may(stack, way, connect):
     async with connect(address(stack, way)) as client:
         for image in (STAR, noise(1200), noise(2700)):

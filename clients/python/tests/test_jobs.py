@@ -55,6 +55,16 @@ async def test_large_images_are_uploaded_and_kept_by_the_job(client):
     assert (await job.wait()).result_summary.succeeded == 3
 
 
+async def test_the_same_key_has_the_same_job_although_images_are_uploaded_for_it(client):
+    inputs = {"large": noise(1800), "photo": noise(1801), "small": STAR}
+    first, again = [await client.submit(inputs, model="shapes", idempotency_key="k") for _ in range(2)]
+    assert first.id == again.id
+    assert (await again.wait()).result_summary.succeeded == 3
+    with pytest.raises(CamserveError) as refused:
+        await client.submit(inputs | {"photo": noise(1802)}, model="shapes", idempotency_key="k")
+    assert refused.value.code == "idempotency.key_reused"
+
+
 async def test_a_refused_upload_refuses_the_job(client):
     with pytest.raises(CamserveError) as refused:
         await client.submit([bytes(9_000_000)], model="shapes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -47,8 +48,9 @@ class Prepared:
 
 @dataclass(slots=True)
 class Chunk:
-    """The images of one request in their order, those whose upload failed, and the uploads made for it."""
+    """The images of one request in their order, those whose upload failed, and the uploads to be removed after it."""
 
+    key: str | None = None
     inputs: list[pb.BatchInput] = field(default_factory=list)
     refused: dict[str, CamserveError] = field(default_factory=dict)
     uploaded: list[str] = field(default_factory=list)
@@ -73,9 +75,12 @@ async def prepared(inputs: ManyInputs) -> AsyncGenerator[Prepared]:
 
 
 @asynccontextmanager
-async def chunk_of(calls: Calls, images: Sequence[Prepared], ask: Ask) -> AsyncIterator[Chunk]:
-    """Gives the images of one request, and removes what was uploaded for it afterwards: jobs keep their own copy."""
-    chunk = Chunk()
+async def chunk_of(calls: Calls, images: Sequence[Prepared], ask: Ask, key: str | None = None) -> AsyncIterator[Chunk]:
+    """Gives the images of one request, and removes what was uploaded for it afterwards: jobs keep their own copy.
+
+    Under a `key` of the caller's own it stays, as the same request names the same uploads again.
+    """
+    chunk = Chunk(key)
     at_once = asyncio.Semaphore(_UPLOADS_AT_ONCE)
     inline_bytes = 0
     try:
@@ -215,12 +220,18 @@ async def _upload(
 ) -> None:
     async with at_once:
         try:
-            stored = await upload(calls, content)
+            stored = await upload(calls, content, key=_key_of(chunk.key, message.id))
         except CamserveError as error:
             chunk.refused[message.id] = error
         else:
-            chunk.uploaded.append(stored.storage_id)
+            if chunk.key is None:
+                chunk.uploaded.append(stored.storage_id)
             message.image.storage_id = stored.storage_id
+
+
+def _key_of(key: str | None, name: str) -> str | None:
+    """Returns the key of one image's upload: each image of a request has its own."""
+    return key and hashlib.sha256(f"{key} {name}".encode()).hexdigest()
 
 
 async def _each(

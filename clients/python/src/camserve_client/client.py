@@ -179,7 +179,7 @@ class AsyncClient:
         """
         ask = Ask(top_k=top_k, min_prob=min_prob, cam=cam, longest_side=longest_side)
         images = [one async for one in batches.prepared(inputs)]
-        async with batches.chunk_of(self._entered, images, ask) as chunk:
+        async with batches.chunk_of(self._entered, images, ask, idempotency_key) as chunk:
             for error in chunk.refused.values():
                 raise error
             request = jobs_pb2.CreateJobRequest(
@@ -229,6 +229,7 @@ class AsyncClient:
         media_type: str | None = None,
         content_md5: str | None = None,
         resume: str | None = None,
+        idempotency_key: str | None = None,
         stalled_after_s: float = STALLED_AFTER_S,
         on_progress: OnProgress | None = None,
     ) -> Upload:
@@ -250,6 +251,7 @@ class AsyncClient:
                 content_md5=content_md5,
                 on_progress=on_progress,
                 resume=resume,
+                key=idempotency_key,
                 stalled_after_s=stalled_after_s,
             )
         finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import io
 import os
 import shutil
@@ -94,6 +96,13 @@ class Content:
             offset += len(data)
             if sent:
                 sent(offset)
+
+    async def md5(self) -> str:
+        """Returns the MD5 of all bytes in base64, as the service takes it against broken transfers."""
+        digest = hashlib.md5(usedforsecurity=False)
+        async for chunk in self.chunks(0, self.size_bytes):
+            await asyncio.to_thread(digest.update, chunk)
+        return base64.b64encode(digest.digest()).decode()
 
     def close(self) -> None:
         """Lets go of the image, once nobody reads it; closes a file that was opened here."""

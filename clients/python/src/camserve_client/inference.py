@@ -51,7 +51,10 @@ class Inference:
                 content.close()
 
     async def _uploaded(self, content: Content, timeout_s: float | None) -> InferResult:
-        stored = await upload(self.calls, content, on_progress=self.on_progress)
+        stored = await upload(self.calls, content, key=self.key, on_progress=self.on_progress)
+        if self.key is not None:
+            # The same call under the key names the same upload again.
+            return await self._done(await self._sent(StorageId(stored.storage_id), timeout_s))
         async with removing(self.calls, [stored.storage_id]):
             return await self._done(await self._sent(StorageId(stored.storage_id), timeout_s))
 

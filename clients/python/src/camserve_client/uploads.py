@@ -48,11 +48,18 @@ async def upload(
     content_md5: str | None = None,
     on_progress: OnProgress | None = None,
     resume: str | None = None,
+    key: str | None = None,
     stalled_after_s: float = STALLED_AFTER_S,
 ) -> Upload:
-    """Stores an image; raises CamserveError when it is refused, or when nothing moved for `stalled_after_s`."""
+    """Stores an image; raises CamserveError when it is refused, or when nothing moved for `stalled_after_s`.
+
+    The same image under the same `key` is the same upload, which goes on where it was.
+    """
+    if key is not None and content_md5 is None:
+        # Another image of that size under the key is refused so, instead of being taken for the first.
+        content_md5 = await content.md5()
     if resume is None and content.size_bytes <= WHOLE_BYTES:
-        return await _whole(calls, content, media_type, content_md5, on_progress)
+        return await _whole(calls, content, media_type, content_md5, on_progress, key)
     if resume is None:
         begun = await calls.unary(
             methods.START_UPLOAD,
@@ -61,6 +68,7 @@ async def upload(
                 media_type=media_type,
                 content_md5=content_md5,
             ),
+            key=key,
         )
         storage_id, offset = begun.message.storage_id, 0
     else:
@@ -76,7 +84,12 @@ async def upload(
 
 
 async def _whole(
-    calls: Calls, content: Content, media_type: str | None, content_md5: str | None, on_progress: OnProgress | None
+    calls: Calls,
+    content: Content,
+    media_type: str | None,
+    content_md5: str | None,
+    on_progress: OnProgress | None,
+    key: str | None,
 ) -> Upload:
     size_bytes = content.size_bytes
 
@@ -88,6 +101,7 @@ async def _whole(
         methods.UPLOAD_IMAGE,
         lambda: pb.UploadImageRequest(size_bytes=size_bytes, content_md5=content_md5),
         lambda: Piece(content.chunks(0, size_bytes, sent), size_bytes, media_type or UNTYPED),
+        key=key,
         timeout_s=calls.timeout_s + size_bytes / SLOWEST_BYTES_S,
     )
     return result(Upload, answer.message)
