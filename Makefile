@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto test-protos test-openapi test-schemathesis test-clients test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench train-shapes clean
+.PHONY: run test lint docs proto proto-clients web test-protos test-openapi test-schemathesis test-clients test-web test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -26,6 +26,15 @@ docs: $(DEV_STAMP)
 proto: $(DEV_STAMP)
 	$(BIN)/python protos/generate.py
 
+# Needs Node and Go: makes the stubs of the clients in other languages.
+proto-clients:
+	$(BUF) generate --template clients/go/buf.gen.yaml
+	$(BUF) generate --template clients/typescript/buf.gen.yaml
+
+# What the playground knows of the service.
+web: $(DEV_STAMP)
+	$(BIN)/python -m clients.web.generate
+
 # Needs Node: lints, checks the format and compares with the released contract.
 test-protos:
 	$(BUF) lint
@@ -44,9 +53,19 @@ test-schemathesis: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[schemathesis]'
 	$(BIN)/python -m pytest toolchains/openapi
 
-# Calls the running service with the Python client.
+# Needs Node, Go, Chromium, Java, Maven, Rust, CMake and gRPC for C++: calls the running service with every client.
 test-clients: $(DEV_STAMP)
 	$(BIN)/python -m pytest clients/python/tests
+	npm install --prefix toolchains/clients/browser --no-audit --no-fund --no-package-lock --silent
+	$(BIN)/python -m pytest toolchains/clients
+
+# Needs Chromium (Debian: chromium), Node and Go: checks the playground's scripts, and uses it in the real browser.
+test-web: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[web]'
+	npm install --prefix clients/web --no-audit --no-fund --no-package-lock --silent
+	clients/web/node_modules/.bin/tsc --project clients/web
+	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
+	$(BIN)/python -m pytest clients/web/tests
 
 # Needs Go and Node: calls everything with the real grpcurl, and runs every command of docs/grpcurl.md.
 test-grpcurl: $(DEV_STAMP)
@@ -110,4 +129,6 @@ $(DEV_STAMP): $(RUN_STAMP) clients/python/pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .camserve toolchains/bin toolchains/*/node_modules
+	rm -rf $(VENV) .camserve toolchains/bin toolchains/*/node_modules toolchains/clients/browser/node_modules
+	rm -rf clients/typescript/node_modules clients/typescript/build clients/typescript/dist
+	rm -rf clients/web/node_modules clients/web/screenshots

@@ -152,6 +152,13 @@ def test_the_reference(grpcurl):
     assert base64.b64decode(body["data"]).startswith(b"<!doctype html>")
 
 
+def test_the_playground(grpcurl):
+    body = json.loads(grpcurl("camserve.v1.PlaygroundService/GetPlayground", token=None))
+    assert base64.b64decode(body["data"]).startswith(b"<!doctype html>")
+    body = json.loads(grpcurl("camserve.v1.PlaygroundService/GetPlaygroundFile", data={"file": "main.js"}, token=None))
+    assert body["content_type"] == "text/javascript; charset=utf-8"
+
+
 def test_issue_token(grpcurl, stack):
     made = dict(line.split("=", 1) for line in stack.camserve("client", "create", "--tenant", "acme").stdout.split())
     request = {"grant_type": "client_credentials", **made}
