@@ -107,8 +107,8 @@ test-corpus: $(DEV_STAMP)
 chaos: $(DEV_STAMP)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-# Limits, authentication, overload, bulkheads, faults, restarts, routes, callers who leave or mean harm and health, in
-# figures, in a quarter of an hour; `make resilience ARGS='--only overload'`, `--quick`, `--seed 7`.
+# Limits, authentication, overload, bulkheads, faults, restarts, callers who leave or mean harm and health, in figures, in
+# under ten minutes; `make resilience ARGS='--only overload'`, `--only routes`, `--quick`, `--seed 7`.
 resilience: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.resilience $(ARGS)
 

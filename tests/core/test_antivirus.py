@@ -18,11 +18,15 @@ from camserve_server.outbound.clamd import Clamd
 
 
 class Daemon:
-    """A scanner that says `reply` to every image and answers pings; without one it hangs up."""
+    """A scanner that says `reply` to every image and answers pings; without one it hangs up, or waits if it `hangs`."""
 
     reply: bytes | None = None
+    hangs = False
     connections = 0
     port = 0
+
+    def __init__(self) -> None:
+        self.has_image = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -31,6 +35,9 @@ class Daemon:
             if command == b"zINSTREAM\0":
                 while length := struct.unpack(">I", await reader.readexactly(4))[0]:
                     await reader.readexactly(length)
+                self.has_image.set()
+            if self.hangs:
+                await reader.read()
             if self.reply is not None:
                 writer.write(b"PONG\0" if command == b"zPING\0" else self.reply)
                 await writer.drain()
@@ -108,6 +115,26 @@ async def test_a_question_after_its_health_tries_the_scanner_again(daemon, clock
     clock.advance(1)
     assert await scanner.works()
     assert await outcome(scanner) is None
+
+
+async def leaves(scanner: Antivirus, daemon: Daemon, clock: FakeClock, *, after_s: float) -> None:
+    asking = asyncio.create_task(outcome(scanner))
+    await daemon.has_image.wait()
+    daemon.has_image.clear()
+    clock.advance(after_s)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def test_callers_who_give_up_a_scanner_that_hangs_tell_that_it_does(daemon, clock):
+    daemon.hangs = True
+    scanner = antivirus(daemon, clock)
+    for _ in range(6):
+        await leaves(scanner, daemon, clock, after_s=1)
+    for _ in range(5):
+        await leaves(scanner, daemon, clock, after_s=6)
+    assert await outcome(scanner) is Reason.CIRCUIT_OPEN
 
 
 async def test_an_upload_that_breaks_off_hands_the_try_on(daemon, clock):

@@ -10,6 +10,8 @@ import pytest
 from google.api import httpbody_pb2
 from tests.conftest import Stack
 from tests.hostile.conftest import DIRECT, EDGE, Beside, Target, target_of
+from tests.hostile.frames import DATA, END_STREAM, HEADERS, Connection, frame, headers, message
+from tests.hostile.frames import grpc as call_of
 
 from camserve.v1 import inference_pb2, uploads_pb2
 
@@ -108,3 +110,32 @@ async def test_a_tenant_has_no_more_uploads_open_than_calls_at_once(hostile_stac
             assert isinstance(answer, grpc.aio.AioRpcError)
             refused += answer.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refused >= 6
+
+
+def half_sent(port: int, token: str, count: int, refused: int) -> tuple[set[int], str]:
+    """Sends calls but for their last byte until so many are refused; returns those, and what an accepted one gets."""
+    fields = call_of("/camserve.v1.InferenceService/Infer", authorization=f"Bearer {token}")
+    whole = message(inference_pb2.InferRequest(model="none").SerializeToString())
+    streams = range(1, 2 * count, 2)
+    with Connection(port, within_s=GIVEN_UP_WITHIN_S) as connection:
+        connection.send(*(headers(one, fields, end=False) + frame(DATA, 0, one, whole[:-1]) for one in streams))
+        ended: dict[int, str] = {}
+        last = 0
+        for received in connection.frames():
+            if received.kind == HEADERS:
+                told = connection.fields(received)
+                if received.flags & END_STREAM:
+                    ended[received.stream] = told["grpc-message"]
+            if len(ended) == refused and not last:
+                last = next(one for one in streams if one not in ended)
+                connection.send(frame(DATA, END_STREAM, last, whole[-1:]))
+            if last in ended:
+                break
+    return {one for one, told in ended.items() if "half sent" in told}, ended[last]
+
+
+async def test_a_tenant_has_few_single_messages_half_sent(hostile_stack: Stack, beside: Beside[tuple]) -> None:
+    target = target_of(hostile_stack, DIRECT, "half-sent")
+    refused, told = await beside(asyncio.to_thread(half_sent, target.port, target.token, 20, 4))
+    assert len(refused) == 4
+    assert "model" in told

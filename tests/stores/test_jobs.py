@@ -13,7 +13,7 @@ from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.sealing import Sealer
 
-NOW = 1_800_000_000_000
+NOW = 2_800_000_000_000
 TTL = 3_600_000
 LEASE = 15_000
 

@@ -136,6 +136,22 @@ async def test_a_tenant_with_many_endpoints_takes_turns_with_the_others(outbox, 
     assert "b" in turns
 
 
+async def test_a_tenant_with_old_events_takes_turns_although_its_attempts_end(redis, outbox, webhooks, jobs, queue):
+    await registered(webhooks)
+    for _ in range(5):
+        await ended_job(jobs, queue, at=NOW - 60_000)
+    await registered(webhooks, tenant="b")
+    await ended_job(jobs, queue, tenant="b")
+    await redis.zadd(keys.ring_outbox_tenants(), {"b": NOW})
+    turns = []
+    for at in range(6):
+        (attempt,) = await outbox.take(1, lease_ms=LEASE, now_ms=NOW + at)
+        turns.append(attempt.tenant)
+        await outbox.finish(attempt, "delivered", now_ms=NOW + at)
+    assert "b" in turns[:3]
+    assert sorted(turns) == ["a"] * 5 + ["b"]
+
+
 async def test_many_endpoints_are_mended_in_rounds_and_each_once(redis, outbox):
     endpoints = callbacks(2_500)
     await waiting(redis, endpoints)

@@ -150,9 +150,9 @@ class Breaker:
         The call may end its turn itself.
         """
         turn = self.join() if under_way else self.enter()
-        began = self._monotonic()
         try:
-            yield turn
+            with self.patience(turn):
+                yield turn
         except Exception as error:
             blamed = blame(error)
             if blamed is None:
@@ -163,12 +163,22 @@ class Breaker:
                 turn.succeeded()
             raise
         except BaseException:
-            if self._monotonic() - began >= self.patience_s:
-                turn.failed()
-            else:
-                turn.left()
+            turn.left()
             raise
         turn.succeeded()
+
+    @contextlib.contextmanager
+    def patience(self, turn: Turn) -> Iterator[None]:
+        """Surrounds a wait for the part; one that is given up after `patience_s` ends the turn as failed."""
+        began = self._monotonic()
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            if self._monotonic() - began >= self.patience_s:
+                turn.failed()
+            raise
 
     def _wait_s(self) -> float:
         now = self._monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
 import structlog
@@ -73,8 +74,10 @@ class Inspection:
         try:
             if self._scan is None:
                 self._turn = self._breaker.enter()
-                self._scan = await self._clamd.begin()
-            await self._scan.feed(data)
+                with self._waiting():
+                    self._scan = await self._clamd.begin()
+            with self._waiting():
+                await self._scan.feed(data)
         except (ScanError, ApiError) as error:
             self._failed = error
 
@@ -122,12 +125,17 @@ class Inspection:
         else:
             self._turn.succeeded()
 
+    def _waiting(self) -> AbstractContextManager[None]:
+        """Surrounds a wait for the scanner: whoever leaves because it hangs tells that it does."""
+        return self._breaker.patience(self._turn) if self._turn else nullcontext()
+
     async def _verdict(self) -> bool:
         if self._failed:
             raise self._failed
         if self._scan is None:
             raise ScanError("nothing was shown")
-        return await self._scan.is_clean()
+        with self._waiting():
+            return await self._scan.is_clean()
 
 
 def _blame(error: Exception) -> bool:

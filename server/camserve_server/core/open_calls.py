@@ -10,6 +10,9 @@ from camserve_server.base.errors import ApiError, Reason
 
 # Of one public method at once; a message that is there already takes a place for a moment only.
 _STRANGERS = 256
+# Single messages of which a part came and the rest is late: each may be an image, and nobody sees how much is there.
+_HALF_SENT = 64
+_HALF_SENT_OF_TENANT = 16
 
 
 class OpenCalls:
@@ -19,6 +22,7 @@ class OpenCalls:
         self._most = most_of_tenant
         self._tenants: Counter[str] = Counter()
         self._strangers: Counter[str] = Counter()
+        self._half_sent: Counter[str] = Counter()
 
     @contextmanager
     def of_tenant(self, tenant: str) -> Iterator[None]:
@@ -38,6 +42,23 @@ class OpenCalls:
         if self._strangers[method] >= _STRANGERS:
             raise ApiError(Reason.SERVICE_OVERLOADED)
         with _counted(self._strangers, method):
+            yield
+
+    @contextmanager
+    def of_half_sent(self, tenant: str) -> Iterator[None]:
+        """Counts a single message that is long in coming; `tenant` is empty for strangers.
+
+        Raises ApiError CONCURRENCY_EXCEEDED for one too many of the tenant, SERVICE_OVERLOADED of all.
+        """
+        if self._half_sent[tenant] >= _HALF_SENT_OF_TENANT:
+            raise ApiError(
+                Reason.CONCURRENCY_EXCEEDED,
+                "Too many messages of the tenant are half sent: large images go as streams.",
+                limit=_HALF_SENT_OF_TENANT,
+            )
+        if self._half_sent.total() >= _HALF_SENT:
+            raise ApiError(Reason.SERVICE_OVERLOADED)
+        with _counted(self._half_sent, tenant):
             yield
 
 

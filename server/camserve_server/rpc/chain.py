@@ -57,7 +57,7 @@ def build_chain(
         rate(limits, notes),  # whatever a tenant sends counts, refused or not
         open_calls(counts),  # before the first wait for a caller
         scopes,  # what the caller may not do is not looked at
-        patience(upload_idle_s),  # no message is waited for without end
+        patience(upload_idle_s, counts),  # no message is waited for without end
         parse,  # nothing is read for strangers
         tus,  # its headers are fields to what follows
         validate,  # servicers see only requests that keep the rules

@@ -136,7 +136,7 @@ class Outbox:
         with unavailable_on_error():
             recorded, look_ms = await _FINISH.run(self._redis, [keys.tenant(attempt.tenant)], args)
         if look_ms:
-            await self._announce([(_member(attempt.tenant, attempt.endpoint), look_ms)])
+            await self._announce([(_member(attempt.tenant, attempt.endpoint), look_ms)], now_ms=now_ms)
             self.on_announce()
         return bool(recorded)
 
@@ -210,9 +210,9 @@ class Outbox:
             self.on_announce()
         return mended
 
-    async def _announce(self, entries: Iterable[tuple[str, int]]) -> None:
+    async def _announce(self, entries: Iterable[tuple[str, int]], *, now_ms: int = SERVER_CLOCK_MS) -> None:
         """Makes members due at a time in ms, 0 for now."""
-        args = [part for entry in entries for part in entry]
+        args = [now_ms, *(part for entry in entries for part in entry)]
         with unavailable_on_error():
             await _ANNOUNCE.run(self._redis, [keys.ring()], args)
 

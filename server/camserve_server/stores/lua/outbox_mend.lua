@@ -6,7 +6,7 @@ for at = 2, #ARGV, 2 do
   local latest = math.max(tonumber(ARGV[at + 1]), now) + late
   local place, turns = redis.call('ZSCORE', endpoints_of(tenant), endpoint), redis.call('ZSCORE', tenants, tenant)
   if not (place and turns) or math.max(tonumber(place), tonumber(turns)) > latest then
-    announce(ARGV[at], ARGV[at + 1])
+    announce(ARGV[at], ARGV[at + 1], now)
     mended = mended + 1
   end
 end

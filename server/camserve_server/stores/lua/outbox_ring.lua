@@ -12,12 +12,13 @@ local function turn(tenant, now)
   return redis.call('ZADD', tenants, whole(math.max(tonumber(due), now)), tenant)
 end
 
--- Gives an endpoint a place, and its tenant a turn, at a time in ms, 0 for now, unless theirs is earlier.
+-- Gives an endpoint a place, and its tenant a turn, at a time in ms, 0 for now, unless theirs is earlier. The turn is not before
+-- now: the tenant with the oldest events would have every one until they are gone.
 -- The version tells who settles an endpoint that something came after it looked; from a counter, so that none comes twice.
-local function announce(member, time)
+local function announce(member, time, now)
   local endpoint, tenant = parts(member)
-  local due = whole(clock(time))
+  local due = time == '0' and now or tonumber(time)
   redis.call('HSET', versions, member, redis.call('INCR', KEYS[1] .. 'outbox:version'))
-  redis.call('ZADD', endpoints_of(tenant), 'LT', due, endpoint)
-  redis.call('ZADD', tenants, 'LT', due, tenant)
+  redis.call('ZADD', endpoints_of(tenant), 'LT', whole(due), endpoint)
+  redis.call('ZADD', tenants, 'LT', whole(math.max(due, now)), tenant)
 end
