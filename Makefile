@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto proto-clients web test-protos test-openapi test-schemathesis test-clients test-web test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench train-shapes clean
+.PHONY: run test lint docs proto proto-clients web test-protos test-openapi test-schemathesis test-clients test-web test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -114,6 +114,11 @@ resilience: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks
+
+# Needs what test-clients needs, but for Chromium: what each client costs beside raw stubs, and the memory that an upload of a
+# gigabyte takes, in a quarter of an hour; `make bench-clients ARGS='--quick'`, `--only go`, `--rounds 15`.
+bench-clients: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.clients $(ARGS)
 
 train-shapes: $(DEV_STAMP)
 	$(BIN)/python -m training.train_shapes

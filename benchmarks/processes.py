@@ -108,11 +108,11 @@ class PeakWatch:
     """
 
     def __init__(self, pids: Iterable[int]) -> None:
-        self._start_kb: dict[int, int] = {}
+        self.start_mb: dict[int, float] = {}
         self.growth_mb: dict[int, float] = {}
         for pid in pids:
             (_PROC / str(pid) / "clear_refs").write_text("5")
-            self._start_kb[pid] = _fields(_PROC / str(pid) / "status").get("VmRSS", 0)
+            self.start_mb[pid] = _fields(_PROC / str(pid) / "status").get("VmRSS", 0) / 1000
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -132,9 +132,9 @@ class PeakWatch:
         last = False
         while not last:
             last = self._ended.wait(0.02)
-            for pid, start_kb in self._start_kb.items():
-                peak_kb = _fields(_PROC / str(pid) / "status").get("VmHWM", 0)
-                self.growth_mb[pid] = max(self.growth_mb.get(pid, 0.0), (peak_kb - start_kb) / 1000)
+            for pid, start_mb in self.start_mb.items():
+                peak_mb = _fields(_PROC / str(pid) / "status").get("VmHWM", 0) / 1000
+                self.growth_mb[pid] = max(self.growth_mb.get(pid, 0.0), peak_mb - start_mb)
 
 
 def _read(path: Path) -> str:
