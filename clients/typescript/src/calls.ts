@@ -90,9 +90,20 @@ export function keyed(method: DescMethod, header?: HeadersInit): Headers {
     // Said here: what no header can carry would never come to the service.
     throw new CamserveError("idempotency.key_invalid", "A key is 1 to 255 visible ASCII characters.", { status: 400 });
   }
-  const takesKey = getOption(method, policy).idempotency?.operation;
-  if (takesKey && key === null) headers.set(KEY, crypto.randomUUID());
+  if (key === null && takesKey(method)) headers.set(KEY, crypto.randomUUID());
   return headers;
+}
+
+// An option is decoded each time that it is asked for.
+const TAKING = new WeakMap<DescMethod, boolean>();
+
+function takesKey(method: DescMethod): boolean {
+  let takes = TAKING.get(method);
+  if (takes === undefined) {
+    takes = Boolean(getOption(method, policy).idempotency?.operation);
+    TAKING.set(method, takes);
+  }
+  return takes;
 }
 
 /** Returns seconds, which may be endless, as timers take them. */

@@ -17,7 +17,10 @@ export interface StorageId {
   storageId: string;
 }
 
-/** Where the bytes of an image are: a file of a page or of Node (`file()`), a `Blob`, bytes in memory. */
+/**
+ * Where the bytes of an image are: a file of a page or of Node (`file()`), a `Blob`, or bytes in memory, which must not
+ * change while they are in use.
+ */
 export type Bytes = Blob | Uint8Array | (() => Promise<Source>);
 
 /** An image. */
@@ -39,12 +42,14 @@ export async function withSource<T>(bytes: Bytes, use: (source: Source) => Promi
 
 async function open(bytes: Bytes): Promise<Source> {
   if (typeof bytes === "function") return bytes();
-  const blob = bytes instanceof Blob ? bytes : new Blob([bytes as Uint8Array<ArrayBuffer>]);
+  if (bytes instanceof Uint8Array) {
+    return { size: bytes.length, read: async (start, end) => new Uint8Array(bytes.subarray(start, end)) };
+  }
   return {
-    size: blob.size,
+    size: bytes.size,
     read: async (start, end) => {
       try {
-        return new Uint8Array(await blob.slice(start, end).arrayBuffer());
+        return new Uint8Array(await bytes.slice(start, end).arrayBuffer());
       } catch (cause) {
         throw unreadable(cause);
       }
