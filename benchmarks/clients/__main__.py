@@ -12,19 +12,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from math import nan
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks import machine
 from benchmarks.clients.caller import CLIENT, RAW, Caller
 from benchmarks.clients.gigabyte import WHOLE_PX, Uploaded, measure_uploads, size_bytes, write_picture
 from benchmarks.clients.languages import Language, languages
-from benchmarks.clients.overhead import Overhead, measure_overhead, typical
+from benchmarks.clients.overhead import Overhead, measure_overhead
 from benchmarks.report import Verdict, number, table
 from benchmarks.sections import Findings
 from benchmarks.service import SHAPES, Service, write_models
 from camserve_server.base import bundle
 
-FOLDERS = ("python", "go", "typescript", "java", "rust", "cpp")
+FOLDERS = tuple(dict.fromkeys(language.folder for language in languages(Path())))
 _MOST_OVERHEAD = 1.05
 _MOST_GROWTH_MB = 64.0
 
@@ -103,13 +104,13 @@ def _print_overheads(every: list[Language], found: dict[str, Overhead]) -> None:
             continue
         one = found[language.name]
         ratios = sorted(one.ratios())
-        figures = [typical(one.wall_ms[RAW]), typical(one.wall_ms[CLIENT])]
-        cpu = [typical(one.cpu_ms[RAW]), typical(one.cpu_ms[CLIENT])]
+        figures = [median(one.wall_ms[RAW]), median(one.wall_ms[CLIENT])]
+        cpu = [median(one.cpu_ms[RAW]), median(one.cpu_ms[CLIENT])]
         rows.append(
             (
                 language.name,
                 *(f"{figure:.2f}" for figure in figures),
-                f"{typical(ratios):.3f}",
+                f"{median(ratios):.3f}",
                 f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
                 *(f"{figure:.3f}" for figure in cpu),
                 f"{one.cpu_ratio():.2f}",
@@ -136,7 +137,7 @@ def _not_measured(language: Language, cells: int) -> tuple[str, ...]:
 
 
 def _verdicts(every: list[Language], overheads: list[Overhead], uploads: list[Uploaded]) -> list[Verdict]:
-    ratios = {one.language: typical(one.ratios()) for one in overheads}
+    ratios = {one.language: median(one.ratios()) for one in overheads}
     growths = {one.language: one.growth_mb for one in uploads}
     return [
         Verdict(f"client / raw stubs, 32 at once, {language.name}", ratios.get(language.name, nan), _MOST_OVERHEAD)
@@ -145,6 +146,7 @@ def _verdicts(every: list[Language], overheads: list[Overhead], uploads: list[Up
     ] + [
         Verdict(f"growth over an upload, {language.name}", growths.get(language.name, nan), _MOST_GROWTH_MB, " MB")
         for language in every
+        if language.held
     ]
 
 

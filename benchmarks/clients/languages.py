@@ -25,7 +25,7 @@ class BuildError(Exception):
 class Language:
     """A client's language: the tools it needs, how its caller is built in the client's folder, and its command.
 
-    `calls` says whether the caller classifies pictures as well, `uploads` whether it uploads files.
+    `calls` says whether the caller classifies pictures as well, `held` whether its memory has a target.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Language:
     builds: tuple[tuple[str, ...], ...]
     command: tuple[str, ...]
     calls: bool = False
-    uploads: bool = True
+    held: bool = True
 
     def missing(self) -> list[str]:
         """Returns the tools that are not on the path."""
@@ -62,8 +62,17 @@ def languages(folder: Path) -> list[Language]:
             ("node", "build/test/caller.js"),
             calls=True,
         ),
-        Language("Java", "java", ("java", "mvn"), (_MAVEN,), ("java", "-cp", _JAVA_CLASSES, _JAVA_MAIN), calls=True),
-        # By default the virtual machine takes a quarter of the memory there is before it collects what is not used.
+        # As shipped the virtual machine may let garbage grow to a quarter of the machine's memory, and so tells nothing of
+        # what the client needs; what it does with less tells.
+        Language(
+            "Java",
+            "java",
+            ("java", "mvn"),
+            (_MAVEN,),
+            ("java", "-cp", _JAVA_CLASSES, _JAVA_MAIN),
+            calls=True,
+            held=False,
+        ),
         Language(
             "Java, -Xmx40m",
             "java",

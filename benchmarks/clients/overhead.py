@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from math import nan
 
 from benchmarks.clients.caller import CLIENT, RAW, Caller
 from benchmarks.processes import cpu_s
@@ -24,8 +24,9 @@ class Overhead:
         return [ours / raw for raw, ours in zip(self.wall_ms[RAW], self.wall_ms[CLIENT], strict=True)]
 
     def cpu_ratio(self) -> float:
-        """Returns client / raw stubs of the processor, over all rounds, as the kernel counts it in steps of 10 ms."""
-        return sum(self.cpu_ms[CLIENT]) / sum(self.cpu_ms[RAW])
+        """Returns client / raw stubs of the processor over all rounds, since the kernel tells it in steps of 10 ms."""
+        raw_ms = sum(self.cpu_ms[RAW])
+        return sum(self.cpu_ms[CLIENT]) / raw_ms if raw_ms else nan
 
 
 def measure_overhead(callers: Sequence[Caller], rounds: int, calls: int) -> list[Overhead]:
@@ -43,8 +44,3 @@ def measure_overhead(callers: Sequence[Caller], rounds: int, calls: int) -> list
                 overhead.wall_ms[way].append((time.monotonic() - started) * 1000 / calls)
                 overhead.cpu_ms[way].append((cpu_s([caller.pid]) - before_s) * 1000 / calls)
     return found
-
-
-def typical(figures: Sequence[float]) -> float:
-    """Returns the median of the rounds."""
-    return median(figures)
