@@ -62,8 +62,8 @@ def languages(folder: Path) -> list[Language]:
             ("node", "build/test/caller.js"),
             calls=True,
         ),
-        # As shipped the virtual machine may let garbage grow to a quarter of the machine's memory, and so tells nothing of
-        # what the client needs; what it does with less tells.
+        # As shipped the virtual machine lets garbage grow up to a quarter of the machine's memory, which tells nothing
+        # of what the client needs.
         Language(
             "Java",
             "java",
