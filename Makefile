@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs proto proto-clients web test-protos test-openapi test-schemathesis test-clients test-web test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -22,6 +22,19 @@ lint: $(DEV_STAMP)
 
 docs: $(DEV_STAMP)
 	$(BIN)/python -m docs.generate
+
+# The pages as a site, in build/site; what is wrong with a page or a link stops it.
+SITE = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --conf-dir docs/site --doctree-dir build/doctrees
+docs-site: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	rm -rf build/site
+	$(SITE) . build/site
+	@echo build/site/index.html
+
+# Needs the internet: lists the links that lead elsewhere in build/links/output.txt, and tries each.
+docs-links: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(SITE) --builder linkcheck . build/links
 
 proto: $(DEV_STAMP)
 	$(BIN)/python protos/generate.py
@@ -66,6 +79,11 @@ test-web: $(DEV_STAMP)
 	clients/web/node_modules/.bin/tsc --project clients/web
 	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 	$(BIN)/python -m pytest clients/web/tests
+
+# Needs Chromium, Go, Node and Java: builds the site and looks at it (screenshots in build/screenshots), and runs every snippet.
+test-docs: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,web]'
+	$(BIN)/python -m pytest toolchains/docs
 
 # Needs Go and Node: calls everything with the real grpcurl, and runs every command of docs/grpcurl.md.
 test-grpcurl: $(DEV_STAMP)
@@ -134,6 +152,6 @@ $(DEV_STAMP): $(RUN_STAMP) clients/python/pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .camserve toolchains/bin toolchains/*/node_modules toolchains/clients/browser/node_modules
+	rm -rf $(VENV) .camserve build toolchains/bin toolchains/*/node_modules toolchains/clients/browser/node_modules
 	rm -rf clients/typescript/node_modules clients/typescript/build clients/typescript/dist
 	rm -rf clients/web/node_modules clients/web/screenshots

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from camserve_server.base.config import PREFIX, Settings
-from camserve_server.base.errors import CATALOGUE
 from docs.openapi import document, page
+from docs.pages import contract, errors, reference
 
 DOCS = Path(__file__).parent
-ERRORS_PROTO = DOCS.parent / "protos" / "camserve" / "v1" / "errors.proto"
 
 SETTINGS_HEAD = """\
 # Settings
@@ -20,21 +21,6 @@ itself. In the file the names are lowercase and without `CAMSERVE_`.
 
 | variable | default | what it does |
 |---|---|---|
-"""
-
-ERRORS_HEAD = """\
-# Errors
-
-Every error, whoever makes it, is `{"error": {"type", "code", "message", "status", "details"?, "request_id"}}` over
-REST. Over gRPC it is the canonical code with `google.rpc.Status` details: `camserve.v1.ErrorObject`,
-`google.rpc.ErrorInfo` and, where trying again helps, `google.rpc.RetryInfo`; errors of the edge itself, and those of
-gRPC about a method that there is not, carry code and message only. The request id finds the call in the logs. JSON that
-does not fit the request, such as two sources of one image or broken base64, is `json.malformed`: the edge's transcoder
-refuses it; on GET and DELETE it is `param.invalid`. `/oauth2/token` answers in the form of RFC 6749 instead, but for
-what the edge refuses (405, 413, 415).
-
-| code | HTTP | gRPC | when |
-|---|---|---|---|
 """
 
 
@@ -48,30 +34,21 @@ def settings_page() -> str:
     return SETTINGS_HEAD + "".join(rows)
 
 
-def errors_page() -> str:
-    """Returns the page of every error."""
-    lines = ERRORS_PROTO.read_text().splitlines()
-    rows = []
-    for reason, entry in CATALOGUE.items():
-        value = reason.value.replace(".", "_", 1)
-        comment = next(lines[i - 1] for i, line in enumerate(lines) if line.strip().startswith(f"{value} ="))
-        when = comment.partition(f"{entry.grpc}. ")[2]
-        rows.append(f"| `{reason.value}` | {entry.status} | {entry.grpc} | {when} |\n")
-    return ERRORS_HEAD + "".join(rows)
-
-
 def reference_page() -> str:
     """Returns the page of the REST surface."""
     return page.page(document.document())
 
 
-PAGES = {
+PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
-    "errors.md": errors_page,
+    "errors.md": errors.page,
     "api/openapi.json": document.text,
     "api/index.html": reference_page,
+    "reference/README.md": reference.index,
+    **{f"reference/{name}.md": partial(reference.page, name) for name in contract.FILES},
 }
 
 if __name__ == "__main__":
     for file, make in PAGES.items():
+        (DOCS / file).parent.mkdir(exist_ok=True)
         (DOCS / file).write_text(make())

@@ -15,7 +15,7 @@ Node = dict[str, Any]
 PACKAGE = "camserve.v1."
 _INTEGERS = {FieldDescriptor.TYPE_INT32: "int32", FieldDescriptor.TYPE_INT64: "int64"}
 _NUMBERS = {FieldDescriptor.TYPE_FLOAT: "float", FieldDescriptor.TYPE_DOUBLE: "double"}
-_DEFAULT = re.compile(r"Default (`[^`]*`|true|false|[0-9.]+?)(?=[.:,]|$)|(\S+) \(the default\)")
+_DEFAULT = re.compile(r"Default (`[^`]*`|true|false|[0-9]+(?:\.[0-9]+)?)(?=[.:,]|$)|(\S+) \(the default\)")
 # The base64 of 16 bytes.
 MD5 = {"pattern": "^[A-Za-z0-9+/]{21}[AQgw]==$"}
 _MOST_INT64 = 2**63 - 1
@@ -122,6 +122,7 @@ class Schemas:
             "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
             "google.protobuf.Struct": {"type": "object"},
             "google.protobuf.Value": {},
+            "google.api.HttpBody": {},
         }
         found = known.get(message.full_name)
         return self.reference(message, sent=sent) if found is None else found

@@ -41,6 +41,7 @@ def test_listen_verifies_with_a_secret_and_says_what_is_not_authentic(stack):
 
 
 def test_listen_registers_a_webhook_for_as_long_as_it_runs(make_stack):
+    """As docs/webhooks.md tells people to try it on their own machine."""
     (port,) = free_ports(1)
     running = make_stack(fetch_allow=f"127.0.0.1/32:{port}", torch_threads=1)
     command = [camserve_program(), "webhooks", "listen", "--port", str(port), "--tenant", "tests"]

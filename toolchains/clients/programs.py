@@ -1,4 +1,4 @@
-"""Runs the two examples that the clients in compiled languages have, and what is expected of each."""
+"""Runs the two examples that the clients in compiled languages have, and the commands of their READMEs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.conftest import Stack, camserve_program
 from tests.faults.proxy import FaultProxy
-from toolchains.clients.conftest import run
+from toolchains.clients.conftest import ROOT, run
 
 # An upload that goes on has at least its first piece behind it.
 PIECE_BYTES = 8 << 20
@@ -70,3 +71,17 @@ def assert_survives(command: Sequence[str | Path], slide: Path, environment: dic
     *progress, stored = after
     assert stored.split()[1] == hashlib.sha256(data).hexdigest()
     return min(int(line.split()[0]) for line in progress)
+
+
+def run_commands(readme: Path, stack: Stack, folder: Path, *, without: str = "nothing") -> str:
+    """Runs the commands of a README in a clone, and returns what they print; the heatmap goes to a folder.
+
+    Lines that begin with `without` change the machine, and are not run.
+    """
+    blocks = re.findall(r"^```sh\n(.*?)^```", readme.read_text(), re.MULTILINE | re.DOTALL)
+    text = "".join(line for line in "".join(blocks).splitlines(keepends=True) if not line.startswith(without))
+    text = re.sub(r"(\.\./)*\.venv/bin/camserve", camserve_program(), text)
+    text = text.replace("127.0.0.1:50051", stack.grpc_target).replace("heatmap.png", str(folder / "heatmap.png"))
+    said = run("bash", "-euc", text, cwd=ROOT, environment=stack.environment)
+    assert (folder / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+    return said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.faults.proxy import fault_proxy
 from toolchains.clients.conftest import ROOT, run
-from toolchains.clients.programs import assert_infers, assert_refused, assert_survives, assert_uploads
+from toolchains.clients.programs import assert_infers, assert_refused, assert_survives, assert_uploads, run_commands
 
 CPP = ROOT / "clients" / "cpp"
 pytestmark = pytest.mark.timeout(1800)
@@ -56,3 +56,7 @@ def test_the_readme_shows_the_example():
     example = (CPP / "examples" / "upload.cc").read_text()
     begin, end = example.index("  try {"), example.index("  } catch")
     assert example[begin:end] in (CPP / "README.md").read_text()
+
+
+def test_the_commands_of_the_readme_run(built, stack, tmp_path):
+    assert "star 0.9" in run_commands(CPP / "README.md", stack, tmp_path, without="apt-get ")

@@ -8,7 +8,7 @@ import re
 import pytest
 from tests.faults.proxy import fault_proxy
 from toolchains.clients.conftest import ROOT, run
-from toolchains.clients.programs import PIECE_BYTES, assert_survives
+from toolchains.clients.programs import PIECE_BYTES, assert_survives, run_commands
 
 JAVA = ROOT / "clients" / "java"
 EXAMPLE = JAVA / "example" / "src" / "main" / "java" / "io" / "camserve" / "example" / "Example.java"
@@ -104,3 +104,17 @@ def test_the_readme_shows_what_the_example_does():
     for snippet in snippets:
         for part in snippet.split("\n\n"):
             assert "".join(part.split()) in source, part
+
+
+def test_the_commands_of_the_readme_run(built, stack, tmp_path):
+    # What is installed would stay in the folder of whoever runs this.
+    install = "mvn --file clients/java/pom.xml install"
+    assert install in (JAVA / "README.md").read_text()
+    assert "star 0.9" in run_commands(JAVA / "README.md", stack, tmp_path, without=install)
+
+
+def test_the_dependency_of_the_readme_is_the_client():
+    (shown,) = re.findall(r"^```xml\n(.*?)^```", (JAVA / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    parent, client = ((JAVA / folder / "pom.xml").read_text() for folder in ("", "client"))
+    for part in shown.splitlines()[1:-1]:
+        assert part.strip() in parent + client

@@ -7,7 +7,14 @@ import filecmp
 import pytest
 from tests.faults.proxy import fault_proxy
 from toolchains.clients.conftest import ROOT, run
-from toolchains.clients.programs import PIECE_BYTES, assert_infers, assert_refused, assert_survives, assert_uploads
+from toolchains.clients.programs import (
+    PIECE_BYTES,
+    assert_infers,
+    assert_refused,
+    assert_survives,
+    assert_uploads,
+    run_commands,
+)
 
 RUST = ROOT / "clients" / "rust"
 pytestmark = pytest.mark.timeout(1200)
@@ -68,3 +75,7 @@ def test_an_upload_goes_on_where_its_connection_broke(built, stack, environment,
 
 def test_the_readme_shows_the_example():
     assert (RUST / "examples" / "upload.rs").read_text().partition("\n\n")[2] in (RUST / "README.md").read_text()
+
+
+def test_the_commands_of_the_readme_run(built, stack, tmp_path):
+    assert "star 0.9" in run_commands(RUST / "README.md", stack, tmp_path)

@@ -1,4 +1,4 @@
-"""Every command of docs/grpcurl.md, run with the real programs as somebody would who pastes it."""
+"""Every command of docs/grpcurl.md, and those of README.md and docs/quick-start.md, run with the real programs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Stack, camserve_program
+from tests.images import GOLDEN
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "grpcurl.md").read_text()
+README = (ROOT / "README.md").read_text()
+QUICK_START = (ROOT / "docs" / "quick-start.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 SCRIPTS = [text for kind, text in BLOCKS if kind == "sh"]
 ROWS = re.findall(r"^\| [^|]+ \| `(.*)` \|$", PAGE, re.MULTILINE)
@@ -78,3 +81,19 @@ def test_what_the_page_shows_is_what_is_printed(run: Run) -> None:
         done = run(command)
         pattern = re.escape(expected.strip()).replace("…", ".+")
         assert re.fullmatch(pattern, (done.stdout + done.stderr).strip())
+
+
+def test_the_command_of_the_quick_start(run: Run) -> None:
+    (command,) = re.findall(r"^(grpcurl .*?^END$)", QUICK_START, re.MULTILINE | re.DOTALL)
+    done = run(f'cd "$WORK" && cp {GOLDEN / "star.png"} photo.png\n{command}')
+    assert done.returncode == 0, done.stderr
+    assert '"label": "star"' in done.stdout
+    assert '"heatmap"' in done.stdout
+
+
+def test_the_commands_of_the_readme(run: Run) -> None:
+    (commands,) = re.findall(r"^```sh\n(grpcurl .*?)^```", README, re.MULTILINE | re.DOTALL)
+    done = run(commands)
+    assert done.returncode == 0, done.stderr
+    assert "camserve.v1.InferenceService\n" in done.stdout
+    assert '"label": "star"' in done.stdout

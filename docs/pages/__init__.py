@@ -1,0 +1,1 @@
+"""Makes docs/reference, the pages that the protos tell."""
