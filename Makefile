@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -65,6 +65,10 @@ test-openapi:
 test-schemathesis: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[schemathesis]'
 	$(BIN)/python -m pytest toolchains/openapi
+
+# Checks the running service against the public contract, and that the kit finds what is altered.
+test-conformance: $(DEV_STAMP)
+	$(BIN)/python -m pytest conformance/tests
 
 # Needs Node, Go, Chromium, Java, Maven, Rust, CMake and gRPC for C++: calls the running service with every client.
 test-clients: $(DEV_STAMP)
@@ -147,8 +151,8 @@ $(RUN_STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(DEV_STAMP): $(RUN_STAMP) clients/python/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --editable 'clients/python[cli]'
+$(DEV_STAMP): $(RUN_STAMP) clients/python/pyproject.toml conformance/pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --editable 'clients/python[cli]' --editable conformance
 	@touch $@
 
 clean:

@@ -57,3 +57,4 @@ if __name__ == "__main__":
 
         generate_client.generate(PROTOS.parent / "clients" / "python" / "src" / generate_client.PACKAGE)
         generate_stubs.generate(generate_stubs.DESCRIBED)
+        generate_stubs.generate(generate_stubs.CONTRACT, comments=False)

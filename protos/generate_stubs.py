@@ -16,6 +16,8 @@ from google.protobuf import descriptor_pb2
 from generate import PROTOS, compile_protos, search_path
 
 DESCRIBED = PROTOS.parent / "clients" / "camserve.binpb"
+# What the conformance kit makes its messages from; nobody reads comments there.
+CONTRACT = PROTOS.parent / "conformance" / "src" / "camserve_conformance" / "contract.binpb"
 # Administration is not for callers, as its listener is internal; the playground's files are for browsers.
 _LEFT_OUT = ("admin.proto", "playground.proto")
 _OURS = "camserve/v1/"
@@ -27,7 +29,7 @@ _JAVA_PACKAGE = "io.camserve.v1"
 _DEPENDENCY = descriptor_pb2.FileDescriptorProto.DEPENDENCY_FIELD_NUMBER
 
 
-def generate(out: Path) -> None:
+def generate(out: Path, *, comments: bool = True) -> None:
     """Writes a FileDescriptorSet to `out`; raises SystemExit when protoc refuses."""
     protos = [path for path in sorted((PROTOS / _OURS).glob("*.proto")) if path.name not in _LEFT_OUT]
     with tempfile.TemporaryDirectory() as folder:
@@ -36,6 +38,9 @@ def generate(out: Path) -> None:
         compile_protos([*search_path(), *wanted, *map(str, protos), *_BESIDE])
         files = descriptor_pb2.FileDescriptorSet.FromString(described.read_bytes())
     reached = descriptor_pb2.FileDescriptorSet(file=_stripped(files))
+    if not comments:
+        for file in reached.file:
+            file.ClearField("source_code_info")
     # One order of the fields, so that the same protos make the same bytes.
     out.write_bytes(reached.SerializeToString(deterministic=True))
 
@@ -72,4 +77,4 @@ def _is_comment(location: descriptor_pb2.SourceCodeInfo.Location) -> bool:
 
 
 if __name__ == "__main__":
-    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else DESCRIBED)
+    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else DESCRIBED, comments="--no-comments" not in sys.argv)

@@ -60,7 +60,9 @@ def main() -> None:
     """Measures, prints the tables, then the verdicts; the exit status says whether every target was met."""
     parser = argparse.ArgumentParser(prog="make resilience", description="What the service does under stress.")
     parser.add_argument("--quick", action="store_true", help="a first impression")
-    parser.add_argument("--only", choices=SECTIONS, action="append", help="one section, of `routes` the only way; may be repeated")
+    parser.add_argument(
+        "--only", choices=SECTIONS, action="append", help="one section, of `routes` the only way; may be repeated"
+    )
     parser.add_argument("--seed", type=int, default=1, help="decides every choice made at random")
     parser.add_argument("--out", type=Path, default=None, help="receives every figure as JSON")
     options = parser.parse_args()
@@ -72,7 +74,11 @@ def main() -> None:
         print(f"[{time.monotonic() - started:5.0f} s] {text}", file=sys.stderr, flush=True)
 
     print(f"{machine.describe()}; seed {options.seed}")
-    found = measure(Plan(options.seed, options.quick), options.only or [name for name in SECTIONS if name not in ASKED_FOR], progress)
+    found = measure(
+        Plan(options.seed, options.quick),
+        options.only or [name for name in SECTIONS if name not in ASKED_FOR],
+        progress,
+    )
     verdicts = [verdict for findings in found.values() for verdict in findings.verdicts]
     print(table("Targets", ("figure", "measured", "target", ""), [verdict.row() for verdict in verdicts]))
     print(f"\n{time.monotonic() - started:.0f} s.")

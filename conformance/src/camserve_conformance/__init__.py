@@ -1,0 +1,3 @@
+"""Checks any deployment of camserve against its public contract."""
+
+VERSION = "0.1.0"
