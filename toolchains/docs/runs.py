@@ -29,6 +29,11 @@ _PROGRAMS = {
     "js": ("mjs", "node"),
     "java": ("java", "java"),
 }
+# What pages tell to install is there, as what is being worked on, whose place a copy would take.
+_PIP = """\
+#!/bin/sh
+test "$1" = install && test -e "$2/pyproject.toml"
+"""
 
 
 def run_page(blocks: list[Block], folder: Path, stack: Stack) -> None:
@@ -39,7 +44,7 @@ def run_page(blocks: list[Block], folder: Path, stack: Stack) -> None:
     process = subprocess.Popen(
         ["bash", "-c", f"set -euo pipefail\n{script}"],
         cwd=work,
-        env=_environment(stack, work),
+        env=_environment(stack, work, kept),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -88,6 +93,8 @@ def _prepare(work: Path, kept: Path, blocks: list[Block]) -> None:
         _draw(work / "photos")
     # An answer of 400 or more fails the command, but where the page shows what it answers.
     (kept / ".curlrc").write_text("fail\nshow-error\n")
+    (kept / "pip").write_text(_PIP)
+    (kept / "pip").chmod(0o755)
 
 
 def _draw(folder: Path) -> None:
@@ -111,10 +118,10 @@ def _part(number: int, block: Block, work: Path, kept: Path, stack: Stack) -> st
     return f"export CURL_HOME={strict}\nexec >{kept}/{number}.out 2>{kept}/{number}.err\n{text}\n"
 
 
-def _environment(stack: Stack, work: Path) -> dict[str, str]:
+def _environment(stack: Stack, work: Path, kept: Path) -> dict[str, str]:
     return {
         **stack.environment,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{kept}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "CAM_ADDRESS": stack.edge_url,
         "CAM_TOKEN": stack.token(tenant=f"docs-{uuid4().hex[:12]}"),
         "CAM_LOGIN_FILE": str(work / "login.json"),
