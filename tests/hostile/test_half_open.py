@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import grpc
+import httpx
 import pytest
 from google.api import httpbody_pb2
 from tests.conftest import Stack
@@ -56,6 +57,42 @@ async def test_beside_half_open_uploads_over_rest_the_others_are_answered(
 ) -> None:
     port = target_of(hostile_stack, EDGE).port
     await beside(asyncio.gather(*(stalled(port, begin(token)) for token in tokens(hostile_stack, tenants))))
+
+
+def document(token: str, length: int) -> bytes:
+    head = f"POST /v1/infer HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n"
+    return f'{head}content-length: {length}\r\n\r\n{{"model":"shapes"'.encode()
+
+
+async def test_json_bodies_on_their_way_are_few_of_a_tenant_and_forgotten_when_they_break_off(
+    hostile_stack: Stack, beside: Beside[list[bytes]]
+) -> None:
+    target = target_of(hostile_stack, EDGE, "verbose")
+
+    async def answers() -> list[bytes]:
+        connections = [await asyncio.open_connection("127.0.0.1", target.port) for _ in range(40)]
+        for _, writer in connections:
+            writer.write(document(target.token, 19_000_000))
+        waiting = [asyncio.create_task(reader.read(65536)) for reader, _ in connections]
+        answered, silent = await asyncio.wait(waiting, timeout=STALLED_S)
+        for _, writer in connections:
+            writer.close()
+        await asyncio.gather(*silent)
+        assert silent
+        return [task.result() for task in answered]
+
+    refused = await beside(answers())
+    assert refused
+    for head in refused:
+        assert head.startswith(b"HTTP/1.1 429")
+        assert b"concurrency.exceeded" in head
+        assert b"retry-after: 1" in head
+    headers = hostile_stack.headers(tenant="verbose")
+    async with httpx.AsyncClient(base_url=hostile_stack.edge_url, timeout=20, trust_env=False) as client:
+        asked = {"model": "none", "image": {"bytes": "A" * 19_000_000}}
+        assert (await client.post("/v1/infer", json=asked, headers=headers)).json()["error"][
+            "code"
+        ] == "model.not_found"
 
 
 def first_message(kind: str) -> bytes:

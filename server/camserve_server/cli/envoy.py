@@ -22,7 +22,6 @@ _STOP_GRACE_S = 3.0
 _ADMIN_TIMEOUT_S = 2.0
 # How long the listener stays open while it drains, so that a caller who just connected is still answered.
 _DRAIN_LISTENER_S = 1
-_DEFAULT_WORKERS_LIMIT = 4
 _REASON_LIMIT = 600  # characters: Envoy ends its reason with the whole configuration
 
 
@@ -174,10 +173,9 @@ class _EndedError(Exception):
 
 def arguments(settings: EdgeSettings, config: Path) -> list[str]:
     """Returns Envoy's command line."""
-    workers = settings.concurrency or min(os.cpu_count() or 1, _DEFAULT_WORKERS_LIMIT)
     options = {
         "--config-path": str(config),
-        "--concurrency": str(workers),
+        "--concurrency": str(settings.workers),
         "--log-level": "warning",
         # The first fetch of keys always fails, since the listener that serves them comes later; it is repeated. What
         # `http` says of a request names its whole target, with the token of a link.

@@ -11,6 +11,8 @@ Node = dict[str, Any]
 
 # Tells a refusal for want of room from one for the rate.
 SHED = "x-camserve-shed"
+# Tells a refusal for bodies that are on their way from one for the rate.
+HELD = "x-camserve-held"
 _TYPE = "type.googleapis.com/envoy.extensions"
 
 

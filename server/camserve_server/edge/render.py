@@ -34,7 +34,7 @@ def render(settings: EdgeSettings, out_dir: Path) -> Path:
     if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
         raise ValueError("TLS needs both a certificate and a key")
     out_dir.mkdir(parents=True, exist_ok=True)
-    for name in ("outer.lua", "token.lua", "shed.lua", "inner.lua"):
+    for name in ("outer.lua", "token.lua", "shed.lua", "bodies.lua", "inner.lua"):
         shutil.copyfile(bundle.ENVOY / name, out_dir / name)
     methods = descriptors.methods()
     json_methods = [method for method in methods if method.takes_json]
@@ -92,6 +92,7 @@ def _nodes(
         "outer_lua": str(out_dir.resolve() / "outer.lua"),
         "token_lua": str(out_dir.resolve() / "token.lua"),
         "shed_lua": str(out_dir.resolve() / "shed.lua"),
+        "bodies_lua": str(out_dir.resolve() / "bodies.lua"),
         "inner_lua": str(out_dir.resolve() / "inner.lua"),
         "max_heap_bytes": settings.max_heap_bytes,
         "max_connections": settings.max_connections,

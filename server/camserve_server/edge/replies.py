@@ -28,6 +28,7 @@ CONDITIONS: tuple[tuple[str, Reason], ...] = (
     ("response.code == 405", Reason.METHOD_NOT_ALLOWED),
     ("response.code == 415", Reason.MEDIA_UNSUPPORTED),
     (f"response.code == 429 && '{limits.SHED}' in response.headers", Reason.SERVICE_OVERLOADED),
+    (f"response.code == 429 && '{limits.HELD}' in response.headers", Reason.CONCURRENCY_EXCEEDED),
     ("response.code == 429", Reason.RATE_EXCEEDED),
     ("response.code == 408 || response.code == 504", Reason.TIMEOUT_EXCEEDED),
     ("response.code == 502", Reason.UPSTREAM_FAILED),

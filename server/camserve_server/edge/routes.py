@@ -29,6 +29,8 @@ _FORMS = {
 }
 # The path of such a route is the service's own words and ids, so that it may be logged.
 _KNOWN_PATH = {"known_path": True}
+# What JSON bodies that are on their way may take of the edge's memory, the half of it those of one tenant.
+_HELD_OF_HEAP = 0.6
 _NO_ENCODING = {"name": "content-encoding", "present_match": True, "invert_match": True}
 
 
@@ -123,6 +125,8 @@ def _verb_routes(method: Method, binding: Binding, match: Node, settings: EdgeSe
 def _rest_route(method: Method, binding: Binding, match: Node, transcoder: str, settings: EdgeSettings) -> Node:
     content_types = {"transcode_ndjson": "application/x-ndjson", "transcode_sse": "text/event-stream"}
     metadata: Node = {"outer": dict(_KNOWN_PATH), **_shedding(method, settings)}
+    if binding.has_body and transcoder != "transcode_raw":
+        metadata["bodies"] = {"json": _json_bodies(settings)}
     if transcoder in content_types:
         metadata["outer"]["stream_type"] = content_types[transcoder]
     if binding.variables:
@@ -181,6 +185,18 @@ def _shedding(method: Method, settings: EdgeSettings) -> Node:
                 "most_bytes": settings.sync_image_bytes,
             }
         }
+    }
+
+
+def _json_bodies(settings: EdgeSettings) -> Node:
+    """What the filter that bounds JSON bodies on their way must know: the bytes are those of a worker thread."""
+    all_bytes = int(_HELD_OF_HEAP * settings.max_heap_bytes / settings.workers)
+    return {
+        "claims": tokens.METADATA,
+        "tenant_claim": settings.tenant_claim,
+        "most_bytes": settings.max_json_bytes,
+        "all_bytes": max(all_bytes, 2 * settings.max_json_bytes),
+        "tenant_bytes": max(all_bytes // 2, settings.max_json_bytes),
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
+_DEFAULT_WORKERS_LIMIT = 4
 
 
 def duration(seconds: float) -> str:
@@ -77,7 +79,12 @@ class EdgeSettings:
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     reflection: bool = False  # lets grpc.health.v1 and server reflection through, with a token
-    concurrency: int | None = None  # worker threads; default one per core
+    concurrency: int | None = None  # worker threads; default one per core, up to four
+
+    @property
+    def workers(self) -> int:
+        """How many worker threads the edge has."""
+        return self.concurrency or min(os.cpu_count() or 1, _DEFAULT_WORKERS_LIMIT)
 
     @property
     def admin_socket(self) -> Path:

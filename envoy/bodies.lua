@@ -1,0 +1,61 @@
+-- Between the size limits and the transcoder, which holds a JSON body until all of it is there: bounds the bodies on their way, by
+-- what they say they are long, so that one tenant's do not fill the memory that all share. Worker threads count for themselves.
+
+local LEAST_BYTES = 16384 -- what a stream takes, however short its body
+local COLLECT_EVERY_MS = 1000
+
+local held, total, collected_ms = {}, 0, 0
+
+local function give_back(place)
+  total = total - place.bytes
+  held[place.tenant] = held[place.tenant] - place.bytes
+  if held[place.tenant] == 0 then held[place.tenant] = nil end
+  place.bytes = 0
+end
+
+-- Returns a place, and what gives it back when it is collected: of a stream that breaks off nothing else tells.
+local function take(tenant, bytes)
+  local place, watch = { tenant = tenant, bytes = bytes }, newproxy(true)
+  total = total + bytes
+  held[tenant] = (held[tenant] or 0) + bytes
+  getmetatable(watch).__gc = function()
+    if place.bytes > 0 then give_back(place) end
+  end
+  return place, watch
+end
+
+local function tenant_of(handle, limits)
+  local verified = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.jwt_authn")
+  local claims = verified and verified[limits["claims"]]
+  return claims and claims[limits["tenant_claim"]] or ""
+end
+
+-- Returns the status of the refusal, if it is one.
+local function refusal(handle, limits, tenant, bytes)
+  local function status()
+    if (held[tenant] or 0) + bytes > limits["tenant_bytes"] then return "429" end
+    if total + bytes > limits["all_bytes"] then return "503" end
+  end
+  local now = handle:timestamp()
+  if status() and now - collected_ms >= COLLECT_EVERY_MS then
+    collectgarbage() -- what streams held that have broken off
+    collected_ms = now
+  end
+  return status()
+end
+
+function envoy_on_request(handle)
+  local limits = handle:metadata():get("json")
+  if limits == nil then return end
+  local length = tonumber(handle:headers():get("x-camserve-content-length") or "") or limits["most_bytes"]
+  local bytes, tenant = math.max(length, LEAST_BYTES), tenant_of(handle, limits)
+  local status = refusal(handle, limits, tenant, bytes)
+  if status ~= nil then
+    handle:respond({ [":status"] = status, ["retry-after"] = "1", ["x-camserve-held"] = "1" }, "")
+    return
+  end
+  local place, watch = take(tenant, bytes)
+  for _ in handle:bodyChunks() do end -- passes on each chunk as it comes
+  getmetatable(watch).__gc = nil
+  give_back(place)
+end
