@@ -55,7 +55,7 @@ expect 200 - "$edge/v1/models" "${auth[@]}"
 lacks '^x-envoy\|^grpc-'
 
 echo "# ways around a token"
-for path in //v1/models /V1/models /v1/./models /v1/health/../models '/v1/models;x' /v1/models. /v1/health/ / \
+for path in //v1/models /V1/models /v1/./models /v1/health/../models '/v1/models;x' /v1/models. /v1/health/ /index.html \
   /camserve.v1.ModelService/ListModels /grpc.health.v1.Health/Check \
   /grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo; do
   expect 401 auth.missing_token "$edge$path"

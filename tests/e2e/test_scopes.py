@@ -19,6 +19,7 @@ IDS = {
     "webhook_id": "wh_" + "0" * 22,
     "event_id": "evt_" + "0" * 22,
     "model": "none",
+    "file": "main.js",
 }
 
 
