@@ -122,6 +122,11 @@ class Engine:
         self._batches = 0
         self._pictures = 0
 
+    @property
+    def shares_cores(self) -> bool:
+        """Whether the models run on the cores that also decode and draw."""
+        return self._device.type == "cpu"
+
     async def start(self) -> None:
         """Returns when every version found is ready, unavailable or late; the loop stays free meanwhile.
 
