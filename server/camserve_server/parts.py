@@ -141,8 +141,8 @@ class Parts:
         )
         # Enough to fill the next batch while one runs and the workers decode.
         width = 2 * settings.max_batch + settings.imaging_workers
-        # On the CPU decoding takes from the batch that runs: more under way is no sooner done, and all of it goes before
-        # the first picture of who comes next.
+        # On the CPU decoding takes from the batch that runs: more under way is no sooner done, and all of it goes
+        # before the first picture of who comes next.
         job_width = width - settings.max_batch if self.engine.shares_cores else width
         antivirus = Antivirus(
             Clamd(settings.clamd, timeout_s=settings.clamd_timeout_s) if settings.clamd else None,
