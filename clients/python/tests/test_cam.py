@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import stat
@@ -115,6 +116,11 @@ def test_exit_codes_tell_what_went_wrong(cam):
     assert "auth.invalid_token" in cam("models", code=4, CAM_TOKEN="a.b.c").stderr
     assert "nothing.png" in cam("infer", "nothing.png", code=2).stderr
     assert "no images" in cam("infer", "*.jpg", code=2).stderr
+    away = {"CAM_ADDRESS": f"http://127.0.0.1:{free_ports(1)[0]}"}
+    assert "connection.failed" in cam("--timeout", 0.3, "limits", code=5, **away).stderr
+    (cam.folder / "login").mkdir(exist_ok=True)
+    (cam.folder / "login" / "login.json").write_text("{")
+    cam("limits")
     cam("infer", code=2)
     cam("infer", "star.png", "--top-k", 0, code=2)
     assert "address" in cam("models", code=2, CAM_ADDRESS="ftp://x").stderr
@@ -129,6 +135,50 @@ def test_uploads_are_used_by_their_id(cam):
     assert cam.json("infer", stored["storage_id"])[0]["classes"][0]["id"] == "star"
     assert large["size_bytes"] == len(noise(1300))
     assert large["storage_id"] in cam("upload", "large.png", "--resume", large["storage_id"]).stdout
+
+
+def test_an_image_that_is_refused_costs_no_other_its_id(cam):
+    (cam.folder / "broken.png").write_bytes(b"nothing")
+    shutil.copy(STAR, cam.folder / "zebra.png")
+    done = cam("--json", "upload", "star.png", "broken.png", "zebra.png", code=1)
+    assert all(json.loads(line)["storage_id"].startswith("img_") for line in done.stdout.splitlines())
+    assert len(done.stdout.splitlines()) == 2
+    told = json.loads(done.stderr)
+    assert (told["id"], told["error"]["code"]) == ("broken.png", "image.invalid_format")
+    assert "img_" in cam("upload", "star.png", "broken.png", code=1).stdout
+
+
+def test_an_interrupted_upload_says_how_to_go_on(cam, stack):
+    name = "two words.png"
+    (cam.folder / name).write_bytes(noise(2700))
+    with fault_proxy("127.0.0.1", int(stack.edge_url.rpartition(":")[2])) as proxy:
+        # Four answers are waited for: one that begins it, and one for each piece.
+        proxy.delay_s = 2.0
+        environment = cam.environment | {"CAM_ADDRESS": f"http://127.0.0.1:{proxy.port}"}
+        process = subprocess.Popen([*PROGRAM, "upload", name], cwd=cam.folder, env=environment, stderr=subprocess.PIPE)
+        while not proxy.taken:
+            time.sleep(0.01)
+        time.sleep(5.0)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1].decode()
+    assert process.returncode == 130
+    again = shlex.split(said.partition("cam ")[2])
+    assert again[:3] == ["upload", name, "--resume"]
+    assert again[3] in cam(*again).stdout
+
+
+def test_a_name_that_is_wrong_ends_a_batch_before_it_begins(cam):
+    done = cam("infer", "star.png", "nothing.png", "--cam", "maps", code=2)
+    assert "nothing.png" in done.stderr
+    assert not (cam.folder / "maps").exists()
+
+
+def test_what_others_named_does_not_command_the_terminal(cam):
+    name = "\x1b[31mred.png"
+    shutil.copy(STAR, cam.folder / name)
+    said = cam("infer", name, "star.png").stdout
+    assert "\x1b" not in said
+    assert "red.png" in said
 
 
 def test_a_job_is_followed_from_its_submission_to_its_results(cam):

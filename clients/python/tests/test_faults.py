@@ -92,6 +92,48 @@ async def test_an_upload_goes_on_where_the_connection_broke(faulty, connect):
     assert min(told[told.index(max(one for one in told if one <= 9_000_000)) :]) >= 8 << 20
 
 
+async def test_an_upload_outlives_a_service_that_is_away_longer_than_a_call_may_take(faulty, connect):
+    proxy, at = faulty
+    gone = []
+
+    def away(progress):
+        if progress.sent_bytes > 9_000_000 and not gone:
+            gone.append(True)
+            proxy.closed = True
+            proxy.cut()
+            asyncio.get_running_loop().call_later(3.0, setattr, proxy, "closed", False)
+
+    async with connect(at, backoff=SOON, timeout_s=1.0) as client:
+        stored = await client.upload(noise(2700), on_progress=away)
+    assert gone
+    assert stored.sha256 == hashlib.sha256(noise(2700)).hexdigest()
+
+
+async def test_waiting_outlives_a_service_that_is_away_longer_than_a_call_may_take(faulty, connect):
+    proxy, at = faulty
+    async with connect(at, backoff=SOON) as client:
+        job = await client.submit([noise(300)] * 20, model="shapes")
+    told = []
+
+    def away(_):
+        if not told:
+            proxy.closed = True
+            proxy.cut()
+            asyncio.get_running_loop().call_later(3.0, setattr, proxy, "closed", False)
+        told.append(True)
+
+    async with connect(at, backoff=SOON, timeout_s=1.0) as client:
+        assert (await client.job(job.id).wait(on_info=away)).status == "succeeded"
+    assert len(told) > 1
+
+
+async def test_a_job_of_a_service_that_never_answered_is_not_waited_for(connect):
+    async with connect(f"http://127.0.0.1:{free_ports(1)[0]}", backoff=SOON, timeout_s=0.3) as client:
+        with pytest.raises(CamserveError) as failed:
+            await client.job("job_00000000000000000000").wait()
+    assert failed.value.code in ("connection.failed", "timeout.exceeded")
+
+
 async def test_a_streamed_image_is_sent_again_after_a_broken_connection(faulty, connect):
     proxy, at = faulty
     cuts = [1]

@@ -59,6 +59,12 @@ async def test_an_upload_goes_on_after_its_program_ended(client):
     assert (await client.upload(noise(2700), resume=stored.storage_id)) == stored
 
 
+async def test_an_upload_that_there_is_not_is_not_resumed(client):
+    with pytest.raises(CamserveError) as refused:
+        await client.upload(noise(1300), resume="img_0000000000000000000000")
+    assert (refused.value.code, refused.value.status) == ("upload.not_found", 404)
+
+
 async def test_another_image_does_not_resume_an_upload(client):
     told = []
 

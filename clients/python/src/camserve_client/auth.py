@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from camserve_client.errors import timed_out
+from camserve_client.errors import CamserveError, timed_out
 from camserve_client.gen import auth_pb2, methods
 from camserve_client.retry import Retries
 from camserve_client.transport import Sending, Transport
 
 # A token is renewed when a tenth of its life is left, and no later than this before its end.
 _RENEW_SHARE, _RENEW_S = 0.1, 30.0
+_TOKEN = re.compile(r"[\x21-\x7e]*")
 TokenSource = str | Callable[[], str | Awaitable[str]]
 
 
@@ -49,7 +51,10 @@ class GivenTokens:
             return None
         given = self._source if isinstance(self._source, str) else self._source()
         # Files that tokens are read from end in a newline, which no header takes.
-        return (await given if inspect.isawaitable(given) else given).strip()
+        token = (await given if inspect.isawaitable(given) else given).strip()
+        if not _TOKEN.fullmatch(token):
+            raise CamserveError("auth.invalid_token", "A token is visible ASCII characters.", status=401)
+        return token
 
     def refused(self, token: str) -> bool:
         """Returns false: a function that gives tokens decides by itself when to renew them."""

@@ -38,7 +38,8 @@ class AsyncJob:
         """Returns the job once it has ended, one way or another; `on_info` is told of every change of its state.
 
         Follows the stream of its events, and asks now and then where no stream comes through. Raises CamserveError:
-        `timeout.exceeded` after `timeout_s` (None waits without end), `job.not_found`.
+        `timeout.exceeded` after `timeout_s` (None waits without end, also for a service that is away, once it has
+        answered), `job.not_found`.
         """
         async with aclosing(self._events(self._calls.retries.started(timeout_s))) as events:
             async for event in events:
@@ -91,11 +92,13 @@ class AsyncJob:
     async def _events(self, tries: Tries) -> AsyncGenerator[pb.JobEvent]:
         """Yields events over as many streams as it takes; after a broken one, what the job is when asked."""
         request = pb.WatchJobRequest(job_id=self.id)
+        answered = False
         while True:
             try:
                 stream: Any = self._calls.stream(methods.WATCH_JOB, request, timeout_s=tries.left_s)
                 async with aclosing(stream) as events:
                     async for event in events:
+                        answered = True
                         tries.forget()
                         if event.HasField("error"):
                             raise of_object(event.error)
@@ -109,7 +112,17 @@ class AsyncJob:
             if broken.code == ANSWER_INVALID:
                 broken = CamserveError(CONNECTION_FAILED, broken.message)
             await tries.pause_after(broken)
-            info = await self._calls.unary(methods.GET_JOB, pb.GetJobRequest(job_id=self.id), timeout_s=tries.left_s)
+            try:
+                info = await self._calls.unary(
+                    methods.GET_JOB, pb.GetJobRequest(job_id=self.id), timeout_s=tries.left_s
+                )
+            except CamserveError as error:
+                # Of a service that never answered the address is wrong, more likely.
+                if not (answered and error.retryable):
+                    raise
+                await tries.pause_after(error)
+                continue
+            answered = True
             final = info.message.status in _FINAL
             yield pb.JobEvent(event=_DONE if final else _STATUS, job=info.message)
             if final:

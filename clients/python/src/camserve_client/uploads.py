@@ -13,6 +13,7 @@ from camserve_client.errors import CONNECTION_FAILED, CamserveError
 from camserve_client.gen import methods
 from camserve_client.gen import uploads_pb2 as pb
 from camserve_client.results import Upload
+from camserve_client.retry import Tries
 from camserve_client.transport import Piece
 
 # Up to this a second attempt from the beginning costs no more than asking how far the first one came.
@@ -25,6 +26,7 @@ STALLED_AFTER_S = 150.0
 # The slowest network that still counts as one: the deadline of an attempt, by which the service lets go of it.
 SLOWEST_BYTES_S = 64 << 10
 _OFFSET_CONFLICT = "upload.offset_conflict"
+_NOT_FOUND = "upload.not_found"
 UNTYPED = "application/octet-stream"
 
 
@@ -125,7 +127,7 @@ class _Pieces:
             except CamserveError as error:
                 if error.code != _OFFSET_CONFLICT:
                     await tries.pause_after(error)
-                reached = await _progress(self.calls, self.storage_id)
+                reached = await self._reached(tries)
                 if reached.offset == offset and error.code == _OFFSET_CONFLICT:
                     # Somebody else adds bytes just now, such as our own connection that died unnoticed.
                     await tries.pause_after(CamserveError(CONNECTION_FAILED, error.message, status=error.status))
@@ -135,6 +137,14 @@ class _Pieces:
             self._tell(offset)
             if offset == size_bytes:
                 return reached
+
+    async def _reached(self, tries: Tries) -> pb.UploadProgress:
+        """Asks how far the upload has come, for as long as it may stand still and not only as long as a call."""
+        while True:
+            try:
+                return await _progress(self.calls, self.storage_id)
+            except CamserveError as error:
+                await tries.pause_after(error)
 
     async def _append(self, offset: int, end: int) -> pb.UploadProgress:
         loop = asyncio.get_running_loop()
@@ -162,5 +172,11 @@ class _Pieces:
 
 
 async def _progress(calls: Calls, storage_id: str) -> pb.UploadProgress:
-    answer = await calls.unary(methods.GET_UPLOAD_PROGRESS, pb.GetUploadProgressRequest(storage_id=storage_id))
+    try:
+        answer = await calls.unary(methods.GET_UPLOAD_PROGRESS, pb.GetUploadProgressRequest(storage_id=storage_id))
+    except CamserveError as error:
+        if error.status != 404:
+            raise
+        # Over REST it is a HEAD, whose answer has no body to say so.
+        raise CamserveError(_NOT_FOUND, "There is no such upload.", status=404, request_id=error.request_id) from None
     return answer.message

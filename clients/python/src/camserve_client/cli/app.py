@@ -48,13 +48,16 @@ def common(
     ca_file: Annotated[
         Path | None, typer.Option(envvar="CAM_CA_FILE", help="Authorities to trust (PEM) instead of the public ones.")
     ] = None,
+    timeout: Annotated[
+        float, typer.Option(envvar="CAM_TIMEOUT", min=0.1, help="Seconds that a call may take with all its attempts.")
+    ] = 60.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each thing, for programs.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_say_version)
     ] = False,
 ) -> None:
     """Reads the options that come before a command."""
-    ctx.obj = Session(address, token, ca_file, json)
+    ctx.obj = Session(address, token, ca_file, json, timeout)
 
 
 @app.command("login")

@@ -148,6 +148,12 @@ def _told(session: Session, total: int) -> Iterator[Callable[[Item], None]]:
             if live:
                 live.update(Group(shown.outcomes(done[-_LIVE_ROWS:]), Text(f"{len(done)} of {total}")))
 
-        yield tell
-    failed = sum(bool(row["error"]) for row in done)
-    session.out.print(shown.outcomes(done), Text(f"{len(done)} images, {failed} failed"))
+        try:
+            yield tell
+        finally:
+            # Also where the batch ends early: what was answered is worth having.
+            if live:
+                live.stop()
+            failed = sum(bool(row["error"]) for row in done)
+            count = f"{len(done)} images" if len(done) == total else f"{len(done)} of {total} images"
+            session.out.print(shown.outcomes(done), Text(f"{count}, {failed} failed"))

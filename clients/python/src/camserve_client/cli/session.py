@@ -30,6 +30,7 @@ class Session:
     token: str | None = field(repr=False)
     ca_file: Path | None
     as_json: bool
+    timeout_s: float
     out: Console = field(default_factory=Console)
     err: Console = field(default_factory=lambda: Console(stderr=True))
 
@@ -74,25 +75,36 @@ class Session:
         sys.stdout.write(shown.line(value) + "\n")
         sys.stdout.flush()
 
-    def say_error(self, error: CamserveError) -> None:
-        """Says an error where it does not mix with answers."""
+    def say_error(self, error: CamserveError, about: str | None = None) -> None:
+        """Says an error, of one thing of many, where it does not mix with answers."""
         if self.as_json:
-            sys.stderr.write(shown.line({"error": shown.error_fields(error)}) + "\n")
+            named = {} if about is None else {"id": about}
+            sys.stderr.write(shown.line(named | {"error": shown.error_fields(error)}) + "\n")
         else:
-            self._complain(str(error))
+            self._complain(f"{about}: {shown.error_text(error)}" if about else shown.error_text(error))
+
+    def hint(self, text: str, **fields: str) -> None:
+        """Says what may be done next, in one line that can be copied; for programs its `fields`."""
+        if self.as_json:
+            sys.stderr.write(shown.line(fields) + "\n")
+        else:
+            self.err.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _complain(self, text: str) -> None:
         self.err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
     def _client(self, credentials: ClientCredentials | None) -> AsyncClient:
         if credentials is not None:
-            return AsyncClient(self.address or logins.DEFAULT_ADDRESS, credentials=credentials, ca_file=self.ca_file)
-        kept = logins.load()
-        if self.token or kept is None or (self.address and self.address != kept.address):
+            address = self.address or logins.DEFAULT_ADDRESS
+            return AsyncClient(address, credentials=credentials, ca_file=self.ca_file, timeout_s=self.timeout_s)
+        # A file that is damaged matters only to who needs it.
+        kept = None if self.token and self.address else logins.load()
+        if self.token or kept is None or (self.address and self.address.rstrip("/") != kept.address.rstrip("/")):
             address = self.address or (kept.address if kept else logins.DEFAULT_ADDRESS)
-            return AsyncClient(address, token=self.token, ca_file=self.ca_file)
+            return AsyncClient(address, token=self.token, ca_file=self.ca_file, timeout_s=self.timeout_s)
         kept_credentials = ClientCredentials(kept.client_id, kept.client_secret, kept.scopes)
-        return AsyncClient(kept.address, credentials=kept_credentials, ca_file=self.ca_file or kept.ca_file)
+        ca_file = self.ca_file or kept.ca_file
+        return AsyncClient(kept.address, credentials=kept_credentials, ca_file=ca_file, timeout_s=self.timeout_s)
 
 
 def exit_code(error: CamserveError) -> int:

@@ -41,6 +41,19 @@ def error_fields(error: CamserveError) -> dict[str, Any]:
     return {name: value for name, value in (fields | more).items() if value is not None}
 
 
+def error_text(error: CamserveError) -> str:
+    """Returns an error for people, with the facts that its sentence leaves out."""
+    facts = ", ".join(
+        f"{name}: {value}" for name, value in error.details.items() if isinstance(value, str | int | float)
+    )
+    return printable(f"{error} [{facts}]" if facts else str(error))
+
+
+def printable(text: str) -> str:
+    """Returns a text that cannot command a terminal: what others named may hold anything."""
+    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
+
+
 def line(value: Any) -> str:
     """Returns a value as one line of JSON."""
     return json.dumps(plain(value), ensure_ascii=False)
@@ -84,4 +97,4 @@ def outcome(item: Item) -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
-    return f"{value.astimezone():%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
+    return f"{value.astimezone():%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else printable(str(value))

@@ -18,7 +18,7 @@ _STORED = re.compile(r"img_[0-9A-Za-z]{16,40}")
 def named(arguments: Iterable[str]) -> dict[str, ImageSource]:
     """Returns images by name: files, what is in folders, what patterns match, URLs, ids of uploads, and `-`, the input.
 
-    Raises ValueError where a folder or a pattern has no image.
+    Raises ValueError where a folder or a pattern has no image, FileNotFoundError for a file that is not there.
     """
     found: dict[str, ImageSource] = {}
     for argument in arguments:
@@ -42,7 +42,8 @@ def _id(path: Path) -> str:
 def _files(argument: str) -> Iterator[Path]:
     path = Path(argument)
     if path.is_file() or not (path.is_dir() or glob.has_magic(argument)):
-        # One that is not there is told when it is read.
+        # Said before anything is sent: one wrong name must not end a batch half-way.
+        path.stat()
         yield path
         return
     places = path.rglob("*") if path.is_dir() else map(Path, glob.iglob(argument, recursive=True))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import asyncio
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
 import typer
 
 from camserve_client.cli import shown, sources
-from camserve_client.cli.session import Session
+from camserve_client.cli.session import SOME_FAILED, Session
 from camserve_client.client import AsyncClient
 from camserve_client.contents import ImageSource
 from camserve_client.errors import CamserveError
 from camserve_client.progress import progress_bar
 from camserve_client.results import Upload
 from camserve_client.uploads import Progress
+
+_OF_THE_IMAGE = frozenset({400, 413, 415, 422})
 
 
 def upload(
@@ -28,16 +33,36 @@ def upload(
     if resume and len(found) > 1:
         raise typer.BadParameter("only a single image can be resumed", param_hint="--resume")
 
-    async def all_of(client: AsyncClient) -> list[tuple[str, Upload]]:
-        return [(name, await _stored(session, client, name, source, resume)) for name, source in found.items()]
+    async def all_of(client: AsyncClient) -> int:
+        failed = 0
+        with _told(session) as tell:
+            for name, source in found.items():
+                try:
+                    tell(name, await _stored(session, client, name, source, resume))
+                except CamserveError as error:
+                    # What is wrong with one image is not wrong with the next.
+                    if len(found) == 1 or error.status not in _OF_THE_IMAGE:
+                        raise
+                    failed += 1
+                    session.say_error(error, name)
+        return failed
 
-    stored = session.run(all_of)
+    if session.run(all_of):
+        raise typer.Exit(SOME_FAILED)
+
+
+@contextmanager
+def _told(session: Session) -> Iterator[Callable[[str, Upload], None]]:
+    """Gives what tells of an upload: a line of JSON, or a row of a table at the end, whatever that end is."""
     if session.as_json:
-        for _, one in stored:
-            session.line(one)
-    else:
-        rows = ((one.storage_id, name, one.size_bytes, one.media_type, one.expires_at) for name, one in stored)
-        session.out.print(shown.table(("id", "image", "bytes", "type", "kept until"), rows))
+        yield lambda _, stored: session.line(stored)
+        return
+    rows: list[tuple[object, ...]] = []
+    try:
+        yield lambda name, one: rows.append((one.storage_id, name, one.size_bytes, one.media_type, one.expires_at))
+    finally:
+        if rows:
+            session.out.print(shown.table(("id", "image", "bytes", "type", "kept until"), rows))
 
 
 async def _stored(session: Session, client: AsyncClient, name: str, source: ImageSource, resume: str | None) -> Upload:
@@ -53,7 +78,7 @@ async def _stored(session: Session, client: AsyncClient, name: str, source: Imag
 
         try:
             return await client.upload(source, resume=resume, on_progress=on_progress)
-        except CamserveError as error:
-            if begun and error.retryable:
-                session.err.print(f"To go on: cam upload {name} --resume {begun[0]}", markup=False, highlight=False)
+        except (CamserveError, asyncio.CancelledError) as error:
+            if begun and (isinstance(error, asyncio.CancelledError) or error.retryable):
+                session.hint(f"To go on: cam upload {shlex.quote(name)} --resume {begun[0]}", resume=begun[0])
             raise
