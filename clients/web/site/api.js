@@ -8,21 +8,43 @@ const PATIENCE_S = 60;
 export class Refused extends Error {
   /**
    * @param {number} status
-   * @param {{code?: string, message?: string, request_id?: string}} error
+   * @param {{code?: string, message?: string, details?: object, request_id?: string}} error
    * @param {number} retryAfterS  0 where the service does not say
    */
   constructor(status, error, retryAfterS) {
     const again = retryAfterS ? ` Try again in ${retryAfterS} s.` : "";
     const request = error.request_id ? ` (${error.code}, request ${error.request_id})` : "";
-    super(`${error.message ?? `HTTP ${status}`}${again}${request}`);
+    super(`${error.message ?? `HTTP ${status}`}${told(error.details ?? {})}${again}${request}`);
     this.status = status;
     this.code = error.code ?? "";
     this.retryAfterS = retryAfterS;
   }
 }
 
+/** Writes what an error says beyond its sentence. @param {object} details */
+function told(details) {
+  const plain = Object.entries(details).filter(([, value]) => typeof value !== "object");
+  return plain.length ? ` [${plain.map(([name, value]) => `${name}: ${value}`).join(", ")}]` : "";
+}
+
 /**
- * Returns the answer to a call; throws Refused, or TypeError where no answer comes.
+ * Returns the answer to a request, as `fetch` does; throws an Error that people understand where none comes.
+ * @param {string} path
+ * @param {RequestInit} options
+ * @returns {Promise<Response>}
+ */
+export async function reached(path, options) {
+  try {
+    // Without `omit` the browser itself would ask for a name and a password where the service refuses a client's.
+    return await fetch(path, { ...options, cache: "no-store", credentials: "omit" });
+  } catch (failure) {
+    options.signal?.throwIfAborted();
+    throw new Error("The service does not answer. Try again in a while.", { cause: failure });
+  }
+}
+
+/**
+ * Returns the answer to a call; throws Refused, or Error where no answer comes.
  * @param {string} path
  * @param {RequestInit} [options]
  * @returns {Promise<Response>}
@@ -30,10 +52,10 @@ export class Refused extends Error {
 export async function call(path, options = {}) {
   const headers = new Headers(options.headers);
   headers.set("Authorization", await authorization());
-  const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+  const answer = await reached(path, { ...options, headers });
   if (answer.ok) return answer;
-  const told = await answer.json().catch(() => ({}));
-  throw new Refused(answer.status, told.error ?? {}, Number(answer.headers.get("Retry-After") ?? 0));
+  const { error } = await answer.json().catch(() => ({}));
+  throw new Refused(answer.status, error ?? {}, Number(answer.headers.get("Retry-After") ?? 0));
 }
 
 /**

@@ -12,6 +12,7 @@ import { watchJob } from "./watch.js";
  * @param {HTMLCanvasElement | null} base
  */
 export function options(choice, base) {
+  if (!choice.explains) return { grad_cam: { enabled: false }, classify: { top_k: choice.topK } };
   return {
     grad_cam: {
       enabled: true,

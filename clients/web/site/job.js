@@ -1,6 +1,6 @@
 /** A batch as a job: images are stored, the job is made, and the page watches it. */
 
-import { ask, patiently, posting } from "./api.js";
+import { Refused, ask, call, patiently, posting } from "./api.js";
 import { CallView } from "./call_view.js";
 import { find, showFailure, takeFiles } from "./dom.js";
 import { options } from "./infer.js";
@@ -11,6 +11,8 @@ import { watchJob } from "./watch.js";
 const TTL_HOURS = 24;
 const THUMBNAIL_PX = 256;
 const LONGEST_ID = 128;
+// What is said of one image, and not of the caller or the service.
+const OF_THE_IMAGE = new Set([400, 413, 415, 422]);
 
 /** @typedef {import("./models.js").Choice} Choice */
 
@@ -20,6 +22,7 @@ export class Batch {
   #jobId = "";
   #choice;
   #changed;
+  #most;
   #items;
   #call;
 
@@ -27,10 +30,12 @@ export class Batch {
    * @param {() => Choice} choice
    * @param {() => import("./heat.js").View} view
    * @param {() => void} changed  hears when the limits may have changed
+   * @param {() => number} most  how many images a job may have
    */
-  constructor(choice, view, changed) {
+  constructor(choice, view, changed, most) {
     this.#choice = choice;
     this.#changed = changed;
+    this.#most = most;
     this.#items = new Items(part("items"), view);
     this.#call = new CallView(part("call"), view);
     takeFiles(part("drop"), find(document, "#job-files", HTMLInputElement), (files) => void this.#start(files));
@@ -73,17 +78,31 @@ export class Batch {
   async #start(files) {
     const signal = this.#begin();
     const choice = this.#choice();
+    /** @type {any[]} */
     const inputs = [];
+    /** @type {File[]} */
+    const taken = [];
+    let owned = false; // by a job
     try {
+      if (files.length > this.#most()) {
+        throw new Error(`A batch has at most ${this.#most()} images, and these are ${files.length}. None was sent.`);
+      }
       for (const [i, file] of files.entries()) {
         const id = `${i + 1} ${file.name}`.slice(0, LONGEST_ID);
         this.#tell(`Storing image ${i + 1} of ${files.length} …`);
         this.#items.add(id, "storing");
         const { base } = await readPicture(file, THUMBNAIL_PX);
-        const stored = await patiently(() => ask("/v1/uploads", this.#upload(file, signal)), signal);
-        this.#items.add(id, "stored", base);
-        inputs.push({ id, image: { storage_id: stored.storage_id }, ...options(choice, base) });
+        try {
+          const stored = await patiently(() => ask("/v1/uploads", this.#upload(file, signal)), signal);
+          this.#items.add(id, "stored", base);
+          inputs.push({ id, image: { storage_id: stored.storage_id }, ...options(choice, base) });
+          taken.push(file);
+        } catch (failure) {
+          if (!(failure instanceof Refused && OF_THE_IMAGE.has(failure.status))) throw failure;
+          this.#items.refuse(id, failure.message, base);
+        }
       }
+      if (!inputs.length) throw new Error("None of these images was taken.");
       const request = {
         model: choice.model,
         model_version: choice.version,
@@ -92,10 +111,12 @@ export class Batch {
         ttl_hours: TTL_HOURS,
       };
       const made = await patiently(() => ask("/v1/jobs", { ...posting(request), signal }), signal);
-      this.#call.show({ kind: "job", files: files.map(({ name, type }) => ({ name, type })), request });
+      owned = true;
+      this.#call.show({ kind: "job", files: taken.map(({ name, type }) => ({ name, type })), request });
       await this.#watch(made.job_id, signal);
     } catch (failure) {
       this.#fail(failure, signal);
+      if (!owned) for (const { image } of inputs) void discard(image.storage_id);
     }
   }
 
@@ -128,7 +149,7 @@ export class Batch {
       this.#advance(this.#items.settled);
       this.#tell(`Job ${jobId}: ${status || "queued"}, ${this.#items.settled} of ${summary.items} images finished.`);
     }
-    part("cancel").hidden = true;
+    this.#withholdCancel();
     this.#items.end(status);
     this.#tell(`Job ${jobId} ${status}: ${summary.succeeded} succeeded, ${summary.failed} failed.`);
     this.#changed();
@@ -165,11 +186,22 @@ export class Batch {
   /** @param {unknown} failure @param {AbortSignal} signal */
   #fail(failure, signal) {
     if (signal.aborted) return;
-    part("cancel").hidden = true;
+    this.#withholdCancel();
+    this.#tell(this.#jobId ? `Job ${this.#jobId} is not watched any more. “Watch” goes on.` : "No job was made.");
+    find(document, "#job-form input", HTMLInputElement).value = this.#jobId;
     showFailure(part("failure"), failure);
     this.#changed();
   }
+
+  /** Takes the button away, and leaves who had just pressed it at the words about the job. */
+  #withholdCancel() {
+    if (document.activeElement === part("cancel")) part("state").focus();
+    part("cancel").hidden = true;
+  }
 }
+
+/** Removes an image that no job uses; otherwise it goes when it expires. @param {string} storageId */
+const discard = (storageId) => call(`/v1/uploads/${storageId}`, { method: "DELETE" }).catch(() => undefined);
 
 /** @param {string} name */
 const part = (name) => find(document, `#job-${name}`, HTMLElement);

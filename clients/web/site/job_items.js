@@ -7,7 +7,7 @@ import { percent } from "./pane.js";
 /**
  * @typedef {{
  *   row: HTMLTableRowElement, canvas: HTMLCanvasElement, base: HTMLCanvasElement | null,
- *   heat: import("./heat.js").Heat | null, settled: boolean,
+ *   heat: import("./heat.js").Heat | null, settled: boolean, refused: boolean,
  * }} Shown
  */
 
@@ -48,6 +48,19 @@ export class Items {
   }
 
   /**
+   * Says why an image is not in the job.
+   * @param {string} id
+   * @param {string} why
+   * @param {HTMLCanvasElement | null} base
+   */
+  refuse(id, why, base) {
+    this.add(id, "refused", base);
+    const shown = this.#of(id);
+    this.#fill(shown, id, "refused", why, "");
+    shown.refused = true;
+  }
+
+  /**
    * Shows what became of an image.
    * @param {any} item  a JobItem
    * @param {AbortSignal} signal
@@ -58,8 +71,13 @@ export class Items {
     shown.settled = true;
     this.#fill(shown, item.id, item.status, top?.label ?? item.error?.message ?? "", top ? percent(top.prob) : "");
     if (!item.result?.heatmap || shown.heat) return;
-    shown.heat = await readHeat(item.result.heatmap, signal).catch(() => null);
-    signal.throwIfAborted();
+    try {
+      shown.heat = await readHeat(item.result.heatmap, signal);
+    } catch (failure) {
+      signal.throwIfAborted();
+      shown.row.lastElementChild?.replaceChildren(failure instanceof Error ? failure.message : String(failure));
+      return;
+    }
     shown.canvas.setAttribute("aria-label", `Heatmap of ${item.id} for ${item.result.heatmap.target}`);
     paint(shown.canvas, shown.base, shown.heat, this.#view());
   }
@@ -69,7 +87,7 @@ export class Items {
    * @param {string} status
    */
   end(status) {
-    for (const [id, shown] of this.#shown) if (!shown.settled) this.#fill(shown, id, status, "", "");
+    for (const [id, shown] of this.#shown) if (!shown.settled && !shown.refused) this.#fill(shown, id, status, "", "");
   }
 
   /** Draws again, in the colours of now. */
@@ -91,7 +109,7 @@ export class Items {
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", id);
     const row = element("tr");
-    const made = { row, canvas, base: null, heat: null, settled: false };
+    const made = { row, canvas, base: null, heat: null, settled: false, refused: false };
     this.#shown.set(id, made);
     this.#body.append(row);
     return made;

@@ -6,9 +6,9 @@ import { element } from "./dom.js";
 const MB = 1_000_000;
 
 /**
- * Shows the limits in a description list and returns the tenant's name; throws Refused.
+ * Shows the limits in a description list and returns them; throws Refused.
  * @param {HTMLElement} place
- * @returns {Promise<string>}
+ * @returns {Promise<any>}
  */
 export async function showLimits(place) {
   const limits = await ask("/v1/limits");
@@ -29,7 +29,7 @@ export async function showLimits(place) {
   place.replaceChildren(
     ...Object.entries(rows).map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text))),
   );
-  return limits.tenant;
+  return limits;
 }
 
 /** @param {number} value */

@@ -10,6 +10,8 @@ import { Pane } from "./pane.js";
 import { readPicture } from "./picture.js";
 import { expiresAt, renews, signOut, signedIn, useClient, useToken } from "./session.js";
 
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 const place = (/** @type {string} */ id) => find(document, `#${id}`, HTMLElement);
 const opacity = find(document, "#opacity", HTMLInputElement);
 const colormap = find(document, "#colormap", HTMLSelectElement);
@@ -18,9 +20,13 @@ const compare = find(document, "#compare", HTMLInputElement);
 const view = () => ({ opacity: opacity.valueAsNumber / 100, colormap: colormap.value });
 const panes = ["A", "B"].map((name) => new Pane(name, view, () => void refreshLimits()));
 const [first, second] = /** @type {[Pane, Pane]} */ (panes);
-const batch = new Batch(() => first.settings.choice(), view, () => void refreshLimits());
+let mostImages = Infinity;
+const batch = new Batch(() => first.settings.choice(), view, () => void refreshLimits(), () => mostImages);
 /** @type {import("./picture.js").Picture | null} */
 let picture = null;
+let reading = 0;
+/** @type {number | undefined} */
+let expiry;
 
 second.root.hidden = true;
 second.offerOwnImage();
@@ -39,7 +45,13 @@ repaint();
 /** @param {File[]} files */
 async function takeImage([file]) {
   if (!file) return;
+  reading += 1;
+  const mine = reading;
+  picture = null;
+  for (const pane of panes) if (!pane.own) pane.expect(file);
   const taken = await readPicture(file);
+  // Another has been chosen since, or whose it was has signed out.
+  if (mine !== reading) return;
   picture = taken;
   await Promise.all(panes.map((pane) => pane.take(taken)));
 }
@@ -57,27 +69,38 @@ compare.addEventListener("change", () => {
 });
 
 async function refreshLimits() {
-  if (!signedIn()) return "";
+  if (!signedIn()) return;
+  showFailure(place("limits-failure"));
   try {
-    return await showLimits(place("limits"));
-  } catch {
-    return ""; // the call that they follow has said what is wrong
+    await showLimits(place("limits"));
+  } catch (failure) {
+    if (signedIn()) showFailure(place("limits-failure"), failure);
   }
 }
 place("limits-refresh").addEventListener("click", () => void refreshLimits());
+
+/** Says when the token has expired, unless that is long hence or a new one comes by itself. */
+function watchExpiry() {
+  const inMs = expiresAt() - Date.now();
+  if (renews() || inMs > LONGEST_TIMER_MS) return "";
+  expiry = setTimeout(() => {
+    place("session-state").textContent = "The token has expired: sign out, and in with a new one";
+  }, inMs);
+  return ` until ${new Date(expiresAt()).toLocaleTimeString()}`;
+}
 
 /** @param {() => Promise<void> | void} enter */
 async function signIn(enter) {
   showFailure(place("sign-in-failure"));
   try {
     await enter();
-    const tenant = await showLimits(place("limits"));
+    const { tenant, max_batch_size } = await showLimits(place("limits"));
+    mostImages = max_batch_size;
     const found = await catalogue();
     place("sign-in").hidden = true;
     place("work").hidden = false;
     place("sign-out").hidden = false;
-    const until = renews() || expiresAt() === Infinity ? "" : ` until ${new Date(expiresAt()).toLocaleTimeString()}`;
-    place("session-state").textContent = `Signed in, tenant ${tenant}${until}`;
+    place("session-state").textContent = `Signed in, tenant ${tenant}${watchExpiry()}`;
     place("image-title").focus();
     for (const pane of panes) void pane.settings.offer(found);
   } catch (failure) {
@@ -102,9 +125,12 @@ onSubmit("client-form", (field) => useClient(field("id"), field("secret")));
 
 place("sign-out").addEventListener("click", () => {
   signOut();
+  clearTimeout(expiry);
   picture = null;
+  reading += 1;
   for (const each of [...panes, batch]) each.clear();
   place("limits").replaceChildren();
+  showFailure(place("limits-failure"));
   place("work").hidden = true;
   place("sign-out").hidden = true;
   place("sign-in").hidden = false;

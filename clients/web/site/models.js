@@ -7,8 +7,10 @@ import { find, setOptions } from "./dom.js";
 const STABLE = "stable";
 
 /**
- * `target` is a class id, "" for the most probable class.
- * @typedef {{model: string, version: string, layer: string, method: string, target: string, topK: number}} Choice
+ * `target` is a class id, "" for the most probable class; `explains` says whether there are heatmaps at all.
+ * @typedef {{
+ *   model: string, version: string, explains: boolean, layer: string, method: string, target: string, topK: number,
+ * }} Choice
  */
 /** @typedef {{models: any[], full: Map<string, Promise<any>>}} Catalogue */
 
@@ -31,6 +33,7 @@ export class Settings {
   /** @type {Catalogue} */
   #catalogue = { models: [], full: new Map() };
   #filling = 0;
+  #explains = true;
 
   /** @param {HTMLFormElement} form */
   constructor(form) {
@@ -61,7 +64,7 @@ export class Settings {
       (name) => this.#select(name).value,
     );
     const topK = find(this.#form, "[name=top_k]", HTMLInputElement).valueAsNumber;
-    return /** @type {Choice} */ ({ model, version, layer, method, target, topK });
+    return /** @type {Choice} */ ({ model, version, explains: this.#explains, layer, method, target, topK });
   }
 
   /**
@@ -104,7 +107,12 @@ export class Settings {
     const version = models.find(({ model }) => model === name)?.versions.find(isChosen);
     const auto = version?.default_layer ? `auto (${version.default_layer})` : "auto";
     const layers = /** @type {string[]} */ (version?.layers ?? []);
-    setOptions(this.#select("layer"), [["auto", auto], ...layers.map((layer) => /** @type {[string, string]} */ ([layer, layer]))]);
+    this.#explains = version?.state !== "ready" || layers.length > 0;
+    for (const each of ["layer", "method", "target"]) this.#select(each).disabled = !this.#explains;
+    setOptions(this.#select("layer"), [
+      ["auto", this.#explains ? auto : "none: it has no heatmaps"],
+      ...layers.map((layer) => /** @type {[string, string]} */ ([layer, layer])),
+    ]);
 
     this.#filling += 1;
     const mine = this.#filling;

@@ -16,6 +16,7 @@ export class Pane {
   /** @type {import("./heat.js").Heat | null} */
   #heat = null;
   #running = new AbortController();
+  #reading = 0;
   #own = false;
   #view;
   #answered;
@@ -51,8 +52,36 @@ export class Pane {
     const own = find(this.root, ".own", HTMLElement);
     own.hidden = false;
     takeFiles(this.root, find(own, "input", HTMLInputElement), ([file]) => {
-      if (file) void readPicture(file).then((picture) => this.take(picture, true));
+      if (file) void this.#takeOwn(file);
     });
+  }
+
+  /** @param {File} file */
+  async #takeOwn(file) {
+    this.#own = true;
+    const mine = this.expect(file);
+    const picture = await readPicture(file);
+    if (mine === this.#reading) await this.take(picture, true);
+  }
+
+  /**
+   * Takes the last image and its answer away, as another one is being read.
+   * @param {File} file
+   */
+  expect(file) {
+    this.#running.abort();
+    this.#picture = null;
+    this.#withdraw();
+    this.#fail();
+    this.#tell(`Reading ${file.name} …`);
+    find(this.root, "form button", HTMLButtonElement).disabled = true;
+    this.#reading += 1;
+    return this.#reading;
+  }
+
+  /** Whether this side has an image of its own. */
+  get own() {
+    return this.#own;
   }
 
   /**
@@ -93,6 +122,9 @@ export class Pane {
       this.#call.show({ kind: "infer", fileName: picture.file.name, request });
     } catch (failure) {
       if (signal.aborted) return;
+      const away = find(this.root, "tbody", HTMLElement).contains(document.activeElement);
+      this.#withdraw();
+      if (away) find(form, "button", HTMLButtonElement).focus();
       this.#tell("");
       this.#fail(failure);
     }
@@ -108,13 +140,19 @@ export class Pane {
   /** Forgets the image and the answer. */
   clear() {
     this.#running.abort();
+    this.#reading += 1;
     this.#picture = null;
-    this.#heat = null;
     this.#own = false;
-    this.#call.show(null);
+    this.#withdraw();
     this.#fail();
     this.#tell("No image yet.");
     find(this.root, "form button", HTMLButtonElement).disabled = true;
+  }
+
+  /** Shows no answer: none may stand beside an image, or an error, that it is not for. */
+  #withdraw() {
+    this.#heat = null;
+    this.#call.show(null);
     for (const selector of ["figure", "table"]) find(this.root, selector, HTMLElement).hidden = true;
     find(this.root, "tbody", HTMLElement).replaceChildren();
     paint(find(this.root, "figure canvas", HTMLCanvasElement), null, null, this.#view());
@@ -132,19 +170,23 @@ export class Pane {
     find(this.root, "figcaption", HTMLElement).textContent = `${told ?? "No heatmap"}${flat}`;
     find(this.root, "figure canvas", HTMLCanvasElement).setAttribute("aria-label", `${picture.file.name}, ${told ?? "no heatmap"}`);
     find(this.root, "table", HTMLElement).hidden = false;
-    find(this.root, "tbody", HTMLElement).replaceChildren(
-      ...classes.map((/** @type {any} */ each) => this.#row(each, each.id === heatmap?.target)),
-    );
+    const body = find(this.root, "tbody", HTMLElement);
+    const focused = /** @type {HTMLElement | null} */ (body.contains(document.activeElement) ? document.activeElement : null);
+    body.replaceChildren(...classes.map((/** @type {any} */ each) => this.#row(each, heatmap?.target)));
+    // Who pressed one of the buttons goes on from its successor.
+    const button = [...body.querySelectorAll("button")].find((each) => each.dataset.id === focused?.dataset.id);
+    if (focused) (button ?? find(this.root, "form button", HTMLButtonElement)).focus();
     const best = top ? `${top.label}, ${percent(top.prob)}` : "No class";
     this.#tell(`${best}, by ${answer.model} version ${answer.model_version} in ${timings.total} ms.`);
     this.repaint();
   }
 
-  /** @param {{id: string, label: string, prob: number}} score @param {boolean} explained */
+  /** @param {{id: string, label: string, prob: number}} score @param {string} [explained]  undefined without a heatmap */
   #row({ id, label, prob }, explained) {
-    const button = element("button", { type: "button" }, "Explain");
+    const button = element("button", { type: "button", hidden: explained === undefined }, "Explain");
+    button.dataset.id = id;
     button.setAttribute("aria-label", `Explain ${label}`);
-    button.setAttribute("aria-pressed", String(explained));
+    button.setAttribute("aria-pressed", String(explained === id));
     button.addEventListener("click", () => {
       this.settings.explain(id);
       void this.run();
@@ -172,4 +214,4 @@ export class Pane {
 }
 
 /** @param {number} prob */
-export const percent = (prob) => `${(100 * prob).toFixed(1)} %`;
+export const percent = (prob) => (prob > 0 && prob < 0.0005 ? "< 0.1 %" : `${(100 * prob).toFixed(1)} %`);

@@ -1,5 +1,7 @@
 /** Who is signed in. Tokens and secrets live in this module's memory: never in storage, a cookie or an address. */
 
+import { reached } from "./api.js";
+
 const RENEW_BEFORE_MS = 30_000;
 
 /** @typedef {{token: string, expiresAt: number}} Grant  `expiresAt` in milliseconds since 1970, Infinity if unknown */
@@ -63,8 +65,7 @@ export async function authorization() {
  */
 async function granted(id, secret) {
   const form = new URLSearchParams({ grant_type: "client_credentials", client_id: id, client_secret: secret });
-  // Without `omit` the browser itself would ask for a name and a password where the service refuses these.
-  const answer = await fetch("/oauth2/token", { method: "POST", body: form, cache: "no-store", credentials: "omit" });
+  const answer = await reached("/oauth2/token", { method: "POST", body: form });
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(told.error_description ?? told.error?.message ?? told.error ?? `HTTP ${answer.status}`);
   return { token: told.access_token, expiresAt: Date.now() + told.expires_in * 1000 };

@@ -37,7 +37,7 @@ export function snippet(language, made, view, address) {
 }
 
 /** Writes grad_cam as it looks. @param {any} cam @param {View} view */
-const seen = (cam, view) => ({ ...cam, colormap: view.colormap, overlay: true, alpha: view.opacity });
+const seen = (cam, view) => (cam.enabled ? { ...cam, colormap: view.colormap, overlay: true, alpha: view.opacity } : cam);
 
 /** @param {unknown} value @returns {string} */
 const json = (value) => JSON.stringify(value);
@@ -85,6 +85,7 @@ ${grpc("inference", "InferenceService/Infer", address, message)}
 /** @param {InferCall} made @param {View} view @param {URL} address */
 function python({ fileName, request }, view, address) {
   const { resolution } = request.grad_cam;
+  const cam = pythonCam(request.grad_cam, view, resolution ? `(${resolution.width}, ${resolution.height})` : "None", 8);
   return `import os
 
 from camserve_client import Cam, Client
@@ -94,17 +95,16 @@ with Client(${json(address.origin)}, token=os.environ["TOKEN"]) as client:
         ${json(fileName)},
         model=${json(request.model)},
         version=${json(request.model_version)},
-        top_k=${request.classify.top_k},
-        cam=${pythonCam(request.grad_cam, view, resolution ? `(${resolution.width}, ${resolution.height})` : "None", 8)},
+        top_k=${request.classify.top_k},${cam && `\n        cam=${cam},`}
     )
     for label, class_id, probability in answer.classes:
         print(f"{probability:.1%} {label} ({class_id})")
-    answer.heatmap.save("heatmap.png")
-`;
+${cam && '    answer.heatmap.save("heatmap.png")\n'}`;
 }
 
-/** @param {any} cam @param {View} view @param {string} size @param {number} indent */
+/** Writes a Cam; nothing where no heatmap was asked for. @param {any} cam @param {View} view @param {string} size @param {number} indent */
 function pythonCam(cam, view, size, indent) {
+  if (!cam.enabled) return "";
   const fields = [
     `method=${json(cam.method)}`,
     `layer=${json(cam.layer)}`,
@@ -156,7 +156,8 @@ ${grpc("jobs", "JobService/WatchJob", address, '{"job_id":"$JOB"}')}
 
 /** @param {JobCall} made @param {View} view @param {URL} address */
 function jobPython({ files, request }, view, address) {
-  const { classify, grad_cam: cam } = request.inputs[0];
+  const { classify, grad_cam } = request.inputs[0];
+  const cam = pythonCam(grad_cam, view, "size", 8);
   const inputs = files.map(({ name }, i) => {
     const { id, grad_cam: { resolution } } = request.inputs[i];
     const size = resolution ? `(${resolution.width}, ${resolution.height})` : "None";
@@ -169,8 +170,7 @@ from camserve_client import Ask, Cam, Client, Input
 
 def ask(size):
     return Ask(
-        top_k=${classify.top_k},
-        cam=${pythonCam(cam, view, "size", 8)},
+        top_k=${classify.top_k},${cam && `\n        cam=${cam},`}
     )
 
 

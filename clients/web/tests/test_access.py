@@ -85,7 +85,7 @@ def test_a_keyboard_is_enough(visit: Visit) -> None:
     # Whoever listens for the first time only now may be too late for a chooser that opens at once.
     page.on("filechooser", lambda _: None)
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the image")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.get_by_label("Token", exact=True).focus()
     page.keyboard.insert_text(visit.token())
     page.keyboard.press("Enter")
@@ -117,8 +117,10 @@ def test_a_keyboard_is_enough(visit: Visit) -> None:
     expect(visit.side().locator("figcaption")).to_contain_text("by layercam")
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
+    other = page.evaluate("() => document.activeElement.dataset.id")
     page.keyboard.press("Enter")
-    expect(visit.side().locator("figcaption")).not_to_contain_text("for star")
+    expect(visit.side().locator("figcaption")).to_contain_text(f"for {other}")
+    expect(visit.side().get_by_role("button", name=f"Explain {other}")).to_be_focused()
 
 
 @pytest.mark.parametrize("screen", ["desktop"], indirect=True)

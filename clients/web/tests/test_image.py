@@ -153,6 +153,78 @@ def test_what_is_no_image_is_refused_with_the_reason(signed_in: Visit, tmp_path:
     expect(signed_in.side().get_by_role("alert")).to_have_count(0)
 
 
+def test_no_answer_stands_beside_another_image_or_an_error(signed_in: Visit, tmp_path: Path) -> None:
+    (tmp_path / "heart.jpg").write_bytes((GOLDEN / "heart.png").read_bytes())  # which its name belies
+    signed_in.choose()
+    signed_in.answered()
+    signed_in.choose(file=tmp_path / "heart.jpg")
+    side = signed_in.side()
+    expect(side.get_by_role("alert")).to_be_visible()
+    signed_in.page.get_by_label("Opacity").fill("75")
+    for selector in ("figure", "table", ".call details"):
+        expect(side.locator(selector).first).to_be_hidden()
+
+
+def test_an_image_that_is_being_read_goes_with_its_visitor(signed_in: Visit) -> None:
+    signed_in.page.evaluate(
+        """() => {
+          const decode = Image.prototype.decode;
+          Image.prototype.decode = async function () {
+            await new Promise((resolve) => setTimeout(resolve, 1500));
+            window.decoded = true;
+            return decode.call(this);
+          };
+        }"""
+    )
+    signed_in.choose()
+    signed_in.answered("Reading star.png")
+    signed_in.page.get_by_role("button", name="Sign out").click()
+    signed_in.sign_in()
+    signed_in.page.wait_for_function("() => window.decoded")
+    signed_in.page.wait_for_timeout(500)
+    signed_in.answered("No image yet.")
+    expect(signed_in.side().get_by_role("button", name="Classify")).to_be_disabled()
+
+
+def test_a_model_without_heatmaps_is_asked_for_classes_only(
+    visit: Visit, asked: Callable[[], list[dict[str, Any]]]
+) -> None:
+    def without_layers(route: Route) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        for model in told["models"]:
+            for version in model["versions"]:
+                version["layers"] = []
+        route.fulfill(response=answer, json=told)
+
+    visit.page.route("**/v1/models", without_layers)
+    visit.sign_in()
+    visit.choose()
+    visit.answered()
+    side = visit.side()
+    assert [request["grad_cam"] for request in asked()] == [{"enabled": False}]
+    expect(side.locator("figcaption")).to_have_text("No heatmap")
+    expect(side.get_by_label("Method")).to_be_disabled()
+    expect(side.get_by_role("button", name="Explain")).to_have_count(0)
+    side.locator("summary").click()
+    expect(side.locator("pre")).to_contain_text('"grad_cam":{"enabled":false}')
+
+
+def test_a_service_that_is_away_is_told_of_in_words(signed_in: Visit) -> None:
+    signed_in.page.route("**/v1/infer", lambda route: route.abort())
+    signed_in.choose()
+    expect(signed_in.side().get_by_role("alert")).to_have_text("The service does not answer. Try again in a while.")
+    signed_in.page.route("**/v1/limits", lambda route: route.abort())
+    signed_in.page.get_by_role("button", name="Refresh").click()
+    expect(signed_in.page.locator("#limits-failure")).to_contain_text("does not answer")
+
+
+def test_a_refusal_says_what_the_limit_is(signed_in: Visit, tmp_path: Path) -> None:
+    Image.new("L", (17_000, 300)).save(tmp_path / "wide.png")
+    signed_in.choose(file=tmp_path / "wide.png")
+    expect(signed_in.side().get_by_role("alert")).to_contain_text("max_side_px: 16384")
+
+
 def test_an_image_that_the_browser_cannot_show_is_classified(signed_in: Visit, tmp_path: Path) -> None:
     Image.open(GOLDEN / "star.png").save(tmp_path / "star.tif")
     signed_in.choose(file=tmp_path / "star.tif")

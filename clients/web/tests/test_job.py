@@ -36,11 +36,34 @@ def test_a_batch_is_watched_to_its_end(signed_in: Visit) -> None:
     expect(signed_in.page.locator("#limits")).to_contain_text("3 of")
 
 
-def test_an_image_that_cannot_be_stored_stops_the_batch_and_is_told_of(signed_in: Visit, tmp_path: Path) -> None:
+def test_an_image_that_is_refused_leaves_the_others_to_the_job(signed_in: Visit, tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes((GOLDEN / "star.png").read_bytes()[:600])
-    start(signed_in, GOLDEN / "star.png", tmp_path / "cut.png")
-    expect(signed_in.page.locator("#job-failure")).to_contain_text("image.decoding_failed")
-    assert not [url for url in signed_in.requests if url.endswith("/v1/jobs")]
+    start(signed_in, tmp_path / "cut.png", GOLDEN / "star.png")
+    expect(state(signed_in)).to_contain_text("succeeded: 1 succeeded, 0 failed")
+    expect(rows(signed_in).first).to_contain_text(re.compile(r"cut\.png.*refused.*image\.decoding_failed"))
+    start(signed_in, tmp_path / "cut.png")
+    expect(signed_in.page.locator("#job-failure")).to_have_text("None of these images was taken.")
+    expect(state(signed_in)).to_have_text("No job was made.")
+
+
+def test_more_images_than_a_batch_may_have_are_not_sent(signed_in: Visit, tmp_path: Path) -> None:
+    names = [tmp_path / f"{number}.png" for number in range(257)]
+    for name in names:
+        name.write_bytes((GOLDEN / "star.png").read_bytes())
+    start(signed_in, *names)
+    expect(signed_in.page.locator("#job-failure")).to_contain_text("at most 256 images, and these are 257")
+    assert not [url for url in signed_in.requests if url.endswith("/v1/uploads")]
+
+
+def test_images_of_a_job_that_is_refused_are_removed(signed_in: Visit) -> None:
+    refusal = {"error": {"code": "service.overloaded", "message": "Too much."}}
+    signed_in.page.route("**/v1/jobs", lambda route: route.fulfill(status=503, json=refusal))
+    with signed_in.page.expect_request(lambda request: request.method == "DELETE") as removed:
+        start(signed_in, GOLDEN / "star.png")
+    answer = removed.value.response()
+    assert answer
+    assert answer.status == 204
+    expect(signed_in.page.locator("#job-failure")).to_contain_text("Too much.")
 
 
 def test_a_watch_goes_on_after_the_connection_broke(signed_in: Visit) -> None:
@@ -85,6 +108,7 @@ def test_a_job_that_there_is_not_is_told_of(signed_in: Visit) -> None:
     signed_in.page.get_by_label("watch a job by its id").fill("job_00000000000000000000")
     signed_in.page.keyboard.press("Enter")
     expect(signed_in.page.locator("#job-failure")).to_contain_text("job.not_found")
+    expect(state(signed_in)).to_contain_text("job_00000000000000000000 is not watched any more")
 
 
 def test_a_job_is_canceled(
