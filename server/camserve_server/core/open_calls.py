@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from camserve_server.base.errors import ApiError, Reason
 
 # Of one public method at once; a message that is there already takes a place for a moment only.
 _STRANGERS = 256
-# Single messages of which a part came and the rest is late: each may be an image, and nobody sees how much is there.
-_HALF_SENT = 64
-_HALF_SENT_OF_TENANT = 16
+# Single messages on their way: each may be an image, is in memory as far as it came, and nobody sees how far that is.
+_ARRIVING_OF_TENANT = 16
+_PLACE_WITHIN_S = 5.0
+# Those that are long in coming, of all tenants.
+_LATE = 64
 
 
 class OpenCalls:
@@ -22,7 +25,9 @@ class OpenCalls:
         self._most = most_of_tenant
         self._tenants: Counter[str] = Counter()
         self._strangers: Counter[str] = Counter()
-        self._half_sent: Counter[str] = Counter()
+        self._arriving: dict[str, asyncio.Semaphore] = {}
+        self._near: Counter[str] = Counter()
+        self._late: dict[str, list[asyncio.Future[None]]] = {}
 
     @contextmanager
     def of_tenant(self, tenant: str) -> Iterator[None]:
@@ -44,22 +49,59 @@ class OpenCalls:
         with _counted(self._strangers, method):
             yield
 
+    @asynccontextmanager
+    async def of_arriving(self, tenant: str) -> AsyncIterator[None]:
+        """Waits for one of the tenant's few places for single messages on their way.
+
+        Until then the message is not asked for, so that the caller's sending stands still. Raises
+        ApiError(CONCURRENCY_EXCEEDED) when no place is free within 5 s.
+        """
+        places = self._arriving.setdefault(tenant, asyncio.Semaphore(_ARRIVING_OF_TENANT))
+        with _counted(self._near, tenant):
+            try:
+                await _place(places)
+                try:
+                    yield
+                finally:
+                    places.release()
+            finally:
+                if self._near[tenant] == 1:
+                    del self._arriving[tenant]
+
     @contextmanager
-    def of_half_sent(self, tenant: str) -> Iterator[None]:
+    def of_late(self, tenant: str) -> Iterator[asyncio.Future[None]]:
         """Counts a single message that is long in coming; `tenant` is empty for strangers.
 
-        Raises ApiError CONCURRENCY_EXCEEDED for one too many of the tenant, SERVICE_OVERLOADED of all.
+        The future that it gives is done when the message has to make room: where there are too many, the newest of
+        whoever has most of them. Raises ApiError(SERVICE_OVERLOADED) when that is this tenant.
         """
-        if self._half_sent[tenant] >= _HALF_SENT_OF_TENANT:
-            raise ApiError(
-                Reason.CONCURRENCY_EXCEEDED,
-                "Too many messages of the tenant are half sent: large images go as streams.",
-                limit=_HALF_SENT_OF_TENANT,
-            )
-        if self._half_sent.total() >= _HALF_SENT:
-            raise ApiError(Reason.SERVICE_OVERLOADED)
-        with _counted(self._half_sent, tenant):
-            yield
+        if sum(map(len, self._late.values())) >= _LATE:
+            crowd = max(self._late.values(), key=len)
+            if len(crowd) <= len(self._late.get(tenant, ())) + 1:
+                raise ApiError(Reason.SERVICE_OVERLOADED)
+            crowd.pop().set_result(None)
+        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        own = self._late.setdefault(tenant, [])
+        own.append(room)
+        try:
+            yield room
+        finally:
+            if room in own:
+                own.remove(room)
+            if not own:
+                self._late.pop(tenant, None)
+
+
+async def _place(places: asyncio.Semaphore) -> None:
+    try:
+        async with asyncio.timeout(_PLACE_WITHIN_S):
+            await places.acquire()
+    except TimeoutError:
+        raise ApiError(
+            Reason.CONCURRENCY_EXCEEDED,
+            "Too many messages of the tenant are half sent: large images go as streams.",
+            limit=_ARRIVING_OF_TENANT,
+        ) from None
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from typing import Any
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended
@@ -29,7 +29,7 @@ def patience(idle_s: float, counts: OpenCalls) -> Interceptor:
             call.request = _in_time(call.request, idle_s)
         else:
             tenant = "" if call.policy.public else call.identity.tenant
-            call.request = _single(call.request, _WHOLE * idle_s, partial(counts.of_half_sent, tenant))
+            call.request = _single(call.request, _WHOLE * idle_s, counts, tenant)
         await proceed()
 
     return wait
@@ -49,18 +49,23 @@ async def _in_time(received: AsyncIterator[bytes], idle_s: float) -> AsyncIterat
 
 
 async def _single(
-    received: AsyncIterator[bytes], idle_s: float, place: Callable[[], AbstractContextManager[None]]
+    received: AsyncIterator[bytes], idle_s: float, counts: OpenCalls, tenant: str
 ) -> AsyncIterator[bytes]:
     messages = _in_time(received, idle_s)
-    first = asyncio.ensure_future(anext(messages, None))
-    try:
-        await asyncio.wait([first], timeout=_SOON_S)
-        if not first.done():
-            with place():
-                await asyncio.wait([first])
-        data = await first
-    finally:
-        await ended([first])
+    # Strangers have places of their own, for every method.
+    async with counts.of_arriving(tenant) if tenant else nullcontext():
+        first = asyncio.ensure_future(anext(messages, None))
+        try:
+            await asyncio.wait([first], timeout=_SOON_S)
+            if not first.done():
+                with counts.of_late(tenant) as room:
+                    waiting: set[asyncio.Future[Any]] = {first, room}
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if not first.done():
+                    raise ApiError(Reason.SERVICE_OVERLOADED)
+            data = await first
+        finally:
+            await ended([first])
     if data is None:
         return
     yield data
