@@ -45,6 +45,13 @@ async def test_a_deployment_that_conforms_is_0(options: Options) -> None:
     assert "the deployment conforms" in printed
 
 
+async def test_a_token_without_a_scope_says_nothing_of_the_deployment(deployment: Deployment, options: Options) -> None:
+    narrow = deployment.stack.token(tenant="narrow", scopes=("jobs.read", "inference.read"))
+    code, printed = await _command(options.url, token=narrow)
+    assert code == 2, printed
+    assert "lacks the scopes inference.write, jobs.write, webhooks.read, webhooks.write" in printed
+
+
 async def test_client_credentials_are_enough(options: Options) -> None:
     named = ["--client-id", options.client_id, "--client-secret", options.client_secret]
     code, printed = await _command(options.url, *named, "--only", "models")

@@ -65,13 +65,25 @@ def test_the_token_command_prints_a_token_and_nothing_else(stack):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--tenant", ""), ("--tenant", "a", "--ttl", "25h"), ("--tenant", "a", "--ttl", "x")]
+    "arguments",
+    [
+        ("--tenant", ""),
+        ("--tenant", "a", "--ttl", "25h"),
+        ("--tenant", "a", "--ttl", "x"),
+        ("--tenant", "a", "--scope", "jobs.read", "--scope", "jobs.none"),
+    ],
 )
 def test_the_token_command_refuses_what_the_service_would(stack, arguments):
     printed = stack.camserve("token", *arguments)
     assert printed.returncode == 1
     assert printed.stdout == ""
     assert printed.stderr.startswith("camserve: ")
+
+
+def test_a_token_that_no_running_service_knows_comes_with_a_warning(stack, tmp_path):
+    printed = stack.camserve("token", "--tenant", "a", "--data-dir", str(tmp_path / "elsewhere"))
+    assert printed.stdout.count("\n") == 1
+    assert "had no keys yet" in printed.stderr
 
 
 def test_the_models_command_lists_states(stack):

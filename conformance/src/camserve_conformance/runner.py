@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -26,6 +28,7 @@ from camserve_conformance.rest import Rest
 _SHARE = 0.5
 _UNTOLD_RATE = 10.0
 _REMOVED = (200, 204, 404, 409)
+_SCOPES = frozenset(f"{what}.{way}" for what in ("inference", "jobs", "webhooks") for way in ("read", "write"))
 
 
 class CannotRunError(Exception):
@@ -89,7 +92,7 @@ async def run(options: Options, progress: Callable[[Outcome, int], None] | None 
             receiver = Receiver((options.receive_url or f"http://{options.receive}").rstrip("/"))
             await receiver.start(options.receive)
             stack.push_async_callback(receiver.close)
-        await _prepare(rest, pace, options.concurrency)
+        await _prepare(rest, pace, options)
         shared = Shared(options, rest, native, receiver)
         outcomes: list[Outcome] = []
 
@@ -104,7 +107,11 @@ async def run(options: Options, progress: Callable[[Outcome, int], None] | None 
     return Report(options, outcomes, left, time.monotonic() - began)
 
 
-async def _prepare(rest: Rest, pace: Pace, at_once: int) -> None:
+async def _prepare(rest: Rest, pace: Pace, options: Options) -> None:
+    at_once = options.concurrency
+    if lacking := _SCOPES - _scopes(options.token):
+        # Every refusal for want of a scope would be told as a fault of the deployment.
+        raise CannotRunError(f"the token lacks the scopes {', '.join(sorted(lacking))}")
     try:
         answer = await rest.request("GET", "/v1/limits")
     except BlockedError as error:
@@ -120,6 +127,17 @@ async def _prepare(rest: Rest, pace: Pace, at_once: int) -> None:
     except (BlockedError, KeyError, TypeError, ValueError):
         # The limits are told wrongly, which a check says; so the kit goes slowly.
         pace.set_limits(per_second=_UNTOLD_RATE, at_once=at_once)
+
+
+def _scopes(token: str) -> frozenset[str]:
+    """Returns the scopes that a token says it has, and all of them for one that cannot be read."""
+    try:
+        claims = token.split(".")[1]
+        said = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        scopes = said["scope"] if "scope" in said else said["scp"]
+        return frozenset(scopes.split() if isinstance(scopes, str) else scopes)
+    except (LookupError, TypeError, ValueError):
+        return _SCOPES
 
 
 async def _all(checks: list[Check], shared: Shared, note: Callable[[Outcome], None]) -> list[str]:

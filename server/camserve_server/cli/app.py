@@ -51,7 +51,10 @@ ImagesPerDay = Annotated[int | None, typer.Option(help="Images of one day (UTC).
 Concurrency = Annotated[int | None, typer.Option(help="Calls that may run at once.", min=0)]
 MaxBatch = Annotated[int | None, typer.Option(help="Inputs of one batch or job.", min=1, max=256)]
 MaxImageBytes = Annotated[int | None, typer.Option(help="Bytes of one image.", min=1)]
-ScopeList = Annotated[str | None, typer.Option(help="Scopes, separated by spaces; default: all but admin.")]
+ScopeList = Annotated[
+    list[str] | None,
+    typer.Option(help="Scopes, separated by spaces or each with its own --scope; default: all but admin."),
+]
 
 
 @app.command()
@@ -117,20 +120,24 @@ def token(
     data_dir: DataDir = None,
 ) -> None:
     """Print a token of the built-in issuer, and nothing else."""
-    from camserve_server.cli.tokens import issuer, seconds
-    from camserve_server.core.tokens import SCOPES
+    from camserve_server.cli.tokens import has_keys, issuer, scopes_of, seconds
 
     settings = _settings(data_dir=data_dir)
-    scopes = tuple(scope.split()) if scope is not None else SCOPES
+    scopes = _or_fail(scopes_of, scope)
+    if not has_keys(settings):
+        typer.echo(
+            f"{settings.data_dir} had no keys yet: a service whose data lies elsewhere does not know this token.",
+            err=True,
+        )
     typer.echo(_or_fail(lambda: issuer(settings).issue(tenant=tenant, subject=sub, scopes=scopes, ttl_s=seconds(ttl))))
 
 
 @client_app.command("create")
 def client_create(tenant: Tenant, scope: ScopeList = None, data_dir: DataDir = None) -> None:
     """Make a client for /oauth2/token and print its id and its secret, which is shown only now."""
-    from camserve_server.core.tokens import SCOPES
+    from camserve_server.cli.tokens import scopes_of
 
-    scopes = tuple(scope.split()) if scope is not None else SCOPES
+    scopes = _or_fail(scopes_of, scope)
     client_id, secret = _with_clients(data_dir, lambda clients: clients.create(tenant, scopes))
     typer.echo(f"client_id={client_id}\nclient_secret={secret}")
 
