@@ -32,9 +32,10 @@ end
 
 -- Returns the status of the refusal, if it is one.
 local function refusal(handle, limits, tenant, bytes)
+  -- Half of what the others leave, so that whoever comes next finds as much again as the last one took.
   local function status()
-    if (held[tenant] or 0) + bytes > limits["tenant_bytes"] then return "429" end
-    if total + bytes > limits["all_bytes"] then return "503" end
+    local own = held[tenant] or 0
+    if own + bytes > (limits["all_bytes"] - (total - own)) / 2 then return own > 0 and "429" or "503" end
   end
   local now = handle:timestamp()
   if status() and now - collected_ms >= COLLECT_EVERY_MS then

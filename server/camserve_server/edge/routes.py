@@ -29,7 +29,7 @@ _FORMS = {
 }
 # The path of such a route is the service's own words and ids, so that it may be logged.
 _KNOWN_PATH = {"known_path": True}
-# What JSON bodies that are on their way may take of the edge's memory, the half of it those of one tenant.
+# What JSON bodies that are on their way may take of the edge's memory.
 _HELD_OF_HEAP = 0.6
 _NO_ENCODING = {"name": "content-encoding", "present_match": True, "invert_match": True}
 
@@ -196,7 +196,6 @@ def _json_bodies(settings: EdgeSettings) -> Node:
         "tenant_claim": settings.tenant_claim,
         "most_bytes": settings.max_json_bytes,
         "all_bytes": max(all_bytes, 2 * settings.max_json_bytes),
-        "tenant_bytes": max(all_bytes // 2, settings.max_json_bytes),
     }
 
 
