@@ -148,6 +148,7 @@ train-shapes: $(DEV_STAMP)
 $(RUN_STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "camserve needs Python 3.11 or newer; set PYTHON=...")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing camserve and PyTorch, once: some minutes, 6 GB in $(VENV)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
