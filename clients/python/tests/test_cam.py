@@ -121,6 +121,7 @@ def test_exit_codes_tell_what_went_wrong(cam):
     (cam.folder / "login").mkdir(exist_ok=True)
     (cam.folder / "login" / "login.json").write_text("{")
     cam("limits")
+    assert cam("infer", "star.png", ".", "--model", "none", code=3).stdout == ""
     cam("infer", code=2)
     cam("infer", "star.png", "--top-k", 0, code=2)
     assert "address" in cam("models", code=2, CAM_ADDRESS="ftp://x").stderr

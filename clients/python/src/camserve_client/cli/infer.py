@@ -156,4 +156,5 @@ def _told(session: Session, total: int) -> Iterator[Callable[[Item], None]]:
                 live.stop()
             failed = sum(bool(row["error"]) for row in done)
             count = f"{len(done)} images" if len(done) == total else f"{len(done)} of {total} images"
-            session.out.print(shown.outcomes(done), Text(f"{count}, {failed} failed"))
+            if done:
+                session.out.print(shown.outcomes(done), Text(f"{count}, {failed} failed"))
