@@ -17,6 +17,7 @@ DOCUMENTS = {
     "20 MB of nested arrays": JOB % ('{"a": ' + "[" * ARRAYS + "]" * ARRAYS + "}"),
     "20 MB of nested objects": JOB % ('{"a": ' * 2_800_000 + "1" + "}" * 2_800_000),
     "20 MB of arrays that never end": JOB % ('{"a": ' + "[" * 2 * ARRAYS),
+    "20 MB of empty inputs": '{"model": "shapes", "inputs": [' + "{}," * 6_600_000 + "{}]}",
     "a list of empty arrays": JOB % ('{"a": [' + "[]," * 300_000 + "1]}"),
     "a hundred thousand names": JOB % ("{" + ",".join(f'"{number}": 1' for number in range(100_000)) + "}"),
     "the same name a hundred thousand times": JOB % ("{" + '"a": 1,' * 100_000 + '"a": 2}'),
@@ -55,5 +56,6 @@ async def test_hostile_json_is_refused_and_harms_nobody(
         "param.out_of_range",
         "body.too_large",
         "batch.empty",
+        "batch.too_large",
     )
     assert len(answer.content) < 2048

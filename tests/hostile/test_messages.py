@@ -15,12 +15,30 @@ from tests.hostile.frames import grpc as fields
 
 from camserve.v1 import inference_pb2
 
+CREATE_JOB = "/camserve.v1.JobService/CreateJob"
 INFER = "/camserve.v1.InferenceService/Infer"
 UPLOAD = "/camserve.v1.InferenceService/InferUpload"
 LARGE_BYTES = 95_000_000
 AT_ONCE = 8
 # One such message kept would be more.
 MOST_GROWTH_MB = 90
+
+
+def field(number: int, data: bytes) -> bytes:
+    length = len(data)
+    varint = bytearray()
+    while length > 0x7F:
+        varint.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([number << 3 | 2, *varint, length]) + data
+
+
+# Of two bytes each, of which every one took 80 in memory.
+CROWDS = {
+    "inputs": 9_000_000 * field(4, b""),
+    "metadata": field(6, field(1, field(1, b"a") + field(2, field(6, 9_000_000 * field(1, b""))))),
+    "unknown": 9_000_000 * b"\x78\x00",
+}
 
 
 @pytest.fixture
@@ -85,6 +103,28 @@ async def test_a_message_past_the_limit_is_refused(target: Target, channels: lis
     metadata = (("authorization", f"Bearer {target.token}"),)
     code = await refused(channels[0].stream_unary(UPLOAD)(iter([first]), metadata=metadata))
     assert code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.CANCELLED)
+
+
+@pytest.mark.parametrize(
+    ("crowd", "code"),
+    [
+        ("inputs", grpc.StatusCode.OUT_OF_RANGE),
+        ("metadata", grpc.StatusCode.INVALID_ARGUMENT),
+        ("unknown", grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+async def test_a_crowd_of_fields_is_refused_before_it_is_read(
+    target: Target,
+    channels: list[grpc.aio.Channel],
+    beside: Beside[grpc.StatusCode],
+    memory: Memory,
+    crowd: str,
+    code: grpc.StatusCode,
+) -> None:
+    metadata = (("authorization", f"Bearer {target.token}"),)
+    call = channels[0].unary_unary(CREATE_JOB)(CROWDS[crowd], metadata=metadata)
+    assert await beside(refused(call)) is code
+    assert memory.grown_mb < MOST_GROWTH_MB
 
 
 async def test_a_stream_without_a_message_is_given_up(target: Target, channels: list[grpc.aio.Channel]) -> None:

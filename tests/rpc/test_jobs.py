@@ -128,6 +128,18 @@ async def test_metadata_comes_back_as_it_was(client):
     assert not (await get(client, plain.job_id)).HasField("metadata")
 
 
+async def test_the_largest_metadata_go_with_a_full_batch(client):
+    digits = {"a": [number % 10 for number in range(8_000)]}
+    inputs = [entry(f"i{n}", b"x", classify=inference_pb2.ClassificationOptions(top_k=1)) for n in range(256)]
+    message = job(inputs)
+    message.metadata.update(digits)
+    receipt = await client.jobs.CreateJob(message, metadata=client.metadata)
+    assert receipt.counts.submitted == 256
+    listed = await client.jobs.ListJobs(pb.ListJobsRequest(), metadata=client.metadata)
+    (made,) = [found for found in listed.jobs if found.job_id == receipt.job_id]
+    assert json_format.MessageToDict(made.metadata) == digits
+
+
 @pytest.mark.parametrize(
     ("inputs", "changes", "reason"),
     [

@@ -13,6 +13,7 @@ from camserve_server.core.infer_options import HeatmapOptions, InferOptions
 
 MAX_HEATMAP_SIDE_PX = 4096
 MIN_LONGEST_SIDE_PX = 16
+_MOST_RESOLUTION_CHARS = 256
 
 
 class Asking(Protocol):
@@ -94,14 +95,15 @@ def _heatmap(asked: inference_pb2.GradCAMOptions) -> HeatmapOptions:
 
 def _size(resolution: struct_pb2.Value) -> tuple[int, int] | None:
     kind = resolution.WhichOneof("kind")
-    if kind == "string_value" and resolution.string_value.startswith("{"):
+    text = resolution.string_value
+    if text.startswith("{") and len(text) <= _MOST_RESOLUTION_CHARS:
         # A query parameter or a form field can carry the object only as text.
         try:
-            json_format.Parse(resolution.string_value, resolution, max_recursion_depth=8)
+            json_format.Parse(text, resolution, max_recursion_depth=8)
         except json_format.ParseError:
             raise ApiError(Reason.PARAM_INVALID, field="grad_cam.resolution") from None
         kind = resolution.WhichOneof("kind")
-    if kind in (None, "null_value") or (kind == "string_value" and resolution.string_value == "input"):
+    if kind in (None, "null_value") or text == "input":
         return None
     fields = resolution.struct_value.fields
     if kind != "struct_value" or set(fields) != {"width", "height"}:

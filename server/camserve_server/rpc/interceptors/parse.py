@@ -8,8 +8,10 @@ from google.protobuf import message_factory
 from google.protobuf.message import DecodeError, Message
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.infer import BATCH_LIMIT
 from camserve_server.rpc.audit import about
 from camserve_server.rpc.call import Call, Proceed
+from camserve_server.rpc.field_count import MOST_FIELDS, crowded_field
 
 
 async def parse(call: Call, proceed: Proceed) -> None:
@@ -32,8 +34,14 @@ async def _messages(call: Call, received: AsyncIterator[bytes]) -> AsyncIterator
 
 
 def _message(call: Call, data: bytes) -> Message:
+    message = call.method.input_type
+    if (number := crowded_field(data, message)) is not None:
+        field = message.fields_by_number.get(number)
+        if field and field.name == "inputs":
+            raise ApiError(Reason.BATCH_TOO_LARGE, limit=BATCH_LIMIT)
+        raise ApiError(Reason.PARAM_OUT_OF_RANGE, field=field.name if field else "", maximum_fields=MOST_FIELDS)
     try:
-        return message_factory.GetMessageClass(call.method.input_type).FromString(data)
+        return message_factory.GetMessageClass(message).FromString(data)
     except DecodeError:
         # Over REST the transcoder made the bytes, of JSON nested too deep or of text that is not UTF-8.
         raise ApiError(Reason.JSON_MALFORMED if call.has_json else Reason.PARAM_INVALID) from None
