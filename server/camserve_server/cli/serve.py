@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import signal
 from collections.abc import Coroutine
 from typing import Any
@@ -32,6 +33,8 @@ async def _serve(settings: Settings, redis_url: str) -> None:
     # Imported late: commands that serve nothing must not wait for torch.
     from camserve_server.main import Replica
 
+    # What imports made stays, as long as the process does: looking through it for garbage held up every call once.
+    gc.freeze()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

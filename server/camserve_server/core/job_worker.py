@@ -38,6 +38,9 @@ _LAST_CLAIM_S = 3.0
 _MOST_TURNS = 16
 _CROWDED_PAUSE_MS = 500
 _MOST_AWAY = 16
+# Deletions of inputs at once, and how many may be due; those past that go when they expire.
+_DISCARDS = 4
+_MOST_SPENT = 4096
 _FAULT_PAUSE_MS = 2_000
 # An origin that failed may be back later; an input that is gone is a fault of ours.
 _MAY_PASS = frozenset({Reason.IMAGE_FETCH_FAILED, Reason.OBJECT_NOT_FOUND})
@@ -51,21 +54,25 @@ _CROWDED = frozenset(
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A claimed item under way; `held_until` is monotonic time, `away` says that it waits for its image's origin."""
+    """A claimed item; `held_until` is monotonic time.
+
+    `away` says that it waits for its image's origin, `done` that it has only to be recorded.
+    """
 
     claim: Claim
     held_until: float
     task: asyncio.Task[None] | None = None
     lost: bool = False
     away: bool = False
+    done: bool = False
 
 
 class JobWorker:
     """Works on up to `width` items at a time; `lease_s` is how long an item stays ours without a sign of life.
 
     A tenant of which nothing is under way begins although `width` is reached, up to twice as many, so that it does not
-    wait until those of others make room. Items that wait for the origin of their image take no place of another: of
-    them a tenant has its share, and all tenants together `_MOST_AWAY` times the width.
+    wait until those of others make room. Items that wait for the origin of their image or to be recorded take no place
+    of another: of the former a tenant has its share, and of both all tenants together `_MOST_AWAY` times the width.
     """
 
     def __init__(
@@ -97,13 +104,15 @@ class JobWorker:
         self._running: set[_Running] = set()
         self._left: set[tuple[str, str]] = set()
         self._outcomes: asyncio.Queue[tuple[_Running, Outcome]] = asyncio.Queue()
+        self._spent: asyncio.Queue[tuple[str, str]] = asyncio.Queue(_MOST_SPENT)
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._stopping = False
 
     def start(self) -> None:
         """Begins to look for work."""
-        self._loops = [asyncio.create_task(loop()) for loop in (self._take, self._renew, self._record)]
+        loops = (self._take, self._renew, self._record, *(_DISCARDS * [self._discard]))
+        self._loops = [asyncio.create_task(loop()) for loop in loops]
 
     def wake(self) -> None:
         """Looks for work now instead of at the next look."""
@@ -113,7 +122,7 @@ class JobWorker:
         """Takes no more, finishes what runs within the time, and hands the rest back."""
         if not self._loops:
             return
-        take, renew, record = self._loops
+        take, *others = self._loops
         self._stopping = True
         self._wake.set()
         await wound_up(take, _LAST_CLAIM_S)
@@ -124,9 +133,10 @@ class JobWorker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(1.0, within_s)):
                 await self._outcomes.join()
+                await self._spent.join()
         left = list(self._running)
         await ended([running.task for running in left if running.task])
-        await ended([renew, record])
+        await ended(others)
         await asyncio.gather(*(self._queue.release(running.claim) for running in left), return_exceptions=True)
         self._running.clear()
 
@@ -149,7 +159,7 @@ class JobWorker:
 
     @property
     def _busy(self) -> int:
-        return sum(not running.away for running in self._running)
+        return sum(not (running.away or running.done) for running in self._running)
 
     async def _take_some(self) -> int:
         """Claims for the tenant whose turn it is, and goes on to the next while that one has nothing for us."""
@@ -159,13 +169,14 @@ class JobWorker:
             if turn is None:
                 return 0
             share = max(1, -(-max(turn.width, self._width) // turn.active))
+            done = sum(running.done and running.claim.tenant == turn.tenant for running in self._running)
             room = self._width - self._busy
             asked_monotonic = self._clock.monotonic()
             claims = await self._queue.claim(
                 turn,
                 max(0, room),
                 lease_ms=round(self._lease_s * 1000),
-                most_leases=share,
+                most_leases=share + done,
                 newcomers=room if turn.active == 1 else min(self._width, room + self._width),
                 leave=self._left,
             )
@@ -191,6 +202,9 @@ class JobWorker:
         if outcome is None:
             self._forget(running)
         else:
+            running.done = True
+            self._pace.end(finished=True)
+            self._wake.set()
             self._outcomes.put_nowait((running, outcome))
 
     async def _outcome(self, running: _Running) -> Outcome | None:
@@ -292,18 +306,26 @@ class JobWorker:
         for job_id in {outcome.claim.job_id for _, outcome in entries}:
             self._changes.tell(job_id)
         for (running, outcome), done in zip(entries, recorded, strict=True):
-            self._forget(running, finished=done)
+            self._forget(running)
             JOB_ITEMS.labels({"s": "succeeded", "f": "failed"}[outcome.state] if done else "lost").inc()
             if done:
                 spec = orjson.loads(running.claim.spec)
-                # Where that fails the input goes when it expires.
-                with contextlib.suppress(ApiError):
-                    if "object_id" in spec and "shared" not in spec:
-                        await self._objects.delete(tenant, spec["object_id"])
+                if "object_id" in spec and "shared" not in spec:
+                    with contextlib.suppress(asyncio.QueueFull):
+                        self._spent.put_nowait((tenant, spec["object_id"]))
 
-    def _forget(self, running: _Running, *, finished: bool = False) -> None:
+    async def _discard(self) -> None:
+        """Deletes inputs that are no longer needed; where that fails they go when they expire."""
+        while True:
+            tenant, object_id = await self._spent.get()
+            with contextlib.suppress(ApiError):
+                await self._objects.delete(tenant, object_id)
+            self._spent.task_done()
+
+    def _forget(self, running: _Running) -> None:
         self._running.discard(running)
-        self._pace.end(finished=finished)
+        if not running.done:
+            self._pace.end(finished=False)
         self._wake.set()
 
     def _by_tenant(self, entries: Iterable[_Running]) -> dict[str, list[_Running]]:
