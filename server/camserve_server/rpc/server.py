@@ -39,6 +39,7 @@ _METADATA_BYTES = 64 * 1024
 # As many as Envoy opens on one connection to a replica, and as many connections as the edge takes.
 _STREAMS_OF_A_CONNECTION = 256
 _CONNECTIONS = 4096
+_UNREAD_BYTES = 1 << 20
 # Calls that came and that the event loop has not seen yet. With the default, from the thousandth on gRPC ends them at
 # random as CANCELLED, whose they are being unknown to it; we refuse them by tenant, with an error that says so.
 _UNSEEN_CALLS = 16_384
@@ -112,6 +113,9 @@ def _server(max_message_bytes: int) -> grpc.aio.Server:
             ("grpc.max_metadata_size", _METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
             ("grpc.so_reuseport", 0),
+            # What a call may send before anybody reads it, as at the edge; gRPC's own estimate lets it grow to 8 MB.
+            ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
+            ("grpc.http2.bdp_probe", 0),
             # Images are compressed already, and 100 kB would become 100 MB before anybody looks at a token.
             ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression),
             ("grpc.max_concurrent_streams", _STREAMS_OF_A_CONNECTION),
