@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import zlib
 from collections.abc import AsyncIterator
 
 import grpc
+import httpx
 import pytest
 from google.api import httpbody_pb2
+from tests.conftest import Stack
 from tests.hostile.conftest import Beside, Memory, Target
 from tests.hostile.frames import DATA, END_STREAM, Connection, frame, headers, message
 from tests.hostile.frames import grpc as fields
+from tests.images import star_png
 
 from camserve.v1 import inference_pb2
 
@@ -37,6 +41,7 @@ def field(number: int, data: bytes) -> bytes:
 CROWDS = {
     "inputs": 9_000_000 * field(4, b""),
     "metadata": field(6, field(1, field(1, b"a") + field(2, field(6, 9_000_000 * field(1, b""))))),
+    "a group": bytes([0xA3, 0x06, 0x22, 0x0A, 0x7F, 0xA4, 0x06]) + 9_000_000 * field(4, b""),
     "unknown": 9_000_000 * b"\x78\x00",
 }
 
@@ -110,6 +115,7 @@ async def test_a_message_past_the_limit_is_refused(target: Target, channels: lis
     [
         ("inputs", grpc.StatusCode.OUT_OF_RANGE),
         ("metadata", grpc.StatusCode.INVALID_ARGUMENT),
+        ("a group", grpc.StatusCode.INVALID_ARGUMENT),
         ("unknown", grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
@@ -125,6 +131,45 @@ async def test_a_crowd_of_fields_is_refused_before_it_is_read(
     call = channels[0].unary_unary(CREATE_JOB)(CROWDS[crowd], metadata=metadata)
     assert await beside(refused(call)) is code
     assert memory.grown_mb < MOST_GROWTH_MB
+
+
+@pytest.mark.parametrize(
+    "request_of_a_stranger",
+    [field(15, 9_000_000 * field(3, b"")), field(15, field(2, b"x" * 100_000))],
+    ids=["a crowd", "a long one"],
+)
+async def test_a_request_of_a_stranger_is_short(
+    hostile_stack: Stack, beside: Beside[grpc.StatusCode], memory: Memory, request_of_a_stranger: bytes
+) -> None:
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))
+    async with grpc.aio.insecure_channel(hostile_stack.grpc_target, options=options) as channel:
+        call = channel.unary_unary("/camserve.v1.AuthService/IssueToken")(request_of_a_stranger)
+        assert await beside(refused(call)) is grpc.StatusCode.OUT_OF_RANGE
+    assert memory.grown_mb < MOST_GROWTH_MB
+
+
+async def test_form_fields_with_a_hundred_thousand_values_are_refused(
+    hostile_stack: Stack, beside: Beside[httpx.Response]
+) -> None:
+    ones = "[" + "1," * 32_000 + "1]"
+    fields = {f"grad_cam.resolution.a{number}": ones for number in range(60)} | {"model": "shapes"}
+    async with httpx.AsyncClient(base_url=hostile_stack.edge_url, timeout=20, trust_env=False) as api:
+        sending = api.post(
+            "/v1/infer",
+            data=fields,
+            files={"image": ("star.png", star_png(), "image/png")},
+            headers=hostile_stack.headers(tenant="hostile"),
+        )
+        answer = await beside(asyncio.ensure_future(sending))
+        options = {"model": "shapes", "grad_cam": {"resolution": [1] * 30_000}}
+        whole = await api.post(
+            "/v1/infer",
+            data={"request": json.dumps(options)},
+            files={"image": ("star.png", star_png(), "image/png")},
+            headers=hostile_stack.headers(tenant="hostile"),
+        )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "param.invalid")
+    assert whole.status_code == 400
 
 
 async def test_a_stream_without_a_message_is_given_up(target: Target, channels: list[grpc.aio.Channel]) -> None:

@@ -318,9 +318,14 @@ class JobWorker:
         """Deletes inputs that are no longer needed; where that fails they go when they expire."""
         while True:
             tenant, object_id = await self._spent.get()
-            with contextlib.suppress(ApiError):
+            try:
                 await self._objects.delete(tenant, object_id)
-            self._spent.task_done()
+            except ApiError:
+                pass
+            except Exception:
+                _log.exception("the input of an item could not be deleted")
+            finally:
+                self._spent.task_done()
 
     def _forget(self, running: _Running) -> None:
         self._running.discard(running)

@@ -21,15 +21,12 @@ class _CrowdedError(Exception):
         self.number = number
 
 
-class _MalformedError(Exception):
-    pass
-
-
 def crowded_field(data: bytes, message: Descriptor, most: int = MOST_FIELDS) -> int | None:
     """Returns the number of the field in which a message has its first field too many, None where it has no more
     than `most`.
 
-    The fields of messages within the message count as well. Of bytes that are no such message it may say either.
+    The fields of messages within the message count as well. Raises ValueError for bytes that protobuf does not read,
+    and for groups, which it does read: no message of ours has any, and what is in them would have to be told apart.
     """
     if len(data) <= most:
         return None
@@ -37,15 +34,15 @@ def crowded_field(data: bytes, message: Descriptor, most: int = MOST_FIELDS) -> 
         _passed(data, 0, len(data), message, 0, most)
     except _CrowdedError as crowded:
         return crowded.number
-    except (IndexError, _MalformedError):
-        pass
+    except IndexError:
+        raise ValueError("the message is cut off") from None
     return None
 
 
 def _passed(data: bytes, at: int, end: int, message: Descriptor, depth: int, left: int) -> int:
     """Returns how many fields are left after those from `at` to `end`."""
     if depth > _MOST_DEPTH:
-        raise _MalformedError
+        raise ValueError("the message is too deep")
     within = _messages_within(message)
     while at < end:
         tag = data[at]
@@ -62,7 +59,7 @@ def _passed(data: bytes, at: int, end: int, message: Descriptor, depth: int, lef
             if length > 0x7F:
                 length, at = _varint(data, at - 1)
             if at + length > end:
-                raise _MalformedError
+                raise ValueError("a field is longer than the message")
             inner = within.get(tag >> 3)
             if inner and length:
                 try:
@@ -76,6 +73,8 @@ def _passed(data: bytes, at: int, end: int, message: Descriptor, depth: int, lef
             at += 8
         elif wire_type == _FIXED32:
             at += 4
+        else:
+            raise ValueError("the message has a group")
     return left
 
 
@@ -86,7 +85,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
             return value, at + place + 1
-    raise _MalformedError
+    raise ValueError("a number is too long")
 
 
 @cache

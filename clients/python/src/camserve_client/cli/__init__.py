@@ -8,7 +8,14 @@ import sys
 def main() -> None:
     """Runs the command line, or says what to install where its parts are missing."""
     try:
-        from camserve_client.cli.app import run
-    except ModuleNotFoundError as error:
-        sys.exit(f"cam needs {error.name}: pip install 'camserve-client[cli]'")
-    run()
+        try:
+            from camserve_client.cli.app import run
+        except ModuleNotFoundError as error:
+            sys.exit(f"cam needs {error.name}: pip install 'camserve-client[cli]'")
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        # Commands say themselves what they could not open; this is what they print, as to a full disk.
+        sys.stderr.write(f"cam: {error.strerror or error}\n")
+        sys.exit(2)
