@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -33,7 +34,6 @@ _MOST_EXACT = 2.0**53
 # As a message, a list of numbers of one digit takes the most: 11 bytes for the two of a digit and its comma.
 _MOST_OF_JSON = 6
 _LARGE_METADATA_BYTES = 2048
-_PAUSE_S = 0.02
 
 
 class JobServicer:
@@ -193,15 +193,16 @@ class JobServicer:
 
     @asynccontextmanager
     async def _turn(self, metadata_bytes: int) -> AsyncIterator[None]:
-        """Large metadata are converted in turn and with pauses: 16 KB take up to 20 ms, in which nobody is served."""
+        """Large metadata are converted in turn: 16 KB may take 20 ms, in which nobody is served, and as long after."""
         if metadata_bytes < _LARGE_METADATA_BYTES:
             yield
             return
         async with self._converting:
+            started = time.perf_counter()
             try:
                 yield
             finally:
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(time.perf_counter() - started)
 
 
 def _item(call: Call, item: Item) -> pb.JobItem:
