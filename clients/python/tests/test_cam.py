@@ -329,6 +329,16 @@ def test_an_interrupt_ends_it(cam):
         assert b"Traceback" not in process.communicate()[1]
 
 
+def test_output_that_nobody_takes_is_said_in_a_line(cam):
+    with open(os.devnull, "rb") as unwritable:
+        done = subprocess.run(
+            [*PROGRAM, "--help"], env=cam.environment, stdout=unwritable, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("cam: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_bash_completes_it(cam):
     asked = {"_CAM_COMPLETE": "complete_bash", "COMP_WORDS": "cam jo", "COMP_CWORD": "1"}
     assert cam("", **asked).stdout.strip() == "jobs"
