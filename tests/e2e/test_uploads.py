@@ -210,9 +210,11 @@ def test_a_tenant_whose_uploads_stand_still_leaves_memory_to_others(make_stack):
             # What is refused is answered, and then not read any more.
             with suppress(ConnectionError):
                 connection.sendall(head + body)
-        # Which of them it is depends on whose bytes came first.
-        answered, _, _ = select.select(connections, [], [], 20)
-        assert [b" 503 " in connection.recv(64) for connection in answered] == [True]
+            # The next one begins when this one's bytes have arrived.
+            answered, _, _ = select.select(connections, [], [], 20 if connection is connections[-1] else 3)
+        # Which of them it is depends on whose bytes came first; on a slow machine two of them meet.
+        assert 1 <= len(answered) <= 2
+        assert all(b" 503 " in connection.recv(64) for connection in answered)
         answer = httpx.post(
             f"{small.edge_url}/v1/infer",
             params={"model": "shapes"},
