@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from prometheus_client import start_http_server
+from prometheus_client import REGISTRY, start_http_server
 
 from camserve_server.base.config import Settings
 from camserve_server.base.tasks import all_completed
-from camserve_server.base.telemetry import BATCH_IMAGES
+from camserve_server.base.telemetry import BATCH_IMAGES, DEVICE_SECONDS
+from camserve_server.engine.model import ModelVersion
 from camserve_server.parts import Parts
 from camserve_server.rpc.server import listen
 from camserve_server.stores.durability import needs_wait
@@ -43,6 +44,7 @@ class Replica:
         listen(parts.internal, "127.0.0.1", settings.internal_port)
         if parts.fetched_keys:
             parts.fetched_keys.start()
+        REGISTRY.register(parts.model_metrics)
         start_http_server(settings.metrics_port, "127.0.0.1")
         parts.disk.wait = await needs_wait(parts.redis)
         if {"api", "worker"} & set(settings.roles):
@@ -61,11 +63,12 @@ class Replica:
             parts.courier.start()
         if "janitor" in settings.roles:
             parts.janitor.start()
+            parts.backlog.start()
         grpc_at = f"{settings.grpc_host}:{settings.grpc_port}" if "api" in settings.roles else None
         _log.info("ready", roles=settings.roles, grpc=grpc_at)
 
     async def _start_engine(self) -> None:
-        self._parts.engine.on_batch = lambda model, size, *_: BATCH_IMAGES.labels(model.name).observe(size)
+        self._parts.engine.on_batch = _count_batch
         await asyncio.gather(self._parts.imaging.start(), self._parts.engine.start())
 
     async def stop(self) -> None:
@@ -97,6 +100,7 @@ class Replica:
         await parts.routes.close()
         await parts.shadows.close()
         await parts.janitor.stop()
+        await parts.backlog.stop()
         await parts.engine.close()
         await parts.imaging.close()
         await parts.outbound.close()
@@ -111,3 +115,8 @@ class Replica:
         # Without the role it never started.
         if "api" in self._settings.roles:
             await self._parts.server.stop(self._settings.drain_s)
+
+
+def _count_batch(model: ModelVersion, size: int, inference_ms: float, cam_ms: float) -> None:
+    BATCH_IMAGES.labels(model.name).observe(size)
+    DEVICE_SECONDS.labels(*model.key).inc((inference_ms + cam_ms) / 1000)

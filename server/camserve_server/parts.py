@@ -12,13 +12,16 @@ from camserve_server.base.config import Settings
 from camserve_server.base.errors import ApiError
 from camserve_server.base.telemetry import (
     BATCH_IMAGES,
+    DEVICE_MEMORY_BYTES,
     GATE_CALLS,
     IMAGES_IN_FLIGHT_BYTES,
     IMAGING_BUSY,
+    IMAGING_MEMORY_BYTES,
     IMAGING_QUEUE,
 )
 from camserve_server.core.admission import Admission
 from camserve_server.core.antivirus import Antivirus
+from camserve_server.core.backlog_watch import BacklogWatch
 from camserve_server.core.counted import CountedNotes
 from camserve_server.core.courier import Courier
 from camserve_server.core.cursors import Cursors
@@ -37,6 +40,7 @@ from camserve_server.core.labels import LabelLists
 from camserve_server.core.limits import LimitAdmin, Limits, StoreWatch
 from camserve_server.core.links import Links
 from camserve_server.core.model_figures import ModelFigures
+from camserve_server.core.model_metrics import ModelMetrics
 from camserve_server.core.model_route_changes import RouteChanges
 from camserve_server.core.model_routes import ModelRoutes
 from camserve_server.core.model_watch import ModelWatch
@@ -81,6 +85,7 @@ from camserve_server.rpc.signing_again import SigningAgain
 from camserve_server.rpc.uploads import UploadServicer
 from camserve_server.rpc.webhooks import WebhookServicer
 from camserve_server.stores import redis
+from camserve_server.stores.backlog import read_backlog
 from camserve_server.stores.chosen_objects import open_objects
 from camserve_server.stores.durability import Disk
 from camserve_server.stores.idempotency import IdempotencyKeys
@@ -162,10 +167,14 @@ class Parts:
         IMAGES_IN_FLIGHT_BYTES.set_function(lambda: budget.taken_bytes)
         IMAGING_QUEUE.set_function(lambda: self.imaging.stats().queued)
         IMAGING_BUSY.set_function(lambda: self.imaging.stats().busy)
+        IMAGING_MEMORY_BYTES.set_function(lambda: self.imaging.stats().resident_bytes)
+        for kind in self.engine.memory_bytes():
+            DEVICE_MEMORY_BYTES.labels(kind).set_function(partial(self._memory_bytes, kind))
         self.disk = Disk()
         route_records = RouteRecords(self.redis, self.disk)
         self.routes = ModelRoutes(route_records, self.engine)
         self.engine.protect(self.routes.leads_to)
+        self.model_metrics = ModelMetrics(self.engine, self.routes)
         self.shadows = Shadows(self.engine, self.imaging, self.routes, figures)
         route_changes = RouteChanges(route_records, self.routes, self.engine, clock)
         self.watch = ModelWatch(figures, FigureRecords(self.redis), self.routes, route_changes, clock)
@@ -325,7 +334,11 @@ class Parts:
         self.internal, self.internal_health = internal_server(
             {"admin": admin}, chain, RateLimitServicer(limits, notes, gate)
         )
+        self.backlog = BacklogWatch(partial(read_backlog, self.redis))
         self.janitor = Janitor(self.objects, jobs, outbox, clock, objects_interval_s=settings.janitor_interval_s)
+
+    def _memory_bytes(self, kind: str) -> int:
+        return self.engine.memory_bytes()[kind]
 
     def _forget_version(self, gate: Gate, figures: ModelFigures, key: tuple[str, str]) -> None:
         gate.forget(key)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import orjson
@@ -22,6 +23,23 @@ ENGINE_QUEUE = Gauge("camserve_engine_queue", "Images that wait for the device."
 IMAGING_QUEUE = Gauge("camserve_imaging_queue", "Images that wait for an imaging worker.")
 IMAGING_BUSY = Gauge("camserve_imaging_busy", "Imaging workers at work.")
 IMAGES_IN_FLIGHT_BYTES = Gauge("camserve_images_in_flight_bytes", "Memory that images in flight take.")
+IMAGING_MEMORY_BYTES = Gauge(
+    "camserve_imaging_memory_bytes", "Resident memory of the imaging workers, each as it was after its last call."
+)
+IMAGING_RESTARTS = Counter("camserve_imaging_restarts", "Imaging workers that were replaced.")
+ENGINE_OLDEST_SECONDS = Gauge(
+    "camserve_engine_oldest_seconds",
+    "How long that image waits for the device that waits longest.",
+    ["model", "version"],
+)
+DEVICE_SECONDS = Counter(
+    "camserve_device_seconds", "Time that forward passes and maps took of the device.", ["model", "version"]
+)
+DEVICE_MEMORY_BYTES = Gauge(
+    "camserve_device_memory_bytes",
+    "Memory of the GPU: used by tensors, kept for them by torch, free and total of the device.",
+    ["kind"],
+)
 STAGE_SECONDS = Histogram(
     "camserve_stage_seconds",
     "Time of one stage of a prediction: queue, decode, inference, cam, render.",
@@ -32,6 +50,10 @@ BATCH_IMAGES = Histogram(
     "camserve_batch_images", "Images of a forward pass.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128)
 )
 JOB_ITEMS = Counter("camserve_job_items", "Items of jobs by outcome: succeeded, failed, lost.", ["outcome"])
+JOB_ITEMS_QUEUED = Gauge("camserve_job_items_queued", "Items of jobs that wait, of the whole service.")
+JOB_ITEMS_RUNNING = Gauge("camserve_job_items_running", "Items of jobs under way, of the whole service.")
+JOB_TENANTS = Gauge("camserve_job_tenants", "Tenants that have items waiting or under way.")
+JOB_OLDEST_SECONDS = Gauge("camserve_job_oldest_seconds", "Time since the item was accepted that waits longest.")
 JOBS_DUE = Counter("camserve_jobs_due", "Jobs that the janitor found due to expire or to be forgotten.")
 SCANS = Counter("camserve_scans", "Images that the virus scanner saw by verdict: clean, found, failed.", ["verdict"])
 WEBHOOK_ATTEMPTS = Counter(
@@ -39,6 +61,21 @@ WEBHOOK_ATTEMPTS = Counter(
     "Attempts to deliver an event by verdict: delivered, again, untried, dead, gone.",
     ["verdict"],
 )
+WEBHOOK_LAG_SECONDS = Histogram(
+    "camserve_webhook_lag_seconds",
+    "Time from an event to its delivery.",
+    buckets=(0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 43200, 172800),
+)
+WEBHOOK_OVERDUE_SECONDS = Gauge(
+    "camserve_webhook_overdue_seconds", "Time since the event should have been sent that is most overdue."
+)
+STORE_SECONDS = Histogram(
+    "camserve_store_seconds",
+    "Time of one question to a store: redis by command, script or pipeline; objects by what is done.",
+    ["store", "operation"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+STORE_ERRORS = Counter("camserve_store_errors", "Those of them that failed.", ["store", "operation"])
 IDEMPOTENT_CALLS = Counter(
     "camserve_idempotent_calls",
     "Calls with a key by what became of them: executed, replayed, running, reused.",
@@ -87,7 +124,16 @@ CAMS_BLANK = Counter(
     ["model", "version"],
 )
 # Those that name a version, to be taken out when it is loaded no longer.
-VERSION_METRICS = (MODEL_CALLS, MODEL_ERRORS, MODEL_SECONDS, MODEL_COMPARED, CAM_IOU, CAM_SHIFT, CAMS_BLANK)
+VERSION_METRICS = (
+    DEVICE_SECONDS,
+    MODEL_CALLS,
+    MODEL_ERRORS,
+    MODEL_SECONDS,
+    MODEL_COMPARED,
+    CAM_IOU,
+    CAM_SHIFT,
+    CAMS_BLANK,
+)
 MODEL_ROLLBACKS = Counter(
     "camserve_model_rollbacks",
     "Canaries that this replica has rolled back, by the first limit that was passed.",
@@ -116,6 +162,20 @@ JWKS_FETCHES = Counter(
 )
 LOG_FAILURES = Counter("camserve_log_failures", "Writes of log lines that failed; the lines are lost.")
 OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
+
+
+@contextlib.contextmanager
+def store_timed(store: str, operation: str, failed: Callable[[Exception], object] = lambda _: True) -> Iterator[None]:
+    """Measures a question to a store, and counts it as an error where `failed` says so of what it raises."""
+    started = time.monotonic()
+    try:
+        yield
+    except Exception as error:
+        if failed(error):
+            STORE_ERRORS.labels(store, operation).inc()
+        raise
+    finally:
+        STORE_SECONDS.labels(store, operation).observe(time.monotonic() - started)
 
 
 def configure_logs(level: str, stream: TextIO | None = None) -> None:

@@ -17,7 +17,7 @@ from camserve_server.base.breaker import Breakers
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError
 from camserve_server.base.tasks import ended, wound_up
-from camserve_server.base.telemetry import WEBHOOK_ATTEMPTS
+from camserve_server.base.telemetry import WEBHOOK_ATTEMPTS, WEBHOOK_LAG_SECONDS
 from camserve_server.core.webhook_signing import signed_headers
 from camserve_server.core.webhooks import TEST_EVENT, WebhookService
 from camserve_server.outbound.client import FetchError, GuardedClient, Reply, UntriedError
@@ -227,6 +227,8 @@ class Courier:
         self, attempt: Attempt, verdict: Verdict, answered: int | None = None, *, pause_s: float = 0.0
     ) -> None:
         WEBHOOK_ATTEMPTS.labels(verdict).inc()
+        if verdict == "delivered":
+            WEBHOOK_LAG_SECONDS.observe(max(0.0, self._clock.now() - attempt.came_ms / 1000))
         await self._outbox.finish(attempt, verdict, answered=answered, pause_ms=round(pause_s * 1000))
 
 

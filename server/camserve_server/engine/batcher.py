@@ -210,6 +210,12 @@ class Batcher:
         with self._lock:
             return len(self._queues[queue]) if queue in self._queues else 0
 
+    def oldest_s(self, queue: Hashable) -> float:
+        """Returns how long the entry waits that waits longest; 0 where none does."""
+        with self._lock:
+            waiting = self._queues.get(queue)
+            return self._monotonic() - waiting.oldest_monotonic() if waiting is not None and len(waiting) else 0.0
+
     def due_in_s(self, queue: Hashable) -> float | None:
         """Returns how long until the queue's next batch may run: 0 for now, None when others must move first."""
         with self._lock:

@@ -58,3 +58,15 @@ def synchronize(device: torch.device) -> None:
     """Waits until the device has done what this thread gave it; the CPU always has."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
+
+
+def memory_bytes(device: torch.device) -> dict[str, int]:
+    """Returns bytes of a GPU's memory: "used" by tensors, "kept" for them by torch, "free" and "total" of the device.
+
+    Empty for the CPU, whose memory is the process's. May be asked from any thread.
+    """
+    if device.type != "cuda":
+        return {}
+    free, total = torch.cuda.mem_get_info(device)
+    used, kept = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    return {"used": used, "kept": kept, "free": free, "total": total}

@@ -17,7 +17,7 @@ from camserve_server.base.breaker import CircuitState, Turn
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
 from camserve_server.engine.catalog import Key, earlier_versions
-from camserve_server.engine.device import choose_device, cores, prepare_thread
+from camserve_server.engine.device import choose_device, cores, memory_bytes, prepare_thread
 from camserve_server.engine.footprint import release_library_pages
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.loader import Loader
@@ -207,6 +207,10 @@ class Engine:
         if model.state != "ready":
             return False
         return self._loader.served(model).breaker.state is CircuitState.CLOSED
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Returns bytes of the device's memory by kind, see `device.memory_bytes`; may be asked from any thread."""
+        return memory_bytes(self._device)
 
     def pictures_per_s(self, key: Key) -> float | None:
         """Estimates how many pictures the device does of that version alone, from its last batches or the warm-up.

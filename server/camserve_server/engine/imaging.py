@@ -13,6 +13,7 @@ import numpy as np
 import structlog
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.telemetry import IMAGING_RESTARTS
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
 from camserve_server.engine.colormap import COLORMAPS
 from camserve_server.engine.imaging_answers import decoded_image, probed, raise_error, rendered_heatmap
@@ -211,6 +212,7 @@ class ImagingPool:
             busy=alive - len(self._idle),
             queued=len(self._waiting) + len(self._waiting_background),
             restarts=self._restarts,
+            resident_bytes=sum(worker.resident_bytes for worker in tuple(self._workers)),
         )
 
     def wait_s(self, share: str = "") -> float:
@@ -332,6 +334,7 @@ class ImagingPool:
             return
         if worker.ready:
             self._restarts += 1
+            IMAGING_RESTARTS.inc()
             self._add_worker()
             return
         if self._started is not None and not self._started.done():

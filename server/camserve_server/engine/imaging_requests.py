@@ -185,10 +185,13 @@ class RenderedHeatmap:
 
 @dataclass(frozen=True, slots=True)
 class ImagingStats:
-    """The pool at one moment; `restarts` counts workers that were replaced since the start."""
+    """The pool at one moment; `restarts` counts workers that were replaced since the start, `resident_bytes` is the
+    memory of all as they were after their last calls.
+    """
 
     workers: int
     alive: int
     busy: int
     queued: int
     restarts: int
+    resident_bytes: int

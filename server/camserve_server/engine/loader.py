@@ -16,7 +16,7 @@ from torch import nn
 from camserve_server.base.breaker import Breaker
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended as all_ended
-from camserve_server.base.telemetry import ENGINE_QUEUE
+from camserve_server.base.telemetry import ENGINE_OLDEST_SECONDS, ENGINE_QUEUE
 from camserve_server.engine.batcher import Batcher
 from camserve_server.engine.catalog import Key
 from camserve_server.engine.device import empty_cache
@@ -111,6 +111,7 @@ class Loader:
             seconds_per_picture=model.seconds_per_picture,
         )
         ENGINE_QUEUE.labels(*model.key).set_function(lambda: self._batcher.depth(queue))
+        ENGINE_OLDEST_SECONDS.labels(*model.key).set_function(lambda: self._batcher.oldest_s(queue))
         return model
 
     def unload(self, model: ModelVersion) -> None:
@@ -148,6 +149,7 @@ class Loader:
         served.runner.stop()
         if not any(other.model.key == served.model.key for other in self._served.values()):
             ENGINE_QUEUE.remove(*served.model.key)
+            ENGINE_OLDEST_SECONDS.remove(*served.model.key)
             served.breaker.forget()
             self._on_unload(served.model.key)
         assert served.model.module is not None

@@ -9,6 +9,7 @@ from typing import Self
 from camserve_server.base.breaker import Breaker, CircuitState, Turn
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.telemetry import store_timed
 from camserve_server.stores.aead import DamagedError
 from camserve_server.stores.objects import Draft, ObjectStore, StoredObject
 
@@ -26,7 +27,7 @@ class GuardedObjects:
 
     async def put(self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float) -> str:
         """Stores `data` and returns its new object id."""
-        with _guard(self._writes):
+        with _guard(self._writes), _timed("put"):
             return await self._objects.put(tenant, data, content_type=content_type, expires_at=expires_at)
 
     async def draft(self, tenant: str, *, content_type: str, expires_at: float) -> Draft:
@@ -37,17 +38,17 @@ class GuardedObjects:
 
     async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:
         """Waits until these objects would survive a loss of power."""
-        with _guard(self._writes, under_way=True):
+        with _guard(self._writes, under_way=True), _timed("sync"):
             await self._objects.sync(tenant, object_ids)
 
     async def open(self, tenant: str, object_id: str) -> StoredObject:
         """Opens an object."""
-        with _guard(self._reads):
+        with _guard(self._reads), _timed("open"):
             return GuardedObject(await self._objects.open(tenant, object_id), self._reads)
 
     async def delete(self, tenant: str, object_id: str) -> None:
         """Deletes an object."""
-        with _guard(self._writes):
+        with _guard(self._writes), _timed("delete"):
             await self._objects.delete(tenant, object_id)
 
     async def check(self) -> None:
@@ -80,12 +81,12 @@ class GuardedDraft:
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Adds bytes."""
-        with _guard(self._breaker, under_way=True):
+        with _guard(self._breaker, under_way=True), _timed("write"):
             await self._draft.write(data)
 
     async def commit(self) -> None:
         """Makes the object appear."""
-        with _guard(self._breaker, under_way=True):
+        with _guard(self._breaker, under_way=True), _timed("commit"):
             await self._draft.commit()
 
     async def discard(self) -> None:
@@ -107,7 +108,7 @@ class GuardedObject:
         """Yields the range in chunks; how slowly they are taken is no affair of the store."""
         async with aclosing(self._stored.read(start, end)) as chunks:
             while True:
-                with _guard(self._breaker, under_way=True):
+                with _guard(self._breaker, under_way=True), _timed("read"):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     return
@@ -128,6 +129,10 @@ class GuardedObject:
 
 def _guard(breaker: Breaker, *, under_way: bool = False) -> AbstractContextManager[Turn]:
     return breaker.guard(_blame, under_way=under_way)
+
+
+def _timed(operation: str) -> AbstractContextManager[None]:
+    return store_timed("objects", operation, _blame)
 
 
 def _blame(error: Exception) -> bool | None:

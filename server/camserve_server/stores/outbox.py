@@ -37,7 +37,7 @@ _SEND = Script("outbox_send", after=["clock", "outbox"])
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An event under a lease, to be sent now; `number` counts attempts from 1."""
+    """An event under a lease, to be sent now; `number` counts attempts from 1, `came_ms` is unix time."""
 
     tenant: str
     endpoint: str
@@ -46,6 +46,7 @@ class Attempt:
     job_id: str
     number: int
     fence: int
+    came_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,8 @@ class Outbox:
             rows, look_ms = await _CLAIM.run(self._redis, [keys.tenant(tenant)], [now_ms, endpoint, count, lease_ms])
             await _SETTLE.run(self._redis, [keys.ring()], [now_ms, member, version, look_ms])
         return [
-            Attempt(tenant, endpoint, text(event_id), text(event), text(job_id), number, fence)
-            for event_id, event, job_id, number, fence in rows
+            Attempt(tenant, endpoint, text(event_id), text(event), text(job_id), number, fence, came_ms)
+            for event_id, event, job_id, number, fence, came_ms in rows
         ]
 
     async def finish(

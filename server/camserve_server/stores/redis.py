@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.telemetry import store_timed
 from camserve_server.stores import keys
+from camserve_server.stores.scripts import SCRIPTS
 
 _CHECK_MS = 60_000
 
@@ -46,7 +49,33 @@ def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> R
         ),
     )
     pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})
-    return Redis.from_pool(pool)
+    return _TimedRedis.from_pool(pool)
+
+
+class _TimedRedis(Redis):
+    """Measures each question, by its command or by the script that it runs."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        with store_timed("redis", _operation(args), _failed):
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        return _TimedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class _TimedPipeline(Pipeline):
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        with store_timed("redis", "pipeline", _failed):
+            return await super().execute(raise_on_error)
+
+
+def _operation(command: Sequence[Any]) -> str:
+    return SCRIPTS.get(command[1], "eval") if command[0] == "EVALSHA" else str(command[0]).lower()
+
+
+def _failed(error: Exception) -> bool:
+    # A server that does not know a script is sent it.
+    return not isinstance(error, NoScriptError)
 
 
 class _Connection(AbstractConnection):

@@ -13,6 +13,9 @@ from redis.exceptions import NoScriptError
 # A script that is given this time takes Redis's own.
 SERVER_CLOCK_MS = 0
 
+# Names by hash, for metrics.
+SCRIPTS: dict[str, str] = {}
+
 # Keys and arguments.
 Run = tuple[Sequence[str], Sequence[str | bytes | int]]
 
@@ -27,6 +30,7 @@ class Script:
         folder = resources.files("camserve_server.stores") / "lua"
         self.source = "\n".join((folder / f"{part}.lua").read_text() for part in (*after, name))
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        SCRIPTS[self.sha] = name
 
     async def run(self, redis: Redis, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Returns the script's reply; it is sent whole only to a server that does not know it."""
