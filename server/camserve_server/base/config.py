@@ -30,6 +30,7 @@ Role = Literal["api", "worker", "courier", "janitor"]
 ROLES: tuple[Role, ...] = ("api", "worker", "courier", "janitor")
 
 _WEB_ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+_COLLECTOR = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:[1-9][0-9]{0,4})?")
 _KEYS_ADDRESS = re.compile(
     r"https://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:[1-9][0-9]{0,4})?(/[!-\"$-~]*)?"
     r"|http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[1-9][0-9]{0,4})?(/[!-\"$-~]*)?"
@@ -217,6 +218,12 @@ class Settings(BaseSettings):
         description="How long a stopping server still takes calls while what is in front of it learns that it stops.",
     )
     drain_s: float = Field(20.0, ge=0, le=600, description="How long it then finishes running calls.")
+    otlp_endpoint: str | None = Field(
+        None, description="Collector that traces go to over OTLP (gRPC), as `http://127.0.0.1:4317`; default: none."
+    )
+    trace_ratio: float = Field(
+        0.1, ge=0, le=1, description="Share of calls whose trace is recorded where their caller has not decided."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
     @field_validator("cors_origins", "replicas", "limiters", "fetch_allow", "webhook_allow", "roles", mode="before")
@@ -260,6 +267,13 @@ class Settings(BaseSettings):
     def _keys_address(cls, value: str | None) -> str | None:
         if value is not None and not _KEYS_ADDRESS.fullmatch(value):
             raise ValueError("must be like https://id.example.com/jwks; http is for loopback addresses only")
+        return value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if value is not None and not _COLLECTOR.fullmatch(value):
+            raise ValueError("must be like http://127.0.0.1:4317 or https://collector.example.com:4317")
         return value
 
     @field_validator("device")

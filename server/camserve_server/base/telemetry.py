@@ -1,17 +1,14 @@
-"""Logs as JSON lines and metrics for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
 
-import orjson
-import structlog
 from prometheus_client import Counter, Gauge, Histogram
+
+from camserve_server.base import tracing
 
 _STAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -169,57 +166,11 @@ def store_timed(store: str, operation: str, failed: Callable[[Exception], object
     """Measures a question to a store, and counts it as an error where `failed` says so of what it raises."""
     started = time.monotonic()
     try:
-        yield
+        with tracing.part(f"{store} {operation}", calls=True):
+            yield
     except Exception as error:
         if failed(error):
             STORE_ERRORS.labels(store, operation).inc()
         raise
     finally:
-        STORE_SECONDS.labels(store, operation).observe(time.monotonic() - started)
-
-
-def configure_logs(level: str, stream: TextIO | None = None) -> None:
-    """Writes every log event as one JSON line to `stream` (default: standard error).
-
-    A line that cannot be written is lost and counted: a full disk must not fail the calls that would be told of.
-    """
-    lossy: Any = _Lossy(stream or sys.stderr)
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_dump),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(lossy),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(level=logging.WARNING, stream=lossy, format="%(name)s: %(message)s")
-
-
-class _Lossy:
-    """As much of a text stream as loggers use."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        with self._counted():
-            self._stream.write(text)
-
-    def flush(self) -> None:
-        with self._counted():
-            self._stream.flush()
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            LOG_FAILURES.inc()
-
-
-def _dump(event: dict[str, object], **_: object) -> str:
-    return orjson.dumps(event, default=repr).decode()
+        STORE_SECONDS.labels(store, operation).observe(time.monotonic() - started, tracing.exemplar())

@@ -9,7 +9,7 @@ import signal
 import typer
 
 from camserve_server.base.config import Settings
-from camserve_server.base.telemetry import configure_logs
+from camserve_server.base.logs import configure_logs
 from camserve_server.cli.envoy import EnvoyProcess
 from camserve_server.cli.ready import write_state
 from camserve_server.cli.restarts import keep_running

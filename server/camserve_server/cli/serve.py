@@ -6,15 +6,17 @@ import asyncio
 import faulthandler
 import gc
 import signal
+import socket
 from collections.abc import Coroutine
 from typing import Any
 
 import uvloop
 
 from camserve_server.base.config import Settings
+from camserve_server.base.logs import configure_logs
 from camserve_server.base.open_files import raise_limit
 from camserve_server.base.tasks import ended
-from camserve_server.base.telemetry import configure_logs
+from camserve_server.base.tracing import start_tracing
 from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.engine.footprint import limit_arenas
 
@@ -26,7 +28,15 @@ def serve(settings: Settings, redis_url: str) -> None:
     faulthandler.enable()
     raise_limit()
     limit_arenas()
-    uvloop.run(_serve(settings, redis_url))
+    end_tracing = None
+    if settings.otlp_endpoint:
+        instance = f"{socket.gethostname()}:{settings.grpc_port}"
+        end_tracing = start_tracing(settings.otlp_endpoint, ratio=settings.trace_ratio, instance=instance)
+    try:
+        uvloop.run(_serve(settings, redis_url))
+    finally:
+        if end_tracing:
+            end_tracing()
 
 
 async def _serve(settings: Settings, redis_url: str) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from camserve_server.base.child import Child, start_child
 from camserve_server.base.config import PREFIX, Settings
@@ -17,7 +18,7 @@ from camserve_server.cli.logs import lines_since, open_log
 from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.cli.restarts import keep_running
 from camserve_server.cli.valkey import EmbeddedValkey
-from camserve_server.edge.settings import MIB, EdgeSettings, ExternalIssuer, ReplicaTls
+from camserve_server.edge.settings import MIB, Collector, EdgeSettings, ExternalIssuer, ReplicaTls
 
 _HEALTHY_WITHIN_S = 120.0
 
@@ -139,6 +140,12 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
     replica_tls = None
     if settings.grpc_tls_cert:
         replica_tls = ReplicaTls(ca_file=settings.grpc_tls_cert, server_name=settings.edge_replicas[0][0])
+    collector = None
+    if settings.otlp_endpoint:
+        place = urlsplit(settings.otlp_endpoint)
+        collector = Collector(
+            place.hostname or "", place.port or 4317, tls=place.scheme == "https", ratio=settings.trace_ratio
+        )
     return EdgeSettings(
         run_dir=run_dir,
         log_dir=logs_dir,
@@ -160,6 +167,7 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         tls_cert_file=settings.tls_cert,
         tls_key_file=settings.tls_key,
         reflection=settings.edge_reflection,
+        collector=collector,
     )
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import typer
 
 from camserve_server.base.config import Settings
+from camserve_server.base.logs import configure_logs
 from camserve_server.base.open_files import raise_limit
-from camserve_server.base.telemetry import configure_logs
 from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.cli.self_check import Checked, sample_image, self_check
 from camserve_server.cli.stack import Stack

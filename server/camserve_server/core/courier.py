@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import orjson
 import structlog
 
+from camserve_server.base import tracing
 from camserve_server.base.breaker import Breakers
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError
@@ -122,7 +123,7 @@ class Courier:
                 await asyncio.sleep(_STORE_PAUSE_S)
                 continue
             for attempt in attempts or ():
-                task = asyncio.create_task(self._send(attempt))
+                task = asyncio.create_task(self._send_traced(attempt))
                 self._running[task] = attempt
                 task.add_done_callback(self._done)
             if attempts is None:
@@ -139,6 +140,12 @@ class Courier:
         del self._running[task]
         self._wake.set()
 
+    async def _send_traced(self, attempt: Attempt) -> None:
+        about = {"camserve.event_id": attempt.event_id, "camserve.job_id": attempt.job_id}
+        about |= {"camserve.event": attempt.event, "camserve.endpoint": attempt.endpoint}
+        with tracing.continued("webhook delivery", attempt.trace, about, calls=True):
+            await self._send(attempt)
+
     async def _send(self, attempt: Attempt) -> None:
         try:
             target = await self._target(attempt)
@@ -150,6 +157,8 @@ class Courier:
             timestamp = int(self._clock.now())
             headers = {"content-type": "application/json"}
             headers |= signed_headers(secrets, attempt.event_id, timestamp, body)
+            if context := tracing.traceparent():
+                headers["traceparent"] = context
             # It joins, since its endpoint was asked after before it was taken: an attempt that counts is made.
             turn = self._breakers[attempt.endpoint, attempt.tenant].join()
             try:
@@ -227,6 +236,8 @@ class Courier:
         self, attempt: Attempt, verdict: Verdict, answered: int | None = None, *, pause_s: float = 0.0
     ) -> None:
         WEBHOOK_ATTEMPTS.labels(verdict).inc()
+        about: dict[str, tracing.Value] = {"camserve.verdict": verdict, "camserve.attempt": attempt.number}
+        tracing.note(about | ({"http.response.status_code": answered} if answered else {}))
         if verdict == "delivered":
             WEBHOOK_LAG_SECONDS.observe(max(0.0, self._clock.now() - attempt.came_ms / 1000))
         await self._outbox.finish(attempt, verdict, answered=answered, pause_ms=round(pause_s * 1000))

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from camserve_server.base import tracing
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.telemetry import STAGE_SECONDS
 from camserve_server.core.antivirus import Antivirus
@@ -227,13 +228,19 @@ class InferService:
         wanted, background = options.heatmap, keep_until is not None
         target = _target_index(version, wanted.target) if wanted else None
         await self._antivirus.check(image)
-        with await self._imaging.decode(
-            image,
-            _decode_request(version, options, defer_above_px),
-            share=_share(version, tenant, background=background),
-            background=background,
-        ) as picture:
-            with self._figures.errors(version, "answer", deadline_monotonic=deadline):
+        with tracing.part("decode", {"camserve.bytes": image.size}):
+            decoded = await self._imaging.decode(
+                image,
+                _decode_request(version, options, defer_above_px),
+                share=_share(version, tenant, background=background),
+                background=background,
+            )
+            tracing.took(("imaging worker", decoded.decode_ms))
+        with decoded as picture:
+            with (
+                tracing.part("predict", {"camserve.model": version.name, "camserve.model_version": version.version}),
+                self._figures.errors(version, "answer", deadline_monotonic=deadline),
+            ):
                 prediction = await self._engine.predict(
                     version,
                     picture.pixels,
@@ -241,6 +248,12 @@ class InferService:
                     tenant=tenant,
                     lane=lane,
                     deadline_monotonic=deadline,
+                )
+                tracing.note({"camserve.batch_size": prediction.batch_size})
+                tracing.took(
+                    ("queue", prediction.queue_ms),
+                    ("inference", prediction.inference_ms),
+                    ("cam", prediction.cam_ms),
                 )
             self._figures.count(version, "answer", prediction)
             rendered = (
@@ -263,7 +276,7 @@ class InferService:
             render=rendered.render_ms if rendered else 0.0,
         )
         for stage in ("queue", "inference", "decode", "cam", "render"):
-            STAGE_SECONDS.labels(stage).observe(getattr(timings, stage) / 1000)
+            STAGE_SECONDS.labels(stage).observe(getattr(timings, stage) / 1000, tracing.exemplar())
         return InferResult(
             model=version.name,
             model_version=version.version,
@@ -292,21 +305,24 @@ class InferService:
         if prediction.cam is None:
             raise RuntimeError("the engine returned no map although one was asked for")
         width, height = wanted.size or (picture.draw_width, picture.draw_height)
-        return await self._imaging.render(
-            RenderRequest(
-                cam=prediction.cam,
-                view=picture.view,
-                width=width,
-                height=height,
-                format=wanted.format,
-                colormap=wanted.colormap,
-                overlay=wanted.overlay,
-                alpha=wanted.alpha,
-                base=picture.base,
-            ),
-            share=_share(version, tenant, background=background),
-            background=background,
-        )
+        with tracing.part("render", {"camserve.width": width, "camserve.height": height}):
+            rendered = await self._imaging.render(
+                RenderRequest(
+                    cam=prediction.cam,
+                    view=picture.view,
+                    width=width,
+                    height=height,
+                    format=wanted.format,
+                    colormap=wanted.colormap,
+                    overlay=wanted.overlay,
+                    alpha=wanted.alpha,
+                    base=picture.base,
+                ),
+                share=_share(version, tenant, background=background),
+                background=background,
+            )
+            tracing.took(("imaging worker", rendered.render_ms))
+        return rendered
 
     async def _link(
         self, tenant: str, rendered: RenderedHeatmap, file: str, inline: bool, keep_until: float | None

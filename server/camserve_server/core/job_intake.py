@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from camserve_server.base import tracing
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import derived_id, new_id
@@ -93,7 +94,16 @@ class JobIntake:
         except BaseException:
             self._discard(tenant, object_ids)
             raise
-        job = NewJob(job_id, version.name, version.version, ttl_s * 1000, request.metadata, items, request.callback_url)
+        job = NewJob(
+            job_id,
+            version.name,
+            version.version,
+            ttl_s * 1000,
+            request.metadata,
+            items,
+            request.callback_url,
+            trace=tracing.traceparent(),
+        )
         # Where this fails the job may have been accepted all the same: then it needs its inputs.
         submitted = await self._jobs.submit(tenant, job)
         answering = version.version

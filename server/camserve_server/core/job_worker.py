@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import orjson
 import structlog
 
+from camserve_server.base import tracing
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import new_id
@@ -194,7 +195,14 @@ class JobWorker:
 
     async def _work(self, running: _Running) -> None:
         try:
-            outcome = await self._outcome(running)
+            claim = running.claim
+            about: dict[str, tracing.Value] = {
+                "camserve.job_id": claim.job_id,
+                "camserve.item": claim.index,
+                "camserve.claim": claim.claims,
+            }
+            with tracing.continued("job item", claim.trace, about):
+                outcome = await self._outcome(running)
         except asyncio.CancelledError:
             if running.lost:
                 self._forget(running)

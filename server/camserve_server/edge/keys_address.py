@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,8 +11,6 @@ from camserve_server.edge.settings import EdgeSettings, ExternalIssuer, duration
 Node = dict[str, Any]
 
 _CLUSTER = "issuer"
-# Where distributions keep the authorities that they trust, for a Python that does not know.
-_SYSTEM = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
 def source(external: ExternalIssuer) -> Node:
@@ -51,12 +47,5 @@ def cluster(settings: EdgeSettings) -> Node | None:
         },
     }
     if secure:
-        found["transport_socket"] = upstream_tls.context(external.ca_file or _system_ca(), host, "http/1.1")
+        found["transport_socket"] = upstream_tls.context(external.ca_file or upstream_tls.system_ca(), host, "http/1.1")
     return found
-
-
-def _system_ca() -> Path:
-    for name in (ssl.get_default_verify_paths().cafile, *_SYSTEM):
-        if name and Path(name).is_file():
-            return Path(name)
-    raise ValueError("the system has no file of certificate authorities: set CAMSERVE_JWT_JWKS_CA")

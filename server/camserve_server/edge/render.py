@@ -11,7 +11,17 @@ from typing import Any
 import yaml
 
 from camserve_server.base import bundle
-from camserve_server.edge import descriptors, keys_address, limits, replies, routes, tokens, upstream_tls, upstreams
+from camserve_server.edge import (
+    descriptors,
+    keys_address,
+    limits,
+    replies,
+    routes,
+    tokens,
+    traces,
+    upstream_tls,
+    upstreams,
+)
 from camserve_server.edge.descriptors import Method
 from camserve_server.edge.settings import EdgeSettings, duration
 
@@ -120,6 +130,8 @@ def _nodes(
         "limits_cluster": limits.cluster(settings),
         "keys_routes": [{"match": {"path": tokens.KEYS_PATH}, "route": {"cluster": routes.CLUSTER, "timeout": "2s"}}],
         "issuer_cluster": keys_address.cluster(settings),
+        "tracing": traces.tracing(settings),
+        "collector_cluster": traces.cluster(settings),
         "replica_discovery": upstreams.discovery(settings.replicas),
         "replica_transport_socket": _replica_transport_socket(settings),
         "replica_endpoints": upstreams.endpoints(settings.replicas),

@@ -41,6 +41,16 @@ class ReplicaTls:
 
 
 @dataclass(frozen=True, slots=True)
+class Collector:
+    """Where spans go over OTLP, and the share (0 to 1) of the traces that begin here which are recorded."""
+
+    host: str
+    port: int
+    tls: bool
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeSettings:
     """Everything that the rendered configuration depends on besides the protos.
 
@@ -79,6 +89,7 @@ class EdgeSettings:
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     reflection: bool = False  # lets grpc.health.v1 and server reflection through, with a token
+    collector: Collector | None = None  # where traces go
     concurrency: int | None = None  # worker threads; default one per core, up to four
 
     @property

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from pathlib import Path
 from typing import Any
 
 Node = dict[str, Any]
+
+# Where distributions keep the authorities that they trust, for a Python that does not know.
+_SYSTEM = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
 def context(ca_file: Path, server_name: str, protocol: str, certificates: list[Node] | None = None) -> Node:
@@ -34,3 +38,11 @@ def is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def system_ca() -> Path:
+    """Returns the file of the authorities that this system trusts; raises ValueError where there is none."""
+    for name in (ssl.get_default_verify_paths().cafile, *_SYSTEM):
+        if name and Path(name).is_file():
+            return Path(name)
+    raise ValueError("the system has no file of certificate authorities: set CAMSERVE_JWT_JWKS_CA")

@@ -28,6 +28,8 @@ _READ = frozenset(
         "prefer",
         "range",
         "route-key",
+        "traceparent",
+        "tracestate",
         "tus-resumable",
         "upload-length",
         "upload-metadata",

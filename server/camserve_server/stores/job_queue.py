@@ -43,7 +43,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An item under a lease; `claims` counts this one, `expires_ms` is when its job's time is over."""
+    """An item under a lease; `claims` counts this one, `expires_ms` is when its job's time is over.
+
+    `trace` is the W3C context in which its job was submitted, empty where there was none.
+    """
 
     tenant: str
     job_id: str
@@ -52,6 +55,7 @@ class Claim:
     claims: int
     spec: bytes
     expires_ms: int
+    trace: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,9 @@ class JobQueue:
                 claims,
                 self._sealer.open(spec, spec_at(tenant, text(job_id))),
                 expires_ms,
+                text(trace),
             )
-            for job_id, index, fence, claims, spec, expires_ms in rows
+            for job_id, index, fence, claims, spec, expires_ms, trace in rows
         ]
 
     async def finish(self, tenant: str, outcomes: Sequence[Outcome], *, now_ms: int = SERVER_CLOCK_MS) -> list[bool]:

@@ -44,7 +44,7 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to accept; `metadata` is JSON."""
+    """A job to accept; `metadata` is JSON, `trace` the W3C context in which it was submitted."""
 
     job_id: str
     model: str
@@ -53,6 +53,7 @@ class NewJob:
     metadata: bytes | None
     items: Sequence[NewItem]
     callback_url: str | None = None
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Jobs:
             job.model_version,
             job.metadata or b"",
         ]
-        args += [*callback, secrets.token_hex(8), *items]
+        args += [*callback, secrets.token_hex(8), job.trace, *items]
         look_ms = (now_ms or int(time.time() * 1000)) + job.ttl_ms
         # In this order a crash between two of them leaves at most a name without a job, or a job without a
         # place in the ring, which the janitor gives it.

@@ -37,7 +37,10 @@ _SEND = Script("outbox_send", after=["clock", "outbox"])
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An event under a lease, to be sent now; `number` counts attempts from 1, `came_ms` is unix time."""
+    """An event under a lease, to be sent now; `number` counts attempts from 1, `came_ms` is unix time.
+
+    `trace` is the W3C context in which its job was submitted, empty where there was none.
+    """
 
     tenant: str
     endpoint: str
@@ -47,6 +50,7 @@ class Attempt:
     number: int
     fence: int
     came_ms: int
+    trace: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +118,8 @@ class Outbox:
             rows, look_ms = await _CLAIM.run(self._redis, [keys.tenant(tenant)], [now_ms, endpoint, count, lease_ms])
             await _SETTLE.run(self._redis, [keys.ring()], [now_ms, member, version, look_ms])
         return [
-            Attempt(tenant, endpoint, text(event_id), text(event), text(job_id), number, fence, came_ms)
-            for event_id, event, job_id, number, fence, came_ms in rows
+            Attempt(tenant, endpoint, text(event_id), text(event), text(job_id), number, fence, came_ms, text(trace))
+            for event_id, event, job_id, number, fence, came_ms, trace in rows
         ]
 
     async def finish(

@@ -1,7 +1,7 @@
 -- Takes items from the front of a tenant's queue under leases.
 -- ARGV: now, items wanted, lease in ms, most leases of the tenant, most claims of an item, result of a poison item,
 -- items for a tenant that has no lease, then each "model version" that the worker leaves to others.
--- Returns {items, length of the queue, leases, endpoints to announce}; an item is {job, index, fence, claims, spec, expiry in ms}.
+-- Returns {items, length of the queue, leases, endpoints to announce}; an item is {job, index, fence, claims, spec, expiry in ms, trace}.
 local now, wanted, cap, most_claims = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local until_ms = whole(now + tonumber(ARGV[3]))
 
@@ -37,7 +37,7 @@ while #claimed < room and looks < 4096 and #left < 256 do
   if not name then break end
   local job, index = parts(name)
   local key, items = job_key(job), items_key(job)
-  local going, known = goes_on(job, now), redis.call('HMGET', key, 'status', 'expires_ms', 'model', 'model_version')
+  local going, known = goes_on(job, now), redis.call('HMGET', key, 'status', 'expires_ms', 'model', 'model_version', 'trace')
   -- Items of jobs that were canceled or expired stay in the queue until they are met here.
   local waits = going and redis.call('HGET', items, 's:' .. index) == 'q'
   if waits and leave[known[3] .. ' ' .. known[4]] then
@@ -48,7 +48,8 @@ while #claimed < room and looks < 4096 and #left < 256 do
     local claims = redis.call('HINCRBY', items, 'c:' .. index, 1)
     redis.call('ZADD', leases, until_ms, name)
     if known[1] == 'queued' then redis.call('HSET', key, 'status', 'running', 'started_ms', whole(now)) end
-    claimed[#claimed + 1] = {job, index, fence, claims, redis.call('HGET', items, 'i:' .. index), tonumber(known[2])}
+    local spec = redis.call('HGET', items, 'i:' .. index)
+    claimed[#claimed + 1] = {job, index, fence, claims, spec, tonumber(known[2]), known[5] or ''}
   end
 end
 for position = #left, 1, -1 do redis.call('LPUSH', queue, left[position]) end

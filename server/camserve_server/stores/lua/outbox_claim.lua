@@ -1,6 +1,6 @@
 -- Takes due events of an endpoint under leases; what waits for a deleted or disabled webhook is given up, a part at a time.
 -- ARGV: now, endpoint, events wanted, lease in ms.
--- Returns {events, when to look again}; an event is {id, name, job, attempt, fence, when it came}.
+-- Returns {events, when to look again}; an event is {id, name, job, attempt, fence, when it came, trace of the job}.
 local now, endpoint = clock(ARGV[1]), ARGV[2]
 local waiting, sending = waiting_key(endpoint), sending_key(endpoint)
 for _, event_id in ipairs(redis.call('ZRANGEBYSCORE', sending, '-inf', whole(now))) do
@@ -28,8 +28,9 @@ if room > 0 then
     redis.call('ZREM', waiting, event_id)
     redis.call('ZADD', sending, whole(now + tonumber(ARGV[4])), event_id)
     local known = redis.call('HMGET', key, 'event', 'job')
+    local trace = redis.call('HGET', prefix .. 'job:' .. known[2], 'trace')
     local came_ms = redis.call('ZSCORE', listed_key(endpoint), event_id) or whole(now)
-    claimed[#claimed + 1] = {event_id, known[1], known[2], attempt, fence, tonumber(came_ms)}
+    claimed[#claimed + 1] = {event_id, known[1], known[2], attempt, fence, tonumber(came_ms), trace or ''}
   end
 end
 return {claimed, next_due(endpoint)}

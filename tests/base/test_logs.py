@@ -12,7 +12,8 @@ import pytest
 
 SCRIPT = """
 import structlog
-from camserve_server.base.telemetry import LOG_FAILURES, configure_logs
+from camserve_server.base.logs import configure_logs
+from camserve_server.base.telemetry import LOG_FAILURES
 configure_logs("info")
 structlog.get_logger("test").info("said", a=1)
 print(LOG_FAILURES._value.get())
