@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-metrics test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -93,6 +93,10 @@ test-docs: $(DEV_STAMP)
 test-grpcurl: $(DEV_STAMP)
 	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 	$(BIN)/python -m pytest toolchains/grpcurl
+
+# Needs Prometheus with promtool (Debian: prometheus): tries metrics, alerts and the dashboard's queries.
+test-metrics: $(DEV_STAMP)
+	$(BIN)/python -m pytest toolchains/metrics
 
 # Needs Node: uploads with tus-js-client, which browsers use.
 test-tus: $(DEV_STAMP)

@@ -6,6 +6,7 @@ import contextlib
 from functools import partial
 
 from camserve_server.base import bundle
+from camserve_server.base.audit_log import AuditLog
 from camserve_server.base.breaker import Breakers
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.config import Settings
@@ -280,6 +281,7 @@ class Parts:
             budget=budget,
         )
         chain = build_chain(
+            AuditLog(settings.audit_file),
             verifier,
             self.draining,
             limits,

@@ -78,3 +78,18 @@ def test_a_link_names_whose_it_is_and_what_it_leads_to(api, tenant, line):
     assert (seen["tenant"], seen["object_id"]) == (tenant, heatmap.partition("?")[0].rpartition("/")[2])
     forged = line(httpx.get(heatmap.replace("token=", "token=x")))
     assert (forged["tenant"], forged["object_id"]) == (None, seen["object_id"])
+
+
+def test_the_audit_log_has_every_call_in_an_unbroken_chain(stack, api, tenant, line):
+    storage_id = upload(api).json()["storage_id"]
+    refused = api.post("/v1/infer", json={"model": "none", "image": {"storage_id": storage_id}})
+    logged = line(refused)
+    (path,) = (stack.data_dir / "logs").glob("audit-*.jsonl")
+    audited = [json.loads(text) for text in path.read_text().splitlines()]
+    (found,) = [each for each in audited if each["request_id"] == refused.headers["request-id"]]
+    assert found["tenant"] == tenant
+    same = found.keys() - {"time", "previous"}
+    assert {name: found[name] for name in same} == {name: logged[name] for name in same}
+    verified = stack.camserve("audit", "verify", str(path))
+    assert verified.returncode == 0, verified.stderr
+    assert "whole" in verified.stdout

@@ -218,6 +218,9 @@ class Settings(BaseSettings):
         description="How long a stopping server still takes calls while what is in front of it learns that it stops.",
     )
     drain_s: float = Field(20.0, ge=0, le=600, description="How long it then finishes running calls.")
+    audit_dir: Path | None = Field(
+        None, description="Folder of the audit log, a file for each replica; default: the data directory's logs."
+    )
     otlp_endpoint: str | None = Field(
         None, description="Collector that traces go to over OTLP (gRPC), as `http://127.0.0.1:4317`; default: none."
     )
@@ -250,7 +253,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"{listener!r} is not like 127.0.0.1:50051")
         return value
 
-    @field_validator("data_dir", "ready_file", "models_dir", "tls_cert", "tls_key", "jwt_jwks_file", "jwt_jwks_ca")
+    @field_validator(
+        "data_dir", "ready_file", "models_dir", "audit_dir", "tls_cert", "tls_key", "jwt_jwks_file", "jwt_jwks_ca"
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value else value
@@ -334,6 +339,11 @@ class Settings(BaseSettings):
         if not file.is_file():
             return init_settings, env_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    @property
+    def audit_file(self) -> Path:
+        """The audit log of the replica with this gRPC port."""
+        return (self.audit_dir or self.data_dir / "logs") / f"audit-{self.grpc_port}.jsonl"
 
     @property
     def edge_url(self) -> str:

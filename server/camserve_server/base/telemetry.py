@@ -158,6 +158,7 @@ JWKS_FETCHES = Counter(
     "camserve_jwks_fetches", "Fetches of the external issuer's keys by outcome: fetched, failed.", ["outcome"]
 )
 LOG_FAILURES = Counter("camserve_log_failures", "Writes of log lines that failed; the lines are lost.")
+AUDIT_FAILURES = Counter("camserve_audit_failures", "Lines of the audit log that could not be written.")
 OBJECTS_EXPIRED = Counter("camserve_objects_expired", "Objects that the janitor removed.")
 
 

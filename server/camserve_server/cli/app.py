@@ -11,6 +11,7 @@ import orjson
 import typer
 
 from camserve_server.base.config import Settings
+from camserve_server.cli.audit import commands as audit_commands
 from camserve_server.cli.command import DataDir
 from camserve_server.cli.command import fail as _fail
 from camserve_server.cli.command import or_fail as _or_fail
@@ -41,6 +42,7 @@ models_app.add_typer(model_watch_commands)
 app.add_typer(models_app, name="models")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(keys_app, name="keys")
+app.add_typer(audit_commands, name="audit")
 
 _RINGS = ("objects", "state", "tokens", "urls")
 

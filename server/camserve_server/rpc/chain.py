@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from camserve_server.base.audit_log import AuditLog
 from camserve_server.base.dates import Dates
 from camserve_server.core.admission import Admission
 from camserve_server.core.counted import CountedNotes
@@ -32,6 +33,7 @@ from camserve_server.rpc.tus import tus
 
 
 def build_chain(
+    audit: AuditLog,
     verifier: TokenVerifier,
     draining: Draining,
     limits: Limits,
@@ -48,7 +50,7 @@ def build_chain(
 ) -> tuple[Interceptor, ...]:
     """Returns the links in the order in which a call meets them."""
     return (
-        telemetry,  # sees the final code of every call, refused ones too
+        telemetry(audit),  # sees the final code of every call, refused ones too
         errors,  # everything below may raise ApiError
         deprecation(deprecated),  # refusals say it too
         headers,  # sent only when nothing below can fail any more
