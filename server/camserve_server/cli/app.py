@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -178,6 +179,25 @@ def client_revoke(
     typer.echo("revoked")
 
 
+@app.command("top")
+def top(
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metrics", help="Metrics of a replica, as http://127.0.0.1:9464; several times for several."),
+    ] = None,
+    interval: Annotated[float, typer.Option(help="Seconds between looks.", min=0.2, max=60)] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one page and end.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Watch replicas, versions, queues and tenants."""
+    from camserve_server.cli.top import Top, show
+
+    settings = _settings(data_dir=data_dir)
+    replicas = metrics or [f"http://127.0.0.1:{settings.metrics_port}"]
+    with contextlib.suppress(KeyboardInterrupt):
+        show(Top(replicas, _known_redis_url(settings)), interval_s=interval, once=once)
+
+
 @tenants_app.command("set")
 def tenants_set(
     tenant: Annotated[str, typer.Argument(help="Tenant.")],
@@ -331,6 +351,13 @@ def _limits(
 
 
 def _redis_url(settings: Settings) -> str:
+    url = _known_redis_url(settings)
+    if url is None:
+        _fail("no running stack: start `camserve up`, or set CAMSERVE_REDIS_URL")
+    return url
+
+
+def _known_redis_url(settings: Settings) -> str | None:
     if settings.redis_url:
         return settings.redis_url.get_secret_value()
     from camserve_server.cli.stack import state_file
@@ -338,7 +365,7 @@ def _redis_url(settings: Settings) -> str:
     try:
         return str(orjson.loads(state_file(settings).read_bytes())["redis_url"])
     except (OSError, ValueError, KeyError):
-        _fail("no running stack: start `camserve up`, or set CAMSERVE_REDIS_URL")
+        return None
 
 
 def _with_clients(data_dir: Path | None, use: Callable[[Any], Any]) -> Any:

@@ -5,7 +5,7 @@ The part in braces decides a cluster's slot: all keys of one tenant lie together
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 
 def oauth_clients(tenant: str) -> str:
@@ -96,6 +96,16 @@ def usage(name: str) -> str:
 def running(name: str) -> str:
     """A sorted set: the tenant's running calls by the end of their lease in ms."""
     return f"{tenant(name)}running"
+
+
+def every_running() -> str:
+    """The pattern of the keys of `running`."""
+    return "camserve:{*}:running"
+
+
+def tenant_of(key: str) -> str:
+    """Returns whose key it is."""
+    return unquote(key.partition("{")[2].partition("}")[0])
 
 
 def limits(name: str) -> str:
