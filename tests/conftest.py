@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,10 @@ from camserve_server.cli.valkey import EmbeddedValkey
 from camserve_server.core.tokens import SCOPES
 from camserve_server.stores.redis import connect
 
+# How many replicas a stack has that does not say: `make test-replicas` makes it three.
+REPLICAS = int(os.environ.get("CAMSERVE_TEST_REPLICAS", "1"))
+# What the command adds to the ports of one replica for those of the next.
+PORT_STEPS = (10, 20)
 START_WITHIN_S = 90.0
 STOP_WITHIN_S = 30.0
 
@@ -41,6 +45,16 @@ class Stack:
     internal_target: str
     ready: dict[str, object]
     metrics_port: int
+
+    @property
+    def metrics_urls(self) -> list[str]:
+        """Where each replica shows its metrics."""
+        return [replica["metrics_url"] for replica in self.ready["replicas"]]  # type: ignore[attr-defined]
+
+    @property
+    def server_logs(self) -> list[Path]:
+        """What each replica has written."""
+        return sorted((self.data_dir / "logs").glob("server*.log"))
 
     def token(self, *, tenant: str = "tests", scopes: tuple[str, ...] = SCOPES, ttl_s: int = 3600) -> str:
         return issuer(load(data_dir=self.data_dir)).issue(tenant=tenant, subject="tests", scopes=scopes, ttl_s=ttl_s)
@@ -64,14 +78,18 @@ def camserve_program() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports after each of which those of two further replicas are free, too."""
+    found: list[int] = []
+    with ExitStack() as held:
+        while len(found) < count:
+            first = held.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            with suppress(OSError, OverflowError):
+                for step in PORT_STEPS:
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port + step))
+                found.append(port)
+    return found
 
 
 def stack_environment(data_dir: Path, **settings: object) -> dict[str, str]:
@@ -82,9 +100,11 @@ def stack_environment(data_dir: Path, **settings: object) -> dict[str, str]:
         "grpc_port": grpc,
         "internal_port": internal,
         "metrics_port": metrics,
-        "torch_threads": 2,
+        "replica_count": REPLICAS,
         **settings,
     }
+    if own["replica_count"] == 1:
+        own.setdefault("torch_threads", 2)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("CAMSERVE_")}
     return inherited | {f"CAMSERVE_{name.upper()}": str(value) for name, value in own.items()}
 
@@ -137,6 +157,7 @@ def start_replica(stack: Stack, **settings: object) -> tuple[subprocess.Popen[by
         "grpc_port": grpc,
         "internal_port": internal,
         "metrics_port": metrics,
+        "replica_count": 1,
         "ready_file": ready,
         **settings,
     }

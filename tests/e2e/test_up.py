@@ -28,7 +28,7 @@ def children(stack: Stack) -> list[psutil.Process]:
 
 
 def test_the_ready_file_names_what_answers(stack):
-    assert set(stack.ready) == {"edge_url", "grpc_target", "internal_target", "pid", "data_dir"}
+    assert set(stack.ready) == {"edge_url", "grpc_target", "internal_target", "pid", "data_dir", "replicas"}
     assert stack.ready["edge_url"] == f"http://127.0.0.1:{stack.environment['CAMSERVE_EDGE_PORT']}"
     assert stack.ready["grpc_target"] == f"127.0.0.1:{stack.environment['CAMSERVE_GRPC_PORT']}"
     assert stack.ready["internal_target"] == f"127.0.0.1:{stack.environment['CAMSERVE_INTERNAL_PORT']}"

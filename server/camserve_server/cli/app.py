@@ -63,12 +63,21 @@ def up(
     ready_file: Annotated[Path | None, typer.Option(help="Receives a JSON line once everything is healthy.")] = None,
     edge_port: Annotated[int | None, typer.Option(help="Port of REST and gRPC through Envoy.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC, direct.")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Replicas behind the edge; from one to the next each port is 10 higher.")
+    ] = None,
     with_parent: Annotated[bool, typer.Option(help="Stop when the process that started this one ends.")] = False,
 ) -> None:
     """Run the whole stack here: Valkey, the server and Envoy. Ctrl-C stops it."""
     from camserve_server.cli.up import up as run
 
-    settings = _settings(data_dir=data_dir, ready_file=ready_file, edge_port=edge_port, grpc_port=grpc_port)
+    settings = _settings(
+        data_dir=data_dir,
+        ready_file=ready_file,
+        edge_port=edge_port,
+        grpc_port=grpc_port,
+        replica_count=replicas,
+    )
     _or_fail(lambda: run(settings, with_parent=with_parent))
 
 
