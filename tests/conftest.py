@@ -23,13 +23,16 @@ from camserve_server.base.config import load
 from camserve_server.cli.tokens import issuer
 from camserve_server.cli.valkey import EmbeddedValkey
 from camserve_server.core.tokens import SCOPES
+from camserve_server.stores.cluster import primaries
 from camserve_server.stores.redis import connect
 
 # How many replicas a stack has that does not say: `make test-replicas` makes it three.
 REPLICAS = int(os.environ.get("CAMSERVE_TEST_REPLICAS", "1"))
+# Whether the tests of the stores have a cluster of three: `make test-cluster`.
+CLUSTER = os.environ.get("CAMSERVE_TEST_STORE") == "cluster"
 # What the command adds to the ports of one replica for those of the next.
 PORT_STEPS = (10, 20)
-START_WITHIN_S = 90.0
+START_WITHIN_S = 90.0 * REPLICAS
 STOP_WITHIN_S = 30.0
 
 
@@ -195,7 +198,13 @@ def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Valkey that runs as long as the session."""
+    """The address of a Valkey, or of a cluster, that runs as long as the session."""
+    if CLUSTER:
+        from tests.faults.cluster import cluster
+
+        with cluster(tmp_path_factory.mktemp("cluster")) as nodes:
+            yield nodes.url
+        return
     valkey = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         yield runner.run(valkey.start())
@@ -206,6 +215,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client of an empty database."""
     client = connect(redis_url)
-    await client.flushall()
+    for server in await primaries(client):
+        await server.flushall()
     yield client
     await client.aclose()

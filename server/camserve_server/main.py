@@ -12,7 +12,7 @@ from camserve_server.base.tasks import all_completed
 from camserve_server.base.telemetry import BATCH_IMAGES
 from camserve_server.parts import Parts
 from camserve_server.rpc.server import listen
-from camserve_server.stores.durability import needs_wait
+from camserve_server.stores.durability import check_whole, needs_wait
 
 _log = structlog.get_logger("replica")
 
@@ -44,6 +44,7 @@ class Replica:
         if parts.fetched_keys:
             parts.fetched_keys.start()
         start_http_server(settings.metrics_port, "127.0.0.1")
+        await check_whole(parts.redis)
         parts.disk.wait = await needs_wait(parts.redis)
         if {"api", "worker"} & set(settings.roles):
             # The routes first: they say which versions are needed, whatever memory those take.

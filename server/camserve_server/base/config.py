@@ -87,7 +87,11 @@ class Settings(BaseSettings):
         "with replicas named: none, so that each replica counts what it gets.",
     )
 
-    redis_url: SecretStr | None = Field(None, description="A Redis-protocol server instead of the embedded one.")
+    redis_url: SecretStr | None = Field(
+        None,
+        description="A Redis-protocol server instead of the embedded one, or a cluster: "
+        "`redis://a:6379,b:6379?cluster=true`.",
+    )
     objects_url: str | None = Field(
         None, description="`file:PATH` or `s3://BUCKET/PREFIX` instead of the data directory's objects."
     )

@@ -16,6 +16,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.stores import keys
+from camserve_server.stores.cluster import ClusterRedis, cluster_addresses
 
 _CHECK_MS = 60_000
 
@@ -23,11 +24,19 @@ _CHECK_MS = 60_000
 def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> Redis:
     """Returns a client for a `redis://`, `rediss://` or `unix://` address; it connects when first used.
 
+    A cluster has the option `cluster=true`, and may have several nodes named: `redis://a:7000,b:7001?cluster=true`.
+    Raises ValueError for an address that is none.
+
     Replies are bytes, in RESP3. `timeout_s` bounds connecting, each reply and the wait for a free connection.
     A lost connection is tried again once, so whatever is sent must be safe to repeat; a reply that is
     late is not asked for again, because a slow server needs no second copy of its work. A connection to a server
     that has become a replica counts as lost, because another one is the primary by now.
     """
+    nodes = cluster_addresses(url)
+    if nodes:
+        return ClusterRedis(
+            nodes, lambda address: connect(address, timeout_s=timeout_s, max_connections=max_connections)
+        )
     pool = BlockingConnectionPool.from_url(
         url,
         protocol=3,
