@@ -68,6 +68,10 @@ class Valkey:
     def follow(self, primary: Valkey) -> None:
         """Becomes a replica, and returns once it has everything."""
         self.ask("REPLICAOF", "127.0.0.1", primary.port)
+        self.wait_for(primary)
+
+    def wait_for(self, primary: Valkey) -> None:
+        """Returns once it has everything that its primary has."""
         deadline = time.monotonic() + _STARTED_WITHIN_S
         while self._offset("slave_repl_offset") < primary._offset("master_repl_offset") or not self._linked():
             assert time.monotonic() < deadline, "the replica does not catch up"
