@@ -89,8 +89,8 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr | None = Field(
         None,
-        description="A Redis-protocol server instead of the embedded one, or a cluster: "
-        "`redis://a:6379,b:6379?cluster=true`.",
+        description="A Redis-protocol server instead of the embedded one, a cluster "
+        "(`redis://a:6379,b:6379?cluster=true`), or the server that sentinels know (`redis://a:26379,b:26379?sentinel=NAME`).",
     )
     objects_url: str | None = Field(
         None, description="`file:PATH` or `s3://BUCKET/PREFIX` instead of the data directory's objects."

@@ -37,7 +37,9 @@ def cluster_addresses(url: str) -> list[str] | None:
     account, at, hosts = parts.netloc.rpartition("@")
     if not wanted:
         if "," in hosts:
-            raise ValueError("several addresses of Redis are those of a cluster: add ?cluster=true")
+            raise ValueError(
+                "several addresses of Redis are those of a cluster or of sentinels: add ?cluster=true or ?sentinel=NAME"
+            )
         return None
     if parts.scheme not in ("redis", "rediss") or parts.path.strip("/") not in ("", "0"):
         raise ValueError("a cluster is reached by redis:// or rediss://, and has one database")
