@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -75,6 +75,10 @@ test-conformance: $(DEV_STAMP)
 TESTS ?= tests/e2e tests/edge conformance/tests
 test-replicas: $(DEV_STAMP)
 	CAMSERVE_TEST_REPLICAS=3 $(BIN)/python -m pytest --timeout 300 $(TESTS)
+
+# The tests of what is kept, on a cluster of three instead of one server.
+test-cluster: $(DEV_STAMP)
+	CAMSERVE_TEST_STORE=cluster $(BIN)/python -m pytest --timeout 300 tests/stores tests/core
 
 # Needs Node, Go, Chromium, Java, Maven, Rust, CMake and gRPC for C++: calls the running service with every client.
 test-clients: $(DEV_STAMP)
