@@ -91,7 +91,8 @@ def serve(
     """Run one replica (gRPC only) against the Redis of CAMSERVE_REDIS_URL. SIGTERM drains it."""
     from camserve_server.cli.serve import serve as run
 
-    settings = _settings(data_dir=data_dir, roles=roles)
+    # Who starts a server by itself names its ports.
+    settings = _settings(data_dir=data_dir, roles=roles, replica_count=1)
     _or_fail(run, settings, _redis_url(settings))
 
 

@@ -16,7 +16,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 A = TypeVar("A")
-Command = tuple[tuple[Any, ...], dict[str, Any]]
 
 _OPTION = "cluster"
 # Those that the stores send without a key; every other one names its first key after it.
@@ -80,7 +79,8 @@ class ClusterRedis(Redis):
     async def at(self, slot: int | None, send: Callable[[Redis], Awaitable[A]]) -> A:
         """Returns what `send` does with the node of a slot; raises what the node says, and RedisError."""
         for pause_s in _PAUSES_S:
-            await asyncio.sleep(pause_s)
+            if pause_s:
+                await asyncio.sleep(pause_s)
             owners = self._owners
             if not owners:
                 await self._learn(owners)
