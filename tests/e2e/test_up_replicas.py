@@ -20,7 +20,7 @@ from camserve.v1.models_pb2 import ListModelsRequest
 from camserve.v1.models_pb2_grpc import ModelServiceStub
 from camserve_server.cli.envoy import ask_admin
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 COUNT = 3
 
 
