@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-metrics test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-metrics test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -70,6 +70,16 @@ test-schemathesis: $(DEV_STAMP)
 test-conformance: $(DEV_STAMP)
 	$(BIN)/python -m pytest conformance/tests
 
+# What goes through the edge, and the kit, with three replicas behind it instead of one, in half an hour;
+# `make test-replicas TESTS=tests/e2e/test_limits.py`.
+TESTS ?= tests/e2e tests/edge conformance/tests
+test-replicas: $(DEV_STAMP)
+	CAMSERVE_TEST_REPLICAS=3 $(BIN)/python -m pytest --timeout 300 $(TESTS)
+
+# The tests of what is kept, on a cluster of three instead of one server.
+test-cluster: $(DEV_STAMP)
+	CAMSERVE_TEST_STORE=cluster $(BIN)/python -m pytest --timeout 300 tests/stores tests/core
+
 # Needs Node, Go, Chromium, Java, Maven, Rust, CMake and gRPC for C++: calls the running service with every client.
 test-clients: $(DEV_STAMP)
 	$(BIN)/python -m pytest clients/python/tests
@@ -129,7 +139,8 @@ CORPUS ?= ../shared/corpora
 test-corpus: $(DEV_STAMP)
 	$(BIN)/python -m tests.hostile.corpus $(CORPUS)
 
-# Kills, pauses and restarts every part under load, 20 kills each; `make chaos ARGS='--seed 7 --kills 2'`.
+# Kills, pauses and restarts every part under load, 20 kills each; `make chaos ARGS='--seed 7 --kills 2'`; with
+# three servers instead of one: `CAMSERVE_TEST_REPLICAS=3 make chaos`.
 chaos: $(DEV_STAMP)
 	$(BIN)/python -m tests.chaos $(ARGS)
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,16 @@ from camserve_server.base.config import load
 from camserve_server.cli.tokens import issuer
 from camserve_server.cli.valkey import EmbeddedValkey
 from camserve_server.core.tokens import SCOPES
+from camserve_server.stores.cluster import primaries
 from camserve_server.stores.redis import connect
 
-START_WITHIN_S = 90.0
+# How many replicas a stack has that does not say: `make test-replicas` makes it three.
+REPLICAS = int(os.environ.get("CAMSERVE_TEST_REPLICAS", "1"))
+# Whether the tests of the stores have a cluster of three: `make test-cluster`.
+CLUSTER = os.environ.get("CAMSERVE_TEST_STORE") == "cluster"
+# What the command adds to the ports of one replica for those of the next.
+PORT_STEPS = (10, 20)
+START_WITHIN_S = 90.0 * REPLICAS
 STOP_WITHIN_S = 30.0
 
 
@@ -41,6 +48,16 @@ class Stack:
     internal_target: str
     ready: dict[str, object]
     metrics_port: int
+
+    @property
+    def metrics_urls(self) -> list[str]:
+        """Where each replica shows its metrics."""
+        return [replica["metrics_url"] for replica in self.ready["replicas"]]  # type: ignore[attr-defined]
+
+    @property
+    def server_logs(self) -> list[Path]:
+        """What each replica has written."""
+        return sorted((self.data_dir / "logs").glob("server*.log"))
 
     def token(self, *, tenant: str = "tests", scopes: tuple[str, ...] = SCOPES, ttl_s: int = 3600) -> str:
         return issuer(load(data_dir=self.data_dir)).issue(tenant=tenant, subject="tests", scopes=scopes, ttl_s=ttl_s)
@@ -64,14 +81,18 @@ def camserve_program() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports after each of which those of two further replicas are free, too."""
+    found: list[int] = []
+    with ExitStack() as held:
+        while len(found) < count:
+            first = held.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            with suppress(OSError, OverflowError):
+                for step in PORT_STEPS:
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port + step))
+                found.append(port)
+    return found
 
 
 def stack_environment(data_dir: Path, **settings: object) -> dict[str, str]:
@@ -82,9 +103,11 @@ def stack_environment(data_dir: Path, **settings: object) -> dict[str, str]:
         "grpc_port": grpc,
         "internal_port": internal,
         "metrics_port": metrics,
-        "torch_threads": 2,
+        "replica_count": REPLICAS,
         **settings,
     }
+    if own["replica_count"] == 1:
+        own.setdefault("torch_threads", 2)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("CAMSERVE_")}
     return inherited | {f"CAMSERVE_{name.upper()}": str(value) for name, value in own.items()}
 
@@ -137,6 +160,7 @@ def start_replica(stack: Stack, **settings: object) -> tuple[subprocess.Popen[by
         "grpc_port": grpc,
         "internal_port": internal,
         "metrics_port": metrics,
+        "replica_count": 1,
         "ready_file": ready,
         **settings,
     }
@@ -174,7 +198,13 @@ def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Valkey that runs as long as the session."""
+    """The address of a Valkey, or of a cluster, that runs as long as the session."""
+    if CLUSTER:
+        from tests.faults.cluster import cluster
+
+        with cluster(tmp_path_factory.mktemp("cluster")) as nodes:
+            yield nodes.url
+        return
     valkey = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         yield runner.run(valkey.start())
@@ -185,6 +215,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client of an empty database."""
     client = connect(redis_url)
-    await client.flushall()
+    for server in await primaries(client):
+        await server.flushall()
     yield client
     await client.aclose()

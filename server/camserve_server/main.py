@@ -13,7 +13,7 @@ from camserve_server.base.telemetry import BATCH_IMAGES, DEVICE_SECONDS
 from camserve_server.engine.model import ModelVersion
 from camserve_server.parts import Parts
 from camserve_server.rpc.server import listen
-from camserve_server.stores.durability import needs_wait
+from camserve_server.stores.durability import check_whole, needs_wait
 
 _log = structlog.get_logger("replica")
 
@@ -46,6 +46,7 @@ class Replica:
             parts.fetched_keys.start()
         REGISTRY.register(parts.model_metrics)
         start_http_server(settings.metrics_port, "127.0.0.1")
+        await check_whole(parts.redis)
         parts.disk.wait = await needs_wait(parts.redis)
         if {"api", "worker"} & set(settings.roles):
             # The routes first: they say which versions are needed, whatever memory those take.

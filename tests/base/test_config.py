@@ -62,6 +62,27 @@ def test_an_edge_leads_to_the_replica_here_or_to_those_that_are_named():
     assert load(replicas="a:1", limiters="127.0.0.1:2").edge_limiters == (("127.0.0.1", 2),)
 
 
+def test_several_replicas_here_have_ports_of_their_own_and_the_edge_leads_to_all():
+    two = load(replica_count=2, grpc_port=4001, internal_port=4002, metrics_port=4003)
+    assert two.replica_ports(1) == {"grpc_port": 4011, "internal_port": 4012, "metrics_port": 4013}
+    assert two.edge_replicas == (("127.0.0.1", 4001), ("127.0.0.1", 4011))
+    assert two.edge_limiters == (("127.0.0.1", 4002), ("127.0.0.1", 4012))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"replica_count": 2, "grpc_port": 5000, "internal_port": 5010}, "must differ"),
+        ({"replica_count": 2, "edge_port": 50061}, "must differ"),
+        ({"replica_count": 2, "grpc_port": 65530}, "above 65535"),
+        ({"replica_count": 2, "replicas": "a:1"}, "exclude each other"),
+    ],
+)
+def test_replicas_here_without_room_for_their_ports_are_refused(settings, reason):
+    with pytest.raises(ConfigError, match=reason):
+        load(**settings)
+
+
 @pytest.mark.parametrize("listener", ["127.0.0.1", "a:0", "a:65536", "http://a:1", "a b:1", ":1"])
 def test_replicas_are_hosts_with_ports(listener):
     with pytest.raises(ConfigError, match="REPLICAS"):

@@ -41,7 +41,7 @@ def test_a_page_shows_replica_versions_and_tenant(stack: Stack) -> None:
         for caller in callers:
             caller.join()
     assert (seen.returncode, seen.stderr, codes) == (0, "", {200})
-    (replica,) = re.findall(rf"^http://127.0.0.1:{stack.metrics_port}\s+([0-9.]+)\s", seen.stdout, re.MULTILINE)
+    (replica,) = re.findall(rf"^127.0.0.1:{stack.metrics_port}\s+([0-9.]+)\s", seen.stdout, re.MULTILINE)
     assert float(replica) > 0
     (state, images) = re.findall(r"^shapes 2\s+(\w+)\s+([0-9.]+)\s", seen.stdout, re.MULTILINE)[0]
     assert (state, float(images) > 0) == ("ready", True)
@@ -50,9 +50,9 @@ def test_a_page_shows_replica_versions_and_tenant(stack: Stack) -> None:
 
 def test_a_replica_that_does_not_answer_is_said_to(stack: Stack) -> None:
     (port,) = free_ports(1)
-    seen = stack.camserve("top", "--once", "--interval", "0.2", "--metrics", f"http://127.0.0.1:{port}")
+    seen = stack.camserve("top", "--once", "--interval", "0.2", "--metrics", f"http://127.0.0.1:{port}/metrics")
     assert seen.returncode == 0
-    assert re.search(rf"^http://127.0.0.1:{port}\s+does not answer", seen.stdout, re.MULTILINE)
+    assert re.search(rf"^127.0.0.1:{port}\s+does not answer", seen.stdout, re.MULTILINE)
 
 
 def buckets(name: str, *counts: tuple[str, int]) -> str:

@@ -33,7 +33,7 @@ def line(stack):
         """Returns the line about a call once it is written, which may be after its answer."""
         sought = answer.headers["request-id"]
         while True:
-            for text in (stack.data_dir / "logs" / "server.log").read_text().splitlines():
+            for text in "".join(log.read_text() for log in stack.server_logs).splitlines():
                 if sought in text and (found := json.loads(text))["event"] == "call":
                     return found
             time.sleep(0.02)

@@ -33,7 +33,7 @@ def running(fault, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TINY_FAULT", str(fault))
         patched.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        stack = start_stack(data_dir, pass_deadline_s=5)
+        stack = start_stack(data_dir, pass_deadline_s=5, replica_count=1)
     yield stack
     stop_stack(stack)
 
@@ -141,7 +141,7 @@ def test_without_its_state_store_a_replica_answers_and_says_what_is_missing(runn
 
 
 def test_a_replica_that_drains_is_alive_and_not_ready(make_stack):
-    stack = make_stack(drain_s=20)
+    stack = make_stack(drain_s=20, replica_count=1)
     with grpc.insecure_channel(stack.grpc_target) as channel:
         # A call that the drain waits for.
         ready = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="ready"))

@@ -38,7 +38,9 @@ Leave = Callable[[], Awaitable[None]]
 @pytest.fixture(scope="module")
 def busy_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One imaging worker and one picture a batch, so that most of what comes waits."""
-    running = start_stack(tmp_path_factory.mktemp("busy"), imaging_workers=1, max_batch=1, queue_wait_s=60)
+    running = start_stack(
+        tmp_path_factory.mktemp("busy"), replica_count=1, imaging_workers=1, max_batch=1, queue_wait_s=60
+    )
     yield running
     stop_stack(running)
 

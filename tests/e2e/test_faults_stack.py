@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     # A picture whose worker stands still is given up soon, and what is short is not the processor.
-    stack = start_stack(tmp_path_factory.mktemp("stack"), imaging_deadline_s=2, queue_wait_s=20)
+    stack = start_stack(tmp_path_factory.mktemp("stack"), imaging_deadline_s=2, queue_wait_s=20, replica_count=1)
     yield stack
     stop_stack(stack)
 

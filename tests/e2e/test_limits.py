@@ -311,7 +311,7 @@ def test_two_replicas_count_together(make_stack):
 
 
 def test_with_the_store_paused_calls_are_answered_and_each_replica_counts(make_stack):
-    stack = make_stack()
+    stack = make_stack(replica_count=1)
     tenant = Tenant(stack, "alone")
     tenant.limit("--rps", "2", "--burst", "6")
     assert tenant.infer().status_code == 200

@@ -42,7 +42,7 @@ def running(fault, tmp_path_factory):
         patched.setenv(
             "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         )
-        stack = start_stack(tmp_path_factory.mktemp("stack"))
+        stack = start_stack(tmp_path_factory.mktemp("stack"), replica_count=1)
     yield stack
     stop_stack(stack)
 

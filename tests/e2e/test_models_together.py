@@ -49,7 +49,7 @@ def running(fault, tmp_path_factory):
         patched.setenv(
             "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         )
-        stack = start_stack(data_dir, pass_deadline_s=5, queue_wait_s=30)
+        stack = start_stack(data_dir, pass_deadline_s=5, queue_wait_s=30, replica_count=1)
     yield stack
     stop_stack(stack)
 
@@ -128,7 +128,7 @@ def test_models_answer_side_by_side_whatever_becomes_of_one_of_them(running, api
 
 
 def test_versions_that_do_not_fit_together_are_loaded_on_demand(make_stack, tmp_path):
-    stack = make_stack()
+    stack = make_stack(replica_count=1)
     with httpx.Client(base_url=stack.edge_url, headers=stack.headers()) as api:
         bundled = api.get("/v1/models/shapes").json()["versions"]
         taken_bytes = sum(int(version["memory_bytes"]) for version in bundled)
@@ -137,7 +137,7 @@ def test_versions_that_do_not_fit_together_are_loaded_on_demand(make_stack, tmp_
     for version in "12":
         write_model(tmp_path / "stack1" / "models", "large", version, top="", architecture=large, input=INPUT)
     # The two bundled ones and one of these, of 2.9 MB each.
-    stack = make_stack(models_memory_mb=-(-taken_bytes // MIB) + 3)
+    stack = make_stack(replica_count=1, models_memory_mb=-(-taken_bytes // MIB) + 3)
     with httpx.Client(base_url=stack.edge_url, headers=stack.headers(), timeout=60) as api:
         (there,) = [version for version, state in states(api, "large").items() if state == "ready"]
         aside = "2" if there == "1" else "1"

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory):
-    running = start_stack(tmp_path_factory.mktemp("narrow"), tenant_open_calls=2, torch_threads=1)
+    running = start_stack(tmp_path_factory.mktemp("narrow"), tenant_open_calls=2, torch_threads=1, replica_count=1)
     yield running
     stop_stack(running)
 

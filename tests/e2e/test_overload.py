@@ -22,7 +22,7 @@ CALLS = 100
 
 @pytest.fixture
 def small(make_stack) -> Stack:
-    return make_stack(max_batch=1, queue_limit=8, torch_threads=1)
+    return make_stack(max_batch=1, queue_limit=8, torch_threads=1, replica_count=1)
 
 
 async def test_what_finds_no_room_is_told_when_to_come_again_and_the_rest_is_answered(small):
@@ -48,7 +48,7 @@ async def test_a_slow_model_takes_no_more_than_it_answers_soon_from_the_first_ca
 ):
     write_model(tmp_path / "stack0" / "models", "slow", architecture='builder = "tests.engine.tiny:SlowNet"')
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    slow = make_stack()
+    slow = make_stack(replica_count=1)
     headers = slow.headers() | {"content-type": "image/png"}
     async with httpx.AsyncClient(base_url=slow.edge_url, headers=headers, timeout=60, trust_env=False) as client:
         calls = (client.post("/v1/infer?model=slow", content=star_png()) for _ in range(CALLS))
@@ -63,7 +63,7 @@ async def test_a_flood_of_one_model_refuses_no_call_for_another_one(make_stack, 
     write_model(tmp_path / "stack0" / "models", "slow", architecture='builder = "tests.engine.tiny:SlowNet"')
     write_model(tmp_path / "stack0" / "models", "tiny")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    running = make_stack()
+    running = make_stack(replica_count=1)
     headers = running.headers() | {"content-type": "image/png"}
     ended = asyncio.Event()
     refused = 0

@@ -116,9 +116,10 @@ def run(tmp_path_factory):
             call("GET", "/v1/jobs", params={"cursor": CANARY, "model": CANARY})
             call("POST", "/oauth2/token", data={"grant_type": "client_credentials", "client_secret": CANARY})
             httpx.get(f"{stack.edge_url}/v1/models", headers={"authorization": f"Bearer {CANARY}"})
-            metrics = httpx.get(f"http://127.0.0.1:{stack.metrics_port}/metrics").text
+            metrics = "".join(httpx.get(url).text for url in stack.metrics_urls)
         printed = stop_stack(stack)
         logs = {path.name: path.read_text(errors="replace") for path in (stack.data_dir / "logs").iterdir()}
+        logs["servers"] = "".join(log.read_text() for log in stack.server_logs)
         yield secrets | {CANARY}, logs | {"printed": printed, "metrics": metrics}, answers, drawn
 
 
@@ -127,7 +128,7 @@ def test_the_run_was_one(run):
     assert [answer.status_code for answer in answers[:8]] == [200, 201, 200, 201, 202, 201, 201, 204]
     assert all(answer.status_code in (400, 401, 404, 412, 415, 422) for answer in answers[8:])
     assert drawn.headers["content-type"] == "image/png"
-    assert len(written["server.log"].splitlines()) > 20
+    assert len(written["servers"].splitlines()) > 20
 
 
 def test_no_secret_and_no_text_of_a_caller_is_written(run):
@@ -155,7 +156,7 @@ def test_no_refusal_says_what_was_sent(run):
 
 def test_every_access_has_a_line_with_who_what_and_which(run):
     _, written, answers, _ = run
-    lines = [json.loads(line) for line in written["server.log"].splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in written["servers"].splitlines() if line.startswith("{")]
     calls = {line["request_id"]: line for line in lines if line.get("event") == "call"}
     made = calls[answers[4].headers["request-id"]]
     assert (made["tenant"], made["subject"], made["method"]) == ("acme", "tests", "camserve.v1.JobService.CreateJob")

@@ -163,7 +163,7 @@ def test_what_came_before_a_break_is_kept(api):
 
 
 def test_a_killed_server_loses_nothing_that_was_acknowledged(make_stack):
-    running = make_stack()
+    running = make_stack(replica_count=1)
     data = noise_png()
     with httpx.Client(base_url=running.edge_url, headers=running.headers(), timeout=60) as api:
         url = start(api, data).headers["location"]
@@ -187,7 +187,7 @@ def test_bytes_of_a_sender_that_pauses_are_kept_all_the_same(api):
 
 
 def test_a_stopping_server_keeps_what_has_come(make_stack):
-    running = make_stack(drain_s=0)
+    running = make_stack(drain_s=0, replica_count=1)
     data = noise_png(900)
     drafts = running.data_dir / "objects" / "drafts"
     with httpx.Client(base_url=running.edge_url, headers=running.headers(), timeout=60) as api:

@@ -184,7 +184,7 @@ def test_a_job_stores_an_upload_once_however_many_inputs_name_it(api, stack):
 
 
 def test_a_batch_of_images_that_do_not_fit_together_waits_for_its_own(make_stack):
-    small = make_stack(upload_memory_mb=128, max_image_bytes=100_000_000)
+    small = make_stack(upload_memory_mb=128, replica_count=1, max_image_bytes=100_000_000)
     image = encoded(3600, 3600, "BMP")
     with httpx.Client(base_url=small.edge_url, headers=small.headers(), timeout=60) as api:
         storage_id = upload(api, image, "image/bmp").json()["storage_id"]
@@ -195,7 +195,7 @@ def test_a_batch_of_images_that_do_not_fit_together_waits_for_its_own(make_stack
 
 
 def test_a_tenant_whose_uploads_stand_still_leaves_memory_to_others(make_stack):
-    small = make_stack(upload_memory_mb=128, max_image_bytes=60_000_000)
+    small = make_stack(upload_memory_mb=128, replica_count=1, max_image_bytes=60_000_000)
     image = encoded(1000, 1000, "BMP")
     head = (
         f"POST /v1/infer?model=shapes HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {small.token(tenant='hostile')}"

@@ -90,7 +90,7 @@ def pair(folder: Path, *, names: str = "ab", **settings: object) -> Iterator[Pai
     data_dir.mkdir(parents=True)
     with valkey(folder / "valkey") as store:
         edge_port = free_ports(1)[0]
-        shared = {"redis_url": store.url, "torch_threads": 1, "imaging_workers": 1}
+        shared = {"redis_url": store.url, "torch_threads": 1, "imaging_workers": 1, "replica_count": 1}
         shared |= {"public_url": f"http://127.0.0.1:{edge_port}"} | settings
         replicas = []
         for name in names:
@@ -102,7 +102,7 @@ def pair(folder: Path, *, names: str = "ab", **settings: object) -> Iterator[Pai
         named = [word for target in targets for word in ("--replica", target)]
         named += [word for limiter in limiters for word in ("--limiter", limiter)]
         ready = folder / "edge.json"
-        environment = stack_environment(data_dir) | {"CAMSERVE_EDGE_PORT": str(edge_port)}
+        environment = stack_environment(data_dir, replica_count=1) | {"CAMSERVE_EDGE_PORT": str(edge_port)}
         edge = Process(["edge", *named, "--ready-file", str(ready)], environment, ready, folder / "edge.log")
         try:
             for process in (*replicas, edge):

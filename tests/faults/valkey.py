@@ -19,11 +19,12 @@ _STARTED_WITHIN_S = 30.0
 
 
 class Valkey:
-    """One server that keeps an append-only file in `folder`."""
+    """One server that keeps an append-only file in `folder`; `options` are further ones of its configuration."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: object) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
+        self.options = options
         self.port = free_ports(1)[0]
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -36,6 +37,7 @@ class Valkey:
         """Returns once it answers, its data loaded."""
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "save": "", "appendonly": "yes"}
         options |= {"appendfsync": "always", "maxmemory-policy": "noeviction", "repl-diskless-sync-delay": 0}
+        options |= self.options
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen([find_valkey(), *words], stdout=log, stderr=log)
@@ -49,6 +51,13 @@ class Valkey:
         with redis.Redis(port=self.port, socket_timeout=5) as client:
             return client.execute_command(*words)
 
+    def tells(self, *words: str) -> bool:
+        """Whether the answer to the first two words has all the others in it."""
+        with redis.Redis(port=self.port, socket_timeout=5, decode_responses=True) as client:
+            client.response_callbacks.clear()
+            answer = client.execute_command(*words[:2])
+        return all(word in answer for word in words[2:])
+
     def fill(self) -> None:
         """Refuses every write that needs memory from now on."""
         self.ask("CONFIG", "SET", "maxmemory", "1")
@@ -59,6 +68,10 @@ class Valkey:
     def follow(self, primary: Valkey) -> None:
         """Becomes a replica, and returns once it has everything."""
         self.ask("REPLICAOF", "127.0.0.1", primary.port)
+        self.wait_for(primary)
+
+    def wait_for(self, primary: Valkey) -> None:
+        """Returns once it has everything that its primary has."""
         deadline = time.monotonic() + _STARTED_WITHIN_S
         while self._offset("slave_repl_offset") < primary._offset("master_repl_offset") or not self._linked():
             assert time.monotonic() < deadline, "the replica does not catch up"
@@ -96,8 +109,8 @@ class Valkey:
 
 
 @contextmanager
-def valkey(folder: Path) -> Iterator[Valkey]:
-    running = Valkey(folder)
+def valkey(folder: Path, **options: object) -> Iterator[Valkey]:
+    running = Valkey(folder, **options)
     try:
         yield running
     finally:

@@ -6,6 +6,7 @@ from tests.clock import FakeClock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import new_id
 from camserve_server.stores import keys
+from camserve_server.stores.cluster import primaries
 from camserve_server.stores.durability import Disk, DurabilityError, needs_wait
 from camserve_server.stores.job_queue import Claim, JobQueue, Outcome
 from camserve_server.stores.jobs import RECORD_KEPT_MS, Jobs, NewItem, NewJob, Submitted
@@ -352,13 +353,16 @@ async def test_a_store_that_cannot_keep_what_it_acknowledges_stops_the_start(red
 async def test_a_write_is_waited_for_where_the_server_does_not_wait_itself(redis, sealer):
     jobs = Jobs(redis, sealer, Disk(wait=True), Outbox(redis))
     await submit(jobs, 1)
-    await redis.config_set("appendonly", "no")
+    servers = await primaries(redis)
+    for server in servers:
+        await server.config_set("appendonly", "no")
     try:
         with pytest.raises(ApiError) as caught:
             await submit(jobs, 1)
         assert caught.value.reason is Reason.STORE_UNAVAILABLE
     finally:
-        await redis.config_set("appendonly", "yes")
+        for server in servers:
+            await server.config_set("appendonly", "yes")
 
 
 async def test_a_tenant_without_a_lease_begins_with_more_than_there_is_room_for(jobs, queue):

@@ -42,6 +42,8 @@ _LISTENER = re.compile(r"(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):(?P<port>[1
 _PLACE = re.compile(r"((?P<v4>[0-9.]+)/32|\[(?P<v6>[0-9a-fA-F:.]+)\]/128):(?P<port>[1-9][0-9]{0,4})")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+# From one replica of a machine to the next: the first one's ports are neighbours already.
+_PORT_STEP = 10
 
 
 class ConfigError(OperatorError):
@@ -70,16 +72,27 @@ class Settings(BaseSettings):
     grpc_tls_key: Path | None = Field(None, description="Private key of the gRPC port (PEM).")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Origins that browsers may call from.")
     edge_reflection: bool = Field(False, description="Offer reflection and grpc.health through the edge too.")
+    replica_count: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Replicas that `camserve up` runs behind its edge; from one to the next each port but the edge's "
+        "is 10 higher. They share the threads, imaging workers and memory for images that are defaults below.",
+    )
     replicas: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="gRPC ports of the replicas behind the edge, as `host:port`; default: the one here."
+        (), description="gRPC ports of the replicas behind the edge, as `host:port`; default: those here."
     )
     limiters: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Internal ports that the edge asks about rates, as `host:port`; default: the one here, "
+        description="Internal ports that the edge asks about rates, as `host:port`; default: those here, "
         "with replicas named: none, so that each replica counts what it gets.",
     )
 
-    redis_url: SecretStr | None = Field(None, description="A Redis-protocol server instead of the embedded one.")
+    redis_url: SecretStr | None = Field(
+        None,
+        description="A Redis-protocol server instead of the embedded one, a cluster "
+        "(`redis://a:6379,b:6379?cluster=true`), or the server that sentinels know (`redis://a:26379,b:26379?sentinel=NAME`).",
+    )
     objects_url: str | None = Field(
         None, description="`file:PATH` or `s3://BUCKET/PREFIX` instead of the data directory's objects."
     )
@@ -320,9 +333,15 @@ class Settings(BaseSettings):
                 f"max_image_bytes={self.max_image_bytes} is more than upload_memory_mb={self.upload_memory_mb} (MiB): "
                 "an image is held in that memory while it is read"
             )
-        ports = (self.edge_port, self.grpc_port, self.internal_port, self.metrics_port)
+        if self.replicas and self.replica_count > 1:
+            raise ValueError("replica_count and replicas exclude each other: the edge leads to those here or to others")
+        ports = [self.edge_port]
+        for number in range(self.replica_count):
+            ports += self.replica_ports(number).values()
         if len(set(ports)) != len(ports):
-            raise ValueError("edge_port, grpc_port, internal_port and metrics_port must differ")
+            raise ValueError("edge_port, grpc_port, internal_port and metrics_port must differ, of every replica")
+        if max(ports) > 65535:
+            raise ValueError(f"replica_count={self.replica_count}: its ports end above 65535")
         return self
 
     @classmethod
@@ -360,15 +379,20 @@ class Settings(BaseSettings):
         """The gRPC port, as programs on this machine reach it."""
         return f"{self.grpc_reach_host}:{self.grpc_port}"
 
+    def replica_ports(self, number: int) -> dict[str, int]:
+        """The ports of a replica here, the first of which is number 0, by the names of their settings."""
+        first = {"grpc_port": self.grpc_port, "internal_port": self.internal_port, "metrics_port": self.metrics_port}
+        return {name: port + number * _PORT_STEP for name, port in first.items()}
+
     @property
     def edge_replicas(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each replica behind the edge."""
-        return _addresses(self.replicas) or ((self.grpc_reach_host, self.grpc_port),)
+        return _addresses(self.replicas) or self._here("grpc_port", self.grpc_reach_host)
 
     @property
     def edge_limiters(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each internal listener that the edge asks about rates."""
-        return _addresses(self.limiters) or (() if self.replicas else (("127.0.0.1", self.internal_port),))
+        return _addresses(self.limiters) or (() if self.replicas else self._here("internal_port", LOOPBACK[0]))
 
     @property
     def link_prefix(self) -> str:
@@ -394,6 +418,9 @@ class Settings(BaseSettings):
             if (value := self._plain(name)) is not None
         }
         return {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)} | own
+
+    def _here(self, port: str, host: str) -> tuple[tuple[str, int], ...]:
+        return tuple((host, self.replica_ports(number)[port]) for number in range(self.replica_count))
 
     def _plain(self, name: str) -> Any:
         value = getattr(self, name)

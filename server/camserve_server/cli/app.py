@@ -66,12 +66,21 @@ def up(
     ready_file: Annotated[Path | None, typer.Option(help="Receives a JSON line once everything is healthy.")] = None,
     edge_port: Annotated[int | None, typer.Option(help="Port of REST and gRPC through Envoy.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC, direct.")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Replicas behind the edge; from one to the next each port is 10 higher.")
+    ] = None,
     with_parent: Annotated[bool, typer.Option(help="Stop when the process that started this one ends.")] = False,
 ) -> None:
     """Run the whole stack here: Valkey, the server and Envoy. Ctrl-C stops it."""
     from camserve_server.cli.up import up as run
 
-    settings = _settings(data_dir=data_dir, ready_file=ready_file, edge_port=edge_port, grpc_port=grpc_port)
+    settings = _settings(
+        data_dir=data_dir,
+        ready_file=ready_file,
+        edge_port=edge_port,
+        grpc_port=grpc_port,
+        replica_count=replicas,
+    )
     _or_fail(lambda: run(settings, with_parent=with_parent))
 
 
@@ -85,7 +94,8 @@ def serve(
     """Run one replica (gRPC only) against the Redis of CAMSERVE_REDIS_URL. SIGTERM drains it."""
     from camserve_server.cli.serve import serve as run
 
-    settings = _settings(data_dir=data_dir, roles=roles)
+    # Who starts a server by itself names its ports.
+    settings = _settings(data_dir=data_dir, roles=roles, replica_count=1)
     _or_fail(run, settings, _redis_url(settings))
 
 
@@ -183,7 +193,9 @@ def client_revoke(
 def top(
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metrics", help="Metrics of a replica, as http://127.0.0.1:9464; several times for several."),
+        typer.Option(
+            "--metrics", help="Metrics of a replica, as http://127.0.0.1:9464/metrics; several times for several."
+        ),
     ] = None,
     interval: Annotated[float, typer.Option(help="Seconds between looks.", min=0.2, max=60)] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one page and end.")] = False,
@@ -193,7 +205,8 @@ def top(
     from camserve_server.cli.top import Top, show
 
     settings = _settings(data_dir=data_dir)
-    replicas = metrics or [f"http://127.0.0.1:{settings.metrics_port}"]
+    here = [replica["metrics_url"] for replica in _running_stack(settings).get("replicas", [])]
+    replicas = metrics or here or [f"http://127.0.0.1:{settings.metrics_port}/metrics"]
     with contextlib.suppress(KeyboardInterrupt):
         show(Top(replicas, _known_redis_url(settings)), interval_s=interval, once=once)
 
@@ -360,12 +373,18 @@ def _redis_url(settings: Settings) -> str:
 def _known_redis_url(settings: Settings) -> str | None:
     if settings.redis_url:
         return settings.redis_url.get_secret_value()
+    return _running_stack(settings).get("redis_url")
+
+
+def _running_stack(settings: Settings) -> dict[str, Any]:
+    """Returns what the stack of the data directory says of itself; nothing where none was started."""
     from camserve_server.cli.stack import state_file
 
     try:
-        return str(orjson.loads(state_file(settings).read_bytes())["redis_url"])
-    except (OSError, ValueError, KeyError):
-        return None
+        state: dict[str, Any] = orjson.loads(state_file(settings).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return state
 
 
 def _with_clients(data_dir: Path | None, use: Callable[[Any], Any]) -> Any:

@@ -70,8 +70,9 @@ def new_version(
 
 def add(settings: Settings, new: NewVersion, golden: Path | None, say: Callable[[str], None]) -> str:
     """Adds a version and returns what to tell; raises ValueError when it cannot be added."""
+    from camserve_server.base.cores import cores
     from camserve_server.engine.adding import Place, add_version
-    from camserve_server.engine.device import choose_device, cores
+    from camserve_server.engine.device import choose_device
     from camserve_server.engine.manifest import UnloadableError
 
     pictures = sorted(path for path in golden.iterdir() if path.is_file()) if golden else []

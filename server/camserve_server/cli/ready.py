@@ -11,13 +11,23 @@ from camserve_server.base.config import Settings
 
 
 def ready_state(settings: Settings) -> dict[str, object]:
-    """Returns what `--ready-file` receives; `pid` is this process."""
+    """Returns what `--ready-file` receives; `pid` is this process, and the targets are those of the first replica."""
     return {
         "edge_url": settings.edge_url,
         "grpc_target": settings.grpc_target,
         "internal_target": f"127.0.0.1:{settings.internal_port}",
         "pid": os.getpid(),
         "data_dir": str(settings.data_dir),
+        "replicas": [_replica(settings, number) for number in range(settings.replica_count)],
+    }
+
+
+def _replica(settings: Settings, number: int) -> dict[str, object]:
+    ports = settings.replica_ports(number)
+    return {
+        "grpc_target": f"{settings.grpc_reach_host}:{ports['grpc_port']}",
+        "internal_target": f"127.0.0.1:{ports['internal_port']}",
+        "metrics_url": f"http://127.0.0.1:{ports['metrics_port']}/metrics",
     }
 
 

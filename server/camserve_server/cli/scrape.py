@@ -89,9 +89,9 @@ def quantile(share: float, buckets: Iterable[dict[float, float]]) -> float | Non
 
 
 def look(address: str) -> Look:
-    """Returns what a replica says now; `address` is like `http://127.0.0.1:9464`."""
+    """Returns what a replica says now; `address` is like `http://127.0.0.1:9464/metrics`."""
     try:
-        with urllib.request.urlopen(f"{address}/metrics", timeout=_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
             return Look(answer.read().decode(), time.monotonic())
     except (urllib.error.URLError, OSError, ValueError):
         return Look(None, time.monotonic())

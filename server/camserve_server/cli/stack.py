@@ -1,26 +1,24 @@
-"""The whole stack on one machine: Valkey, one replica and Envoy, each restarted when it falls."""
+"""The whole stack on one machine: Valkey, the replicas and Envoy, each restarted when it falls."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import os
-import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from camserve_server.base.child import Child, start_child
-from camserve_server.base.config import PREFIX, Settings
+from camserve_server.base.config import Settings
 from camserve_server.base.errors import OperatorError
+from camserve_server.base.tasks import ended
 from camserve_server.cli.envoy import EnvoyProcess
-from camserve_server.cli.logs import lines_since, open_log
 from camserve_server.cli.ready import ready_state, write_state
+from camserve_server.cli.replica import ReplicaProcess
 from camserve_server.cli.restarts import keep_running
 from camserve_server.cli.valkey import EmbeddedValkey
 from camserve_server.edge.settings import MIB, Collector, EdgeSettings, ExternalIssuer, ReplicaTls
-
-_HEALTHY_WITHIN_S = 120.0
 
 
 class StackError(OperatorError):
@@ -37,7 +35,7 @@ class Stack:
         self._valkey = None if settings.redis_url else EmbeddedValkey(settings.data_dir)
         self._redis_url = settings.redis_url.get_secret_value() if settings.redis_url else ""
         self._envoy = EnvoyProcess(edge_settings(settings, self._run_dir, self._logs_dir), self._run_dir / "envoy")
-        self._replica: Child | None = None
+        self._replicas = [ReplicaProcess(settings, number) for number in range(settings.replica_count)]
         self._watches: list[asyncio.Task[None]] = []
         self._lock: int | None = None
 
@@ -49,19 +47,20 @@ class Stack:
         if self._valkey:
             self._redis_url = await self._valkey.start()
             self._watch("valkey", self._valkey.exited, self._restart_valkey)
-        await self._start_replica()
+        await self._start_replicas()
         await self._envoy.start()
-        self._watch("replica", self._replica_exited, self._start_replica)
+        for replica in self._replicas:
+            self._watch(replica.name, replica.exited, partial(replica.start, self._redis_url))
         self._watch("envoy", self._envoy.exited, self._envoy.start)
         self._write_state()
 
     async def stop(self) -> None:
-        """Drains the edge and the replica, then stops the store."""
+        """Drains the edge and the replicas, then stops the store."""
         for watch in self._watches:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
-        # Both at once: the replica refuses new calls, and the edge stays until the running ones are answered.
-        await asyncio.gather(self._envoy.stop(), *([self._replica.stop()] if self._replica else []))
+        # All at once: the replicas refuse new calls, and the edge stays until the running ones are answered.
+        await asyncio.gather(self._envoy.stop(), *(replica.stop() for replica in self._replicas))
         if self._valkey:
             await self._valkey.stop()
         if self._lock is not None:
@@ -69,45 +68,12 @@ class Stack:
             os.close(self._lock)
             self._lock = None
 
-    async def _start_replica(self) -> None:
-        settings = self._settings
-        # Its own word, not a look at the port: another server may be listening there.
-        ready_file = self._run_dir / "replica.json"
-        ready_file.unlink(missing_ok=True)
-        own = {f"{PREFIX}REDIS_URL": self._redis_url, f"{PREFIX}READY_FILE": str(ready_file)}
-        if not settings.replicas:
-            # The edge has nowhere else to send calls, and stops at the same time.
-            own[f"{PREFIX}LAME_DUCK_S"] = "0"
-        log = self._logs_dir / "server.log"
-        output, seen_bytes = open_log(log)
+    async def _start_replicas(self) -> None:
+        starts = [asyncio.create_task(replica.start(self._redis_url)) for replica in self._replicas]
         try:
-            self._replica = await start_child(
-                [sys.executable, "-m", "camserve_server.cli.app", "serve"],
-                grace_s=settings.lame_duck_s + settings.drain_s + 5,
-                output=output,
-                environment=settings.environment() | own,
-            )
+            await asyncio.gather(*starts)
         finally:
-            os.close(output)
-        healthy = asyncio.create_task(_exists(ready_file))
-        ended = asyncio.create_task(self._replica.wait())
-        try:
-            await asyncio.wait([healthy, ended], timeout=_HEALTHY_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
-            if healthy.done() and not healthy.cancelled():
-                return
-            if not ended.done():
-                await self._replica.stop()
-                raise StackError(f"the server was not healthy within {_HEALTHY_WITHIN_S:g} s; see {log}")
-        finally:
-            for task in (healthy, ended):
-                task.cancel()
-        last = next(reversed(lines_since(log, seen_bytes)), "it wrote no message")
-        raise StackError(f"the server ended while it started: {last}; see {log}")
-
-    async def _replica_exited(self) -> int:
-        if self._replica is None:
-            raise RuntimeError("the replica has not been started")
-        return await self._replica.wait()
+            await ended(starts)
 
     async def _restart_valkey(self) -> None:
         if self._valkey:
@@ -169,11 +135,6 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         reflection=settings.edge_reflection,
         collector=collector,
     )
-
-
-async def _exists(path: Path) -> None:
-    while not path.exists():
-        await asyncio.sleep(0.02)
 
 
 def _locked(path: Path) -> int:

@@ -78,12 +78,12 @@ def _replicas(spans: dict[str, Span]) -> Table:
     table = _table("replica", "calls/s", "faults/s", "p50", "p95", "calls", "imaging", "images MiB", "CPU", "MiB")
     for at, span in spans.items():
         if not span.after.answered:
-            table.add_row(at, "does not answer", *[""] * 8)
+            table.add_row(_place(at), "does not answer", *[""] * 8)
             continue
         now = span.after
         times = [span.buckets("camserve_call_seconds", method=method) for method in _ONE_IMAGE]
         table.add_row(
-            at,
+            _place(at),
             f"{span.rate('camserve_calls_total'):.1f}",
             f"{sum(span.rate('camserve_calls_total', code=code) for code in _FAULTS):.1f}",
             _milliseconds(quantile(0.5, times)),
@@ -175,3 +175,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.0f} s"
+
+
+def _place(address: str) -> str:
+    return address.removeprefix("http://").removesuffix("/metrics")

@@ -45,7 +45,8 @@ async def _up(settings: Settings, parent: int | None) -> None:
     orphaned = asyncio.create_task(_stop_without(parent, stopping)) if parent else None
     started = time.monotonic()
     stack = Stack(settings)
-    typer.echo("starting Valkey, the server and Envoy …")
+    servers = "the server" if settings.replica_count == 1 else f"{settings.replica_count} servers"
+    typer.echo(f"starting Valkey, {servers} and Envoy …")
     starting = asyncio.create_task(_start(stack, settings))
     stopped = asyncio.create_task(stopping.wait())
     try:
@@ -87,14 +88,17 @@ def _announce(settings: Settings, checked: Checked, seconds: float) -> None:
     sample = sample_image(settings)
     elsewhere = settings.data_dir != Path(".camserve").resolve()
     data_dir = f"CAMSERVE_DATA_DIR={settings.data_dir} " if elsewhere else ""
+    ports = [settings.replica_ports(number) for number in range(settings.replica_count)]
+    grpc_targets = ", ".join(f"{settings.grpc_reach_host}:{each['grpc_port']}" for each in ports)
+    metrics_urls = ", ".join(f"http://127.0.0.1:{each['metrics_port']}/metrics" for each in ports)
     typer.echo(
         f"""
 camserve is ready after {seconds:.1f} s.
 
   playground {settings.edge_url}/
   REST       {settings.edge_url}
-  gRPC       {settings.grpc_target}
-  metrics    http://127.0.0.1:{settings.metrics_port}/metrics
+  gRPC       {grpc_targets}
+  metrics    {metrics_urls}
   data       {settings.data_dir}
 
   self-check {checked.sample.name}: {checked.label}, {checked.prob:.1%}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 
@@ -25,11 +23,6 @@ def choose_device(name: str) -> torch.device:
         if not torch.cuda.is_available() or device.index >= torch.cuda.device_count():
             raise ValueError(f"device {name!r} is not on this machine")
     return device
-
-
-def cores() -> int:
-    """Returns how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prepare_thread(device: torch.device, threads: int) -> None:

@@ -14,10 +14,11 @@ import structlog
 from numpy.typing import NDArray
 
 from camserve_server.base.breaker import CircuitState, Turn
+from camserve_server.base.cores import cores
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
 from camserve_server.engine.catalog import Key, earlier_versions
-from camserve_server.engine.device import choose_device, cores, memory_bytes, prepare_thread
+from camserve_server.engine.device import choose_device, memory_bytes, prepare_thread
 from camserve_server.engine.footprint import release_library_pages
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.loader import Loader

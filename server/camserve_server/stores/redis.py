@@ -18,7 +18,9 @@ from redis.maint_notifications import MaintNotificationsConfig
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.telemetry import store_timed
 from camserve_server.stores import keys
+from camserve_server.stores.cluster import ClusterRedis, cluster_addresses
 from camserve_server.stores.scripts import SCRIPTS
+from camserve_server.stores.sentinels import SentinelConnection, sentinel_address
 
 _CHECK_MS = 60_000
 
@@ -26,11 +28,22 @@ _CHECK_MS = 60_000
 def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> Redis:
     """Returns a client for a `redis://`, `rediss://` or `unix://` address; it connects when first used.
 
+    A cluster has the option `cluster=true`, and a server that sentinels know their name for it, as in
+    `redis://a:26379,b:26379?sentinel=NAME`; both may have several nodes named. Raises ValueError for an address that is
+    none.
+
     Replies are bytes, in RESP3. `timeout_s` bounds connecting, each reply and the wait for a free connection.
     A lost connection is tried again once, so whatever is sent must be safe to repeat; a reply that is
     late is not asked for again, because a slow server needs no second copy of its work. A connection to a server
     that has become a replica counts as lost, because another one is the primary by now.
     """
+    watched = sentinel_address(url, timeout_s)
+    url = watched[0] if watched else url
+    nodes = cluster_addresses(url)
+    if nodes:
+        return ClusterRedis(
+            nodes, lambda address: connect(address, timeout_s=timeout_s, max_connections=max_connections)
+        )
     pool = BlockingConnectionPool.from_url(
         url,
         protocol=3,
@@ -48,7 +61,10 @@ def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> R
             supported_errors=(RedisConnectionError,),
         ),
     )
-    pool.connection_class = type("Connection", (_Connection, pool.connection_class), {})
+    found: tuple[type, ...] = (_Connection, pool.connection_class)
+    if watched:
+        found = (_Connection, SentinelConnection, pool.connection_class)
+    pool.connection_class = type("Connection", found, {"sentinels": watched and watched[1]})
     return _TimedRedis.from_pool(pool)
 
 

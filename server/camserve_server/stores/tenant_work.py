@@ -8,6 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from camserve_server.stores import keys
+from camserve_server.stores.cluster import primaries
 from camserve_server.stores.redis import text, unavailable_on_error
 
 _MOST_TENANTS = 1_000
@@ -31,8 +32,9 @@ async def read_tenant_work(redis: Redis) -> list[TenantWork]:
     with unavailable_on_error():
         turns: list[Any] = await redis.zrange(keys.ring_turns(), 0, _MOST_TENANTS - 1)
         names = {text(name) for name in turns}
-        async for key in redis.scan_iter(match=keys.every_running(), count=1000):
-            names.add(keys.tenant_of(text(key)))
+        for server in await primaries(redis):
+            async for key in server.scan_iter(match=keys.every_running(), count=1000):
+                names.add(keys.tenant_of(text(key)))
         now_s, now_us = await redis.time()
         ordered = sorted(names)
         pipe = redis.pipeline(transaction=False)
