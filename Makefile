@@ -18,7 +18,11 @@ install = { $(PIP) -r requirements/build.txt && $(PIP) --no-build-isolation -r r
 	|| { echo "requirements/$(1).txt could not be installed; LOCKED=no takes what pyproject.toml allows" >&2; exit 1; }
 endif
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
+# The tools of releases have a place of their own: nothing of them is part of what runs or is tested.
+TOOLS := build/tools
+TOOLS_STAMP := $(TOOLS)/.installed
+
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -138,6 +142,30 @@ CORPUS ?= ../shared/corpora
 test-corpus: $(DEV_STAMP)
 	$(BIN)/python -m tests.hostile.corpus $(CORPUS)
 
+# Needs git and OpenSSH: rehearses a release of the last commit, with the packages that are installed, and tries to forge it.
+test-release: $(DEV_STAMP) $(TOOLS_STAMP)
+	$(BIN)/python -m pytest toolchains/release
+
+# Writes requirements/ from what the pyproject.toml files ask for, and tries each platform, in three minutes;
+# `make lock ARGS=--upgrade` takes the newest versions.
+lock: $(TOOLS_STAMP)
+	$(TOOLS)/bin/python -m release.lock $(ARGS)
+
+# Looks at the licence of every package that is installed; requirements/licences.toml says what is allowed.
+licences: $(DEV_STAMP) $(TOOLS_STAMP)
+	$(BIN)/python -m release.licences run dev extras
+	$(TOOLS)/bin/python -m release.licences tools
+
+# Needs the internet: asks for known vulnerabilities of every locked package, and says NOT RUN where nobody answers;
+# `make audit ARGS=--must-run` fails then.
+audit: $(TOOLS_STAMP)
+	$(TOOLS)/bin/python -m release.audit $(ARGS)
+
+# Needs git and OpenSSH: makes the release of a tagged commit in build/release, and installs and tries it, in ten minutes and
+# 6 GB: `make release KEY=~/.ssh/id_ed25519`. Without a key it is a rehearsal.
+release: $(TOOLS_STAMP)
+	$(TOOLS)/bin/python -m release $(if $(KEY),--key $(KEY),--rehearse)
+
 # Kills, pauses and restarts every part under load, 20 kills each; `make chaos ARGS='--seed 7 --kills 2'`.
 chaos: $(DEV_STAMP)
 	$(BIN)/python -m tests.chaos $(ARGS)
@@ -163,6 +191,11 @@ $(RUN_STAMP): pyproject.toml requirements/build.txt requirements/run.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@echo "installing camserve and PyTorch, once: some minutes, 6 GB in $(VENV)"
 	@$(call install,run,--editable .)
+	@touch $@
+
+$(TOOLS_STAMP): requirements/build.txt requirements/release.txt
+	test -d $(TOOLS) || $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/build.txt -r requirements/release.txt
 	@touch $@
 
 $(DEV_STAMP): $(RUN_STAMP) clients/python/pyproject.toml conformance/pyproject.toml requirements/dev.txt

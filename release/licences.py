@@ -36,7 +36,7 @@ class Decision:
     name: str
     licence: str
     why: str
-    only_runs: bool = False
+    only_dev: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def first_steps(programs: Path, place: Path) -> None:
         for path in ("heatmap.png", ".camserve/self-check/heatmap.png"):
             if not (place / path).read_bytes().startswith(PNG):
                 raise ReleaseError(f"{path} is no picture")
-        for path in ("/", "/docs"):
+        for path in ("/", "/docs/api"):
             with urllib.request.urlopen(edge + path) as answer:
                 if b"<html" not in answer.read().lower():
                     raise ReleaseError(f"{path} is no page")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -87,6 +88,9 @@ def _announce(settings: Settings, checked: Checked, seconds: float) -> None:
     sample = sample_image(settings)
     elsewhere = settings.data_dir != Path(".camserve").resolve()
     data_dir = f"CAMSERVE_DATA_DIR={settings.data_dir} " if elsewhere else ""
+    program = Path(sys.executable).with_name("camserve")
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
     typer.echo(
         f"""
 camserve is ready after {seconds:.1f} s.
@@ -102,7 +106,7 @@ camserve is ready after {seconds:.1f} s.
 
 Ask it yourself:
 
-  TOKEN=$({data_dir}.venv/bin/camserve token --tenant demo)
+  TOKEN=$({data_dir}{program} token --tenant demo)
   curl -s {settings.edge_url}/v1/infer -H "Authorization: Bearer $TOKEN" \\
     -F image=@{sample} -F model=shapes -F grad_cam.enabled=true
   grpcurl -plaintext -H "authorization: Bearer $TOKEN" {settings.grpc_target} \\
