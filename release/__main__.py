@@ -6,7 +6,6 @@ A rehearsal needs neither a tag nor a section of the changelog, and signs with a
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -49,7 +48,7 @@ def make(to: Path, *, key: Path | None, dependencies: Path | None = None) -> Non
         print(f"built, and built again: {path.name}", flush=True)
     for project in PROJECTS:
         wheel = next(to.glob(f"{project.file_name}-{version()}-*.whl"))
-        (to / f"{project.file_name}-{version()}.cdx.json").write_text(json.dumps(parts(wheel, project), indent=1))
+        (to / f"{project.file_name}-{version()}.cdx.json").write_text(parts(wheel, project))
     for lock in ("build", *(project.lock for project in PROJECTS)):
         shutil.copy(FOLDER / f"{lock}.txt", to / f"requirements-{lock}.txt")
     (to / NOTES).write_text(notes(version() if key else "Unreleased"))

@@ -54,7 +54,10 @@ def ignored() -> list[Ignored]:
 def judge(report: dict[str, Any], leave: Iterable[Ignored], today: datetime.date) -> Verdict:
     """Reads a report of pip-audit; what is left aside past its day counts."""
     valid = {(each.package, each.id) for each in leave if today <= each.until}
-    found, left, unknown, known = [], [], [], 0
+    found: list[str] = []
+    left: list[str] = []
+    unknown: list[str] = []
+    known = 0
     for package in report["dependencies"]:
         if "skip_reason" in package:
             unknown.append(package["name"])

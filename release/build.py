@@ -29,6 +29,7 @@ class Project:
 
     @property
     def file_name(self) -> str:
+        """The name that its files begin with."""
         return self.name.replace("-", "_")
 
 
@@ -127,7 +128,9 @@ def _hatchling(project: Path, to: Path, *targets: str) -> list[Path]:
     command = [sys.executable, "-m", "hatchling", "build", "--directory", str(to)]
     command += [part for target in targets or ("sdist", "wheel") for part in ("--target", target)]
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(commit_time())}
-    subprocess.run(command, cwd=project, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ReleaseError(f"hatchling: {done.stderr or done.stdout}")
     return sorted(set(to.iterdir()) - there, key=lambda path: path.suffix != ".whl")
 
 

@@ -1,7 +1,7 @@
 """Compares the licence of every package that is installed from a lock with `requirements/licences.toml`.
 
-Prints each package with its licence, and ends with 1 where one is neither allowed nor decided on, and where a decision was
-made about another licence than the package has now.
+Prints each package with its licence, and ends with 1 where one is neither allowed nor decided on, and where a decision
+was made about another licence than the package has now.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def is_allowed(expression: str, allowed: Iterable[str]) -> bool:
 def licence_of(distribution: Distribution, words: dict[str, str]) -> str:
     """Returns the SPDX expression of a package, or the words of its metadata where `words` does not know them."""
     metadata = distribution.metadata
-    if expression := metadata.get("License-Expression"):
-        return str(expression)
+    if expression := metadata.get_all("License-Expression"):
+        return str(expression[0])
     # Some write the whole licence there.
-    text = (metadata.get("License") or "").strip()
+    text = "".join(metadata.get_all("License") or []).strip()
     if text and "\n" not in text:
         return words.get(text, text)
     classifiers = [str(each) for each in metadata.get_all("Classifier") or [] if each.startswith("License :: ")]
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("lists", nargs="+", choices=LISTS)
     lists = parser.parse_args().lists
     ours = rules()
-    installed = {canonicalize_name(each.metadata["Name"]): each for each in distributions()}
+    installed = {str(canonicalize_name(each.metadata["Name"])): each for each in distributions()}
     failed = 0
     for part in lists:
         names = sorted({name for lock in LISTS[part] for name in locked(lock)})

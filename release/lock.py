@@ -16,6 +16,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "requirements"
@@ -120,7 +121,7 @@ def _uv(*arguments: str, cwd: Path) -> None:
     )
 
 
-def _project(folder: str) -> dict[str, dict[str, object]]:
+def _project(folder: str) -> dict[str, Any]:
     return tomllib.loads((ROOT / folder / "pyproject.toml").read_text())
 
 

@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from release.build import Project, commit_time, version
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from release.build import Project, ReleaseError, commit_time, version
 from release.lock import FOLDER
 
 
-def parts(wheel: Path, project: Project) -> dict[str, Any]:
-    """Returns the list of parts of a wheel as a CycloneDX document."""
+def parts(wheel: Path, project: Project) -> str:
+    """Returns the list of parts of a wheel as a CycloneDX document; raises ReleaseError where its schema refuses it."""
+    document = json.dumps(_document(wheel, project), indent=1)
+    if wrong := JsonStrictValidator(SchemaVersion.V1_6).validate_str(document):
+        raise ReleaseError(f"the list of parts of {wheel.name}: {wrong}")
+    return document
+
+
+def _document(wheel: Path, project: Project) -> dict[str, Any]:
     us = _component(project.name, version())
     us["hashes"] = [{"alg": "SHA-256", "content": hashlib.sha256(wheel.read_bytes()).hexdigest()}]
     us["licenses"] = [{"expression": "Apache-2.0"}]

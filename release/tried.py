@@ -45,7 +45,7 @@ def install(folder: Path, to: Path, *, dependencies: Path | None) -> None:
 
 
 def first_steps(programs: Path, place: Path) -> None:
-    """Starts `camserve up` of an environment and asks for the README's picture; raises ReleaseError where that fails."""
+    """Starts `camserve up` of an environment and asks it as the README does; raises ReleaseError where that fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("CAMSERVE_", "PYTHON"))}
     environment |= {f"CAMSERVE_{name.upper()}_PORT": str(port) for name, port in zip(PORTS, _ports(), strict=True)}
     environment |= {"PATH": f"{programs}:{environment['PATH']}", "CAMSERVE_TORCH_THREADS": "2"}
@@ -65,7 +65,9 @@ def first_steps(programs: Path, place: Path) -> None:
             time.sleep(0.1)
         edge = json.loads(ready.read_text())["edge_url"]
         _ask(readme_request().replace("http://127.0.0.1:8080", edge), place, environment)
-        token = subprocess.check_output([str(programs / "camserve"), "token", "--tenant", "demo"], env=environment, cwd=place)
+        token = subprocess.check_output(
+            [str(programs / "camserve"), "token", "--tenant", "demo"], env=environment, cwd=place
+        )
         called = environment | {"CAM_ADDRESS": edge, "CAM_TOKEN": token.decode().strip()}
         command = ["cam", "infer", str(picture), "--model", "shapes", "--cam", "heatmap.png", "--no-show"]
         subprocess.run([str(programs / command[0]), *command[1:]], cwd=place, env=called, check=True)

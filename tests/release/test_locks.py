@@ -47,7 +47,9 @@ def held(lock: str, environment: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_was_written_for_what_is_asked_now(lock: str):
     text = (FOLDER / f"{lock}.txt").read_text()
-    assert text.startswith(head(wanted()[lock])), f"requirements/{lock}.txt is older than pyproject.toml: run `make lock`"
+    assert text.startswith(head(wanted()[lock])), (
+        f"requirements/{lock}.txt is older than pyproject.toml: run `make lock`"
+    )
 
 
 @pytest.mark.parametrize("lock", LOCKS)
