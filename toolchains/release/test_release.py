@@ -18,7 +18,7 @@ from tests.docs.snippets import blocks
 OURS = "toolchains/release/test_release.py"
 PAGE = ROOT / "docs" / "supply-chain.md"
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
