@@ -4,9 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-metrics test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
+# $(call install,LOCK,PROJECTS): what the lock names, byte for byte, then the projects themselves. LOCKED=no takes the newest
+# that pyproject.toml allows, for platforms that the locks do not know and for a PyTorch of one's own.
+LOCKED ?= yes
+ifeq ($(LOCKED),no)
+install = $(PIP) $(2)
+else
+install = { $(PIP) -r requirements/build.txt && $(PIP) --no-build-isolation -r requirements/$(1).txt \
+	&& $(PIP) --no-build-isolation --no-deps $(2); } \
+	|| { echo "requirements/$(1).txt could not be installed; LOCKED=no takes what pyproject.toml allows" >&2; exit 1; }
+endif
+
+# The tools of releases have a place of their own: nothing of them is part of what runs or is tested.
+TOOLS := build/tools
+TOOLS_STAMP := $(TOOLS)/.installed
+
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-metrics test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -26,14 +42,14 @@ docs: $(DEV_STAMP)
 # The pages as a site, in build/site; what is wrong with a page or a link stops it.
 SITE = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --conf-dir docs/site --doctree-dir build/doctrees
 docs-site: $(DEV_STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(call install,docs,--editable '.[docs]')
 	rm -rf build/site
 	$(SITE) . build/site
 	@echo build/site/index.html
 
 # Needs the internet: lists the links that lead elsewhere in build/links/output.txt, and tries each.
 docs-links: $(DEV_STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(call install,docs,--editable '.[docs]')
 	$(SITE) --builder linkcheck . build/links
 
 proto: $(DEV_STAMP)
@@ -63,7 +79,7 @@ test-openapi:
 
 # Sends what the OpenAPI document allows, and what it does not, to the real edge, for a minute or two.
 test-schemathesis: $(DEV_STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[schemathesis]'
+	$(call install,schemathesis,--editable '.[schemathesis]')
 	$(BIN)/python -m pytest toolchains/openapi
 
 # Checks the running service against the public contract, and that the kit finds what is altered.
@@ -88,7 +104,7 @@ test-clients: $(DEV_STAMP)
 
 # Needs Chromium (Debian: chromium), Node and Go: checks the playground's scripts, and uses it in the real browser.
 test-web: $(DEV_STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[web]'
+	$(call install,web,--editable '.[web]')
 	npm install --prefix clients/web --no-audit --no-fund --no-package-lock --silent
 	clients/web/node_modules/.bin/tsc --project clients/web
 	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
@@ -96,7 +112,8 @@ test-web: $(DEV_STAMP)
 
 # Needs Chromium, Go, Node and Java: builds the site and looks at it (screenshots in build/screenshots), and runs every snippet.
 test-docs: $(DEV_STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,web]'
+	$(call install,docs,--editable '.[docs]')
+	$(call install,web,--editable '.[web]')
 	$(BIN)/python -m pytest toolchains/docs
 
 # Needs Go and Node: calls everything with the real grpcurl, and runs every command of docs/grpcurl.md.
@@ -131,13 +148,37 @@ test-h2spec: $(DEV_STAMP)
 # libFuzzer. Linux on x86-64 only.
 FUZZ ?= -max_total_time=60
 test-fuzz: $(DEV_STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(call install,fuzz,--editable '.[fuzz]')
 	$(BIN)/python -m tests.hostile.fuzz_decode $(FUZZ)
 
 # Sends hostile images that others collected; the folder holds fuzz.tar.gz and fuzz.jsonl.
 CORPUS ?= ../shared/corpora
 test-corpus: $(DEV_STAMP)
 	$(BIN)/python -m tests.hostile.corpus $(CORPUS)
+
+# Needs git and OpenSSH: rehearses a release of the last commit, with the packages that are installed, and tries to forge it.
+test-release: $(DEV_STAMP) $(TOOLS_STAMP)
+	$(BIN)/python -m pytest toolchains/release
+
+# Writes requirements/ from what the pyproject.toml files ask for, and tries each platform, in three minutes;
+# `make lock ARGS=--upgrade` takes the newest versions.
+lock: $(TOOLS_STAMP)
+	$(TOOLS)/bin/python -m release.lock $(ARGS)
+
+# Looks at the licence of every package that is installed; requirements/licences.toml says what is allowed.
+licences: $(DEV_STAMP) $(TOOLS_STAMP)
+	$(BIN)/python -m release.licences run dev extras
+	$(TOOLS)/bin/python -m release.licences tools
+
+# Needs the internet: asks for known vulnerabilities of every locked package, and says NOT RUN where nobody answers;
+# `make audit ARGS=--must-run` fails then.
+audit: $(TOOLS_STAMP)
+	$(TOOLS)/bin/python -m release.audit $(ARGS)
+
+# Needs git and OpenSSH: makes the release of a tagged commit in build/release, and installs and tries it, in ten minutes and
+# 6 GB: `make release KEY=~/.ssh/id_ed25519`. Without a key it is a rehearsal.
+release: $(TOOLS_STAMP)
+	$(TOOLS)/bin/python -m release $(if $(KEY),--key $(KEY),--rehearse)
 
 # Kills, pauses and restarts every part under load, 20 kills each; `make chaos ARGS='--seed 7 --kills 2'`; with
 # three servers instead of one: `CAMSERVE_TEST_REPLICAS=3 make chaos`.
@@ -160,15 +201,20 @@ bench-clients: $(DEV_STAMP)
 train-shapes: $(DEV_STAMP)
 	$(BIN)/python -m training.train_shapes
 
-$(RUN_STAMP): pyproject.toml
+$(RUN_STAMP): pyproject.toml requirements/build.txt requirements/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "camserve needs Python 3.11 or newer; set PYTHON=...")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@echo "installing camserve and PyTorch, once: some minutes, 6 GB in $(VENV)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(call install,run,--editable .)
 	@touch $@
 
-$(DEV_STAMP): $(RUN_STAMP) clients/python/pyproject.toml conformance/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --editable 'clients/python[cli]' --editable conformance
+$(TOOLS_STAMP): requirements/build.txt requirements/release.txt
+	test -d $(TOOLS) || $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/build.txt -r requirements/release.txt
+	@touch $@
+
+$(DEV_STAMP): $(RUN_STAMP) clients/python/pyproject.toml conformance/pyproject.toml requirements/dev.txt
+	@$(call install,dev,--editable '.[dev]' --editable 'clients/python[cli]' --editable conformance)
 	@touch $@
 
 clean:

@@ -13,7 +13,7 @@ release = version = _PROJECT["version"]
 extensions = ["myst_parser", "docs.site.navigation", "docs.site.files"]
 
 # The source folder is the repository, so that links between pages are the same here and there.
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "clients/*/README.md", "envoy/README.md"]
+include_patterns = ["README.md", "CHANGELOG.md", "SECURITY.md", "docs/**.md", "clients/*/README.md", "envoy/README.md"]
 exclude_patterns = [
     ".*",
     "build",

@@ -16,8 +16,10 @@ PAGES = (
     "docs/model-versions.md",
     "docs/models.md",
     "docs/performance.md",
+    "docs/releasing.md",
     "docs/reliability.md",
     "docs/storage.md",
+    "docs/supply-chain.md",
 )
 OURS = "tests/docs/test_commands.py"
 BLOCKS = [block for page in pages() for block in blocks(page) if block.run_by == OURS]

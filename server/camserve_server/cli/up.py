@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -91,6 +92,9 @@ def _announce(settings: Settings, checked: Checked, seconds: float) -> None:
     ports = [settings.replica_ports(number) for number in range(settings.replica_count)]
     grpc_targets = ", ".join(f"{settings.grpc_reach_host}:{each['grpc_port']}" for each in ports)
     metrics_urls = ", ".join(f"http://127.0.0.1:{each['metrics_port']}/metrics" for each in ports)
+    program = Path(sys.executable).with_name("camserve")
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
     typer.echo(
         f"""
 camserve is ready after {seconds:.1f} s.
@@ -106,7 +110,7 @@ camserve is ready after {seconds:.1f} s.
 
 Ask it yourself:
 
-  TOKEN=$({data_dir}.venv/bin/camserve token --tenant demo)
+  TOKEN=$({data_dir}{program} token --tenant demo)
   curl -s {settings.edge_url}/v1/infer -H "Authorization: Bearer $TOKEN" \\
     -F image=@{sample} -F model=shapes -F grad_cam.enabled=true
   grpcurl -plaintext -H "authorization: Bearer $TOKEN" {settings.grpc_target} \\
