@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Nodes:
     """A cluster; its head takes no actors, so that every other node may be killed."""
 
-    def __init__(self) -> None:
+    def __init__(self, fault: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from ray.cluster_utils import Cluster
@@ -45,7 +45,17 @@ class Nodes:
                 head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20, "include_dashboard": False},
             )
         self.address: str = self._cluster.address
+        self.fault = fault
         self._nodes: list[Any] = []
+
+    def at_least(self, count: int) -> None:
+        """Adds nodes until there are so many."""
+        self.add(max(0, count - len(self._nodes)))
+
+    def kill_all(self) -> None:
+        """Kills every node but the head."""
+        for pid in self.pids():
+            self.kill(pid)
 
     def add(self, count: int = 1) -> None:
         """Adds nodes with room for one actor each."""
@@ -68,11 +78,14 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """A cluster without room; a test adds what it needs."""
-    started = Nodes()
-    yield started
-    started.close()
+    fault = tmp_path_factory.mktemp("nodes") / "fault"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINY_FAULT", str(fault))
+        started = Nodes(fault)
+        yield started
+        started.close()
 
 
 @asynccontextmanager
