@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-clients test-web test-docs test-grpcurl test-tus test-oidc test-ray test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -103,6 +103,11 @@ test-tus: $(DEV_STAMP)
 test-oidc: $(DEV_STAMP)
 	npm install --prefix toolchains/oidc --no-audit --no-fund --no-package-lock --silent
 	$(BIN)/python -m pytest toolchains/oidc
+
+# Runs models on a Ray cluster of several nodes on this machine, and kills actors and nodes in the middle of batches.
+test-ray: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(BIN)/python -m pytest toolchains/ray
 
 # Needs ClamAV's daemon (Debian: clamav-daemon): shows it images, good ones and one with a signature made by hand.
 test-clamd: $(DEV_STAMP)

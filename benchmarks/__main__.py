@@ -33,6 +33,7 @@ _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
 _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {
     "throughput": sections.throughput,
     "edge": sections.edge,
+    "costs": sections.costs,
     "jobs": sections.jobs,
 }
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from tests.conftest import make_stack
 
-from camserve_server.base.config import secure_own_ray
+from camserve_server.base.config import prepare_own_ray
 from camserve_server.engine.cluster.settings import ClusterSettings
 from camserve_server.engine.engine import Engine, EngineSettings
 
 __all__ = ["make_stack"]
 
 # Before anything imports it.
-secure_own_ray()
+prepare_own_ray()
 
 StartEngine = Callable[..., AbstractAsyncContextManager[Engine]]
 

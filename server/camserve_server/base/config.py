@@ -414,12 +414,14 @@ def _reachable(host: str) -> str:
     return "localhost" if host in ("0.0.0.0", "::") else host
 
 
-def secure_own_ray() -> None:
-    """Has a Ray that this process starts ask for a token that only it and its children know; before Ray is imported.
+def prepare_own_ray() -> None:
+    """Prepares for a Ray that this process starts; before Ray is imported.
 
-    Ray listens on every address of the machine, and whoever reaches it may run programs.
+    Ray listens on every address of the machine, and whoever reaches it may run programs: so it asks for a token that
+    only it and its children know. Its workers would give way to every other program.
     """
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0")
+    token = secrets.token_hex(32)
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0")
 
 
 def unknown_variables() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from camserve_server.base.guard import die_with_parent
 from camserve_server.base.telemetry import configure_logs
 from camserve_server.engine.device import choose_device, prepare_thread
 from camserve_server.engine.footprint import release_library_pages
@@ -36,6 +38,8 @@ class ModelActor:
 
     def __init__(self, order: Order) -> None:
         """Loads, warms up and checks the golden inputs; raises ValueError when the device is not there."""
+        # A node that is killed takes it along, whatever it does just then.
+        die_with_parent(signal.SIGKILL)
         configure_logs("info")
         device = choose_device(order.device)
         prepare_thread(device, order.threads)

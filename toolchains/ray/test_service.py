@@ -1,0 +1,70 @@
+"""The whole service with a Ray of its own: it answers, survives the end of an actor, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import httpx
+import psutil
+import pytest
+from tests.conftest import Stack, stop_stack
+
+from camserve_server.base import bundle
+from toolchains.ray.conftest import Nodes
+
+_STAR = bundle.MODELS / "shapes/2/golden/star.png"
+
+
+@pytest.fixture
+def stack(make_stack: Callable[..., Stack]) -> Iterator[Stack]:
+    return make_stack(engine="ray")
+
+
+def descendants(stack: Stack) -> list[psutil.Process]:
+    return psutil.Process(stack.process.pid).children(recursive=True)
+
+
+def actors(stack: Stack) -> list[psutil.Process]:
+    return [process for process in descendants(stack) if "ModelActor" in " ".join(process.cmdline())]
+
+
+def infer(stack: Stack) -> dict[str, object]:
+    body = {
+        "model": "shapes",
+        "image": {"bytes": base64.b64encode(_STAR.read_bytes()).decode()},
+        "grad_cam": {"enabled": True},
+    }
+    answer = httpx.post(f"{stack.edge_url}/v1/infer", json=body, headers=stack.headers(), timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_the_service_answers_by_actors_whatever_becomes_of_one_and_ends_with_all_of_them(stack: Stack) -> None:
+    first = infer(stack)
+    assert first["classes"][0]["id"] == "star"
+    found = actors(stack)
+    assert len(found) >= 2  # one for each version
+    for actor in found:
+        actor.kill()
+    again = infer(stack)
+    assert again["classes"] == first["classes"]
+    left = descendants(stack)
+    stop_stack(stack)
+    _, alive = psutil.wait_procs(left, timeout=20)
+    assert not alive
+    assert "Traceback" not in (stack.data_dir / "logs/server.log").read_text()
+
+
+def test_who_has_no_token_is_not_let_into_the_cluster(nodes: Nodes) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    program = f"import ray; ray.init(address={nodes.address!r}); print('inside')"
+    stranger = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert stranger.returncode != 0
+    assert "inside" not in stranger.stdout
+    assert "uthenticat" in stranger.stderr
