@@ -19,8 +19,10 @@ from benchmarks.service import Service
 _PARTS = ("Envoy", "replica", "imaging worker", "Valkey")
 _WARM_UP = 4
 _JOB = 32
-# What the courier and the janitor do meanwhile is little, and goes on after the last answer.
+_COMMANDS, _BYTES = "commands", "bytes"
+# What goes on after the last answer; and a while that shows what is used without any.
 _SETTLED_S = 0.5
+_IDLE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +58,48 @@ def measure_costs(service: Service, photo: bytes, model: str, calls: int) -> lis
         ("the same with an idempotency key", 1, lambda: post(cam=True, keyed=True)),
         (f"item of a job of {_JOB}, heatmap by link", _JOB, lambda: batches.finished_job(photo, model, _JOB)),
     ]
+    store = redis.Redis.from_url(service.redis_url())
     try:
-        return [_cost(service, name, images, call, -(-calls // images)) for name, images, call in ways]
+        idle = _idle_commands(store)
+        return [_cost(service, store, idle, name, images, call, -(-calls // images)) for name, images, call in ways]
     finally:
+        store.close()
         rest.close()
         batches.close()
 
 
-def _cost(service: Service, way: str, images: int, call: Callable[[], Any], calls: int) -> Cost:
-    store = redis.Redis.from_url(service.redis_url())
+def _cost(
+    service: Service,
+    store: redis.Redis,
+    idle: float,
+    way: str,
+    images: int,
+    call: Callable[[], Any],
+    calls: int,
+) -> Cost:
     for _ in range(_WARM_UP if images == 1 else 1):
         call()
-    before = _state(service, store)
+    before, started = _state(service, store), time.monotonic()
     for _ in range(calls):
         call()
     time.sleep(_SETTLED_S)
-    after = _state(service, store)
-    store.close()
-    count = calls * images
-    return Cost(
-        way,
-        {part: 1000 * (after[0][part] - before[0][part]) / count for part in _PARTS},
-        (after[1] - before[1]) / count,
-        (after[2] - before[2]) / count,
-    )
+    after, took_s, count = _state(service, store), time.monotonic() - started, calls * images
+    used = {name: (after[name] - before[name]) / count for name in after}
+    commands = used[_COMMANDS] - idle * took_s / count
+    return Cost(way, {part: 1000 * used[part] for part in _PARTS}, commands, used[_BYTES])
 
 
-def _state(service: Service, store: redis.Redis) -> tuple[dict[str, float], int, int]:
+def _idle_commands(store: redis.Redis) -> float:
+    """Returns how many commands a second the replica sends without any call."""
+    before: Any = store.info("stats")
+    time.sleep(_IDLE_S)
+    after: Any = store.info("stats")
+    return float(after["total_commands_processed"] - before["total_commands_processed"]) / _IDLE_S
+
+
+def _state(service: Service, store: redis.Redis) -> dict[str, float]:
     pids = service.pids()
     stats: Any = store.info("stats")
     written = sum(file.stat().st_size for file in service.objects_dir().rglob("*") if file.is_file())
-    return {part: cpu_s(pids[part]) for part in _PARTS}, int(stats["total_commands_processed"]), written
+    used = {part: cpu_s(pids[part]) for part in _PARTS}
+    return used | {_COMMANDS: stats["total_commands_processed"], _BYTES: written}

@@ -19,7 +19,7 @@ from benchmarks.report import Verdict, number, table
 from benchmarks.sections import Findings, Place, Plan
 from benchmarks.service import SHAPES
 from benchmarks.waiting import WAITING, write_waiting
-from camserve_server.base.config import prepare_own_ray
+from camserve_server.base.config import prepare_ray
 from camserve_server.engine.cluster.settings import ClusterSettings
 from camserve_server.engine.engine import Engine, EngineSettings, Explain
 
@@ -52,7 +52,7 @@ class Rate:
 
 def ray(place: Place, plan: Plan) -> Findings:
     """Models on a cluster."""
-    prepare_own_ray()
+    prepare_ray(own=True)
     models_dir = place.folder / "ray-models"
     write_waiting(models_dir)
     (models_dir / SHAPES).mkdir()

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from tests.conftest import make_stack
 
-from camserve_server.base.config import prepare_own_ray
+from camserve_server.base.config import prepare_ray
 from camserve_server.engine.cluster.settings import ClusterSettings
 from camserve_server.engine.engine import Engine, EngineSettings
 
 __all__ = ["make_stack"]
 
 # Before anything imports it.
-prepare_own_ray()
+prepare_ray(own=True)
 
 StartEngine = Callable[..., AbstractAsyncContextManager[Engine]]
 
@@ -97,6 +97,8 @@ async def ray_engine(models_dir: Path, nodes: Nodes, **settings: Any) -> AsyncIt
         max_actors=settings.pop("max_actors", 1),
         cpus=settings.pop("cpus", 1.0),
     )
+    # A busy machine takes its time.
+    settings = {"load_wait_s": 200.0} | settings
     engine = Engine(EngineSettings((models_dir,), device="cpu", torch_threads=1, cluster=cluster, **settings))
     await engine.start()
     try:

@@ -104,11 +104,11 @@ async def test_without_any_actor_the_version_is_left_alone_and_serves_once_there
     nodes.at_least(1)
     async with ray_engine(tmp_path, nodes) as engine:
         model = engine.resolve("tiny", "1")
-        await asyncio.to_thread(nodes.kill_all)
+        nodes.kill_all()
         refused = [await error(engine, model) for _ in range(3)]
         assert {one.reason for one in refused} == {Reason.CIRCUIT_OPEN}
         assert not engine.works(model)
-        await asyncio.to_thread(nodes.add)
+        nodes.add()
         await until(lambda: width("tiny") == 1)
         await until(lambda: is_tried(engine, model))
         assert (await predict(engine, model, picture())).probs.shape == (3,)
@@ -123,6 +123,7 @@ async def test_an_actor_that_hangs_is_replaced(nodes: Nodes, tmp_path: Path, fau
         fault.write_text("hang")
         assert (await error(engine, model)).reason is Reason.TIMEOUT_EXCEEDED
         fault.unlink()
+        await until(lambda: width("tiny") == 1)
         assert (await predict(engine, model, picture())).probs.shape == (3,)
 
 

@@ -6,22 +6,23 @@ import base64
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx
 import psutil
 import pytest
 from tests.conftest import Stack, stop_stack
+from toolchains.ray.conftest import Nodes
 
 from camserve_server.base import bundle
-from toolchains.ray.conftest import Nodes
 
 _STAR = bundle.MODELS / "shapes/2/golden/star.png"
 
 
 @pytest.fixture
-def stack(make_stack: Callable[..., Stack]) -> Iterator[Stack]:
-    return make_stack(engine="ray")
+def stack(make_stack: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch) -> Stack:
+    monkeypatch.setattr("tests.conftest.START_WITHIN_S", 200.0)
+    return make_stack(engine="ray", model_load_wait_s=100)
 
 
 def descendants(stack: Stack) -> list[psutil.Process]:

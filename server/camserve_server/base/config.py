@@ -414,14 +414,17 @@ def _reachable(host: str) -> str:
     return "localhost" if host in ("0.0.0.0", "::") else host
 
 
-def prepare_own_ray() -> None:
-    """Prepares for a Ray that this process starts; before Ray is imported.
+def prepare_ray(*, own: bool) -> None:
+    """Prepares for Ray, before it is imported: `own` for one that this process starts.
 
-    Ray listens on every address of the machine, and whoever reaches it may run programs: so it asks for a token that
-    only it and its children know. Its workers would give way to every other program.
+    Such a Ray listens on every address of the machine, and whoever reaches it may run programs: so it asks for a token
+    that only it and its children know. Its workers would give way to every other program. And where a call finds no
+    connection Ray would start another cluster.
     """
-    token = secrets.token_hex(32)
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0")
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    if own:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.update(RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0")
 
 
 def unknown_variables() -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from camserve_server.base.config import prepare_own_ray
+from camserve_server.base.config import prepare_ray
 from camserve_server.base.errors import OperatorError
 from camserve_server.engine.batcher import Batcher
 from camserve_server.engine.cluster.actor import ModelActor, Order
@@ -46,8 +46,7 @@ class Cluster:
         pass_deadline_s: float,
     ) -> None:
         """Raises OperatorError where Ray is not installed."""
-        if not settings.address:
-            prepare_own_ray()
+        prepare_ray(own=not settings.address)
         try:
             import ray
         except ImportError:

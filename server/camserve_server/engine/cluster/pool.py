@@ -101,6 +101,7 @@ class ActorPool:
         self._wanted = 0
         self._none_since = 0.0
         self._content_hash = ""
+        self._keeper: threading.Thread | None = None
 
     @property
     def size(self) -> int:
@@ -127,7 +128,8 @@ class ActorPool:
         self._content_hash = model.content_hash
         self._wanted = self._least
         self._add(actor)
-        threading.Thread(target=self._keep, name="actors", daemon=True).start()
+        self._keeper = threading.Thread(target=self._keep, name="actors", daemon=True)
+        self._keeper.start()
         return model
 
     def until_idle(self) -> None:
@@ -194,6 +196,9 @@ class ActorPool:
             left, self._actors, self._idle = self._actors, [], []
         for actor in left:
             actor.end()
+        if self._keeper:
+            # It may be looking at an actor that starts, which takes a moment.
+            self._keeper.join()
 
     def _is_away(self) -> bool:
         return not self._actors and time.monotonic() - self._none_since >= _PATIENCE_S
@@ -260,12 +265,15 @@ class ActorPool:
 
     def _described(self, handle: Any, until: float | None) -> ModelVersion:
         reference = handle.describe.remote()
-        while not ray.wait([reference], timeout=_LOOK_S)[0]:
-            if self._shut.is_set():
-                raise LostError
-            if until is not None and time.monotonic() > until:
-                raise SlowError
-        model: ModelVersion = ray.get(reference)
+        try:
+            while not ray.wait([reference], timeout=_LOOK_S)[0]:
+                if self._shut.is_set():
+                    raise LostError
+                if until is not None and time.monotonic() > until:
+                    raise SlowError
+            model: ModelVersion = ray.get(reference)
+        except SystemExit:
+            raise LostError from None
         return model
 
 
@@ -274,5 +282,6 @@ def _got(reference: Any, timeout_s: float) -> Any:
         return ray.get(reference, timeout=timeout_s)
     except ray.exceptions.GetTimeoutError:
         raise SlowError from None
-    except ray.exceptions.RayError as error:
+    # Ray ends threads that wait when it is left.
+    except (ray.exceptions.RayError, SystemExit) as error:
         raise LostError from error
