@@ -28,6 +28,8 @@ _CALLERS = 48
 _MAX_BATCH = 8
 _STORE_BYTES = 100 << 20
 _WARM_UP_CALLS = 20
+# A busy machine takes its time.
+_LOAD_WAIT_S = 120.0
 _EXPLAIN = Explain("auto", "gradcam", None)
 
 
@@ -89,13 +91,14 @@ async def _measure(models_dir: Path, place: Place, plan: Plan) -> tuple[list[Lat
         try:
             for nodes in _NODES:
                 place.progress(f"{nodes} nodes of Ray")
-                await asyncio.to_thread(cluster.add_node, num_cpus=1, object_store_memory=_STORE_BYTES)
+                # Only in the main thread, whose signals it handles.
+                cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES)
                 async with _engine(models_dir, cluster.address, nodes) as actors:
                     if nodes == 1:
                         latencies = [await _latency(here, actors, model, calls) for model in (SHAPES, WAITING)]
                     rates += [Rate(model, nodes, await _rate(actors, model, seconds)) for model in (SHAPES, WAITING)]
         finally:
-            await asyncio.to_thread(cluster.shutdown)
+            cluster.shutdown()
     return latencies, rates
 
 
@@ -112,7 +115,13 @@ async def _engine(models_dir: Path, address: str | None, actors: int) -> AsyncIt
     # Each node has room for one actor of each of the two models.
     cluster = ClusterSettings(address, cpus=0.5, min_actors=actors, max_actors=actors) if address else None
     settings = EngineSettings(
-        (models_dir,), device="cpu", torch_threads=1, max_batch=_MAX_BATCH, queue_limit=_CALLERS, cluster=cluster
+        (models_dir,),
+        device="cpu",
+        torch_threads=1,
+        max_batch=_MAX_BATCH,
+        queue_limit=_CALLERS,
+        cluster=cluster,
+        load_wait_s=_LOAD_WAIT_S,
     )
     engine = Engine(settings)
     await engine.start()

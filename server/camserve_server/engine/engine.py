@@ -215,7 +215,7 @@ class Engine:
         """
         found = [served for served in self._loader.all() if served.model.key == key]
         seconds = found[-1].seconds_per_picture if found else None
-        return found[-1].runner.width / seconds if seconds else None
+        return max(1, found[-1].runner.width) / seconds if seconds else None
 
     def wait_s(self, model: ModelVersion) -> float:
         """Estimates how long a picture that came now would wait for the device."""
