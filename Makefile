@@ -22,7 +22,7 @@ endif
 TOOLS := build/tools
 TOOLS_STAMP := $(TOOLS)/.installed
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-metrics test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-tus test-oidc test-ray test-clamd test-metrics test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -134,6 +134,11 @@ test-tus: $(DEV_STAMP)
 test-oidc: $(DEV_STAMP)
 	npm install --prefix toolchains/oidc --no-audit --no-fund --no-package-lock --silent
 	$(BIN)/python -m pytest toolchains/oidc
+
+# Runs models on a Ray cluster of several nodes on this machine, and kills actors and nodes in the middle of batches.
+test-ray: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(BIN)/python -m pytest toolchains/ray
 
 # Needs ClamAV's daemon (Debian: clamav-daemon): shows it images, good ones and one with a signature made by hand.
 test-clamd: $(DEV_STAMP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import signal
 import sys
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import machine, sections
+from benchmarks import machine, on_ray, sections
 from benchmarks.report import table
 from benchmarks.sections import Findings, Place, Plan
 from benchmarks.service import RESNET, SHAPES, Service, write_models
@@ -27,10 +28,12 @@ _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
     "events": sections.events,
     "uploads": sections.uploads,
     "huge": sections.huge,
+    "ray": on_ray.ray,
 }
 _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {
     "throughput": sections.throughput,
     "edge": sections.edge,
+    "costs": sections.costs,
     "jobs": sections.jobs,
 }
 
@@ -49,6 +52,11 @@ def _options() -> argparse.Namespace:
 
 def _progress(started: float, text: str) -> None:
     print(f"[{time.monotonic() - started:5.0f} s] {text}", file=sys.stderr, flush=True)
+
+
+def _everything() -> list[str]:
+    has_ray = importlib.util.find_spec("ray") is not None
+    return [name for name in (*_ALONE, *_ON_SERVICE) if name != "ray" or has_ray]
 
 
 def _run(place: Place, plan: Plan, chosen: list[str]) -> dict[str, Findings]:
@@ -74,7 +82,7 @@ def main() -> None:
         shapes = bundle.MODELS / SHAPES
         models_dir = write_models(folder / "models", shapes, [SHAPES, RESNET])
         place = Place(folder, models_dir, shapes, partial(_progress, started))
-        found = _run(place, plan, options.only or [*_ALONE, *_ON_SERVICE])
+        found = _run(place, plan, options.only or _everything())
     busy.append(machine.busy_cores())
     verdicts = [verdict for findings in found.values() for verdict in findings.verdicts]
     print(table("Targets", ("figure", "measured", "target", ""), [verdict.row() for verdict in verdicts]))

@@ -96,6 +96,10 @@ class Batches:
             behind = [self._small_job(picture, model) for _ in range(rounds)]
         return Delay(flood, median(alone), median(behind), median(behind) / median(alone))
 
+    def finished_job(self, picture: bytes, model: str, count: int) -> None:
+        """Has a job of so many pictures done, with heatmaps by link."""
+        self._finished(self._create(picture, model, count, "benchmark", cam=True), "benchmark")
+
     def _small_job(self, picture: bytes, model: str) -> float:
         started = time.perf_counter()
         self._finished(self._create(picture, model, 10, "small"), "small")

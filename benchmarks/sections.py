@@ -13,6 +13,7 @@ from benchmarks import huge as measured_huge
 from benchmarks import picture
 from benchmarks import uploads as measured_uploads
 from benchmarks.batches import Batches
+from benchmarks.costs import measure_costs
 from benchmarks.driver import Driver
 from benchmarks.edge import measure_added
 from benchmarks.events import measure_outage
@@ -159,6 +160,20 @@ def edge(place: Place, plan: Plan, service: Service) -> Findings:
     print(table("One call at a time, p50 in ms", header, rows))
     verdicts = [Verdict(f"Envoy adds to {one.name}, p50", one.json_adds_ms, 1.0, " ms") for one in added]
     return Findings([asdict(one) for one in added], verdicts)
+
+
+def costs(place: Place, plan: Plan, service: Service) -> Findings:
+    """What a call costs each part."""
+    place.progress("what a call costs each part")
+    found = measure_costs(service, picture.photo(), SHAPES, calls=64 if plan.quick else 256)
+    parts = tuple(found[0].cpu_ms)
+    rows = [
+        (one.way, *(number(one.cpu_ms[part]) for part in parts), number(one.commands), number(one.object_bytes / 1e6))
+        for one in found
+    ]
+    header = ("an image, shapes", *parts, "store, commands", "objects, MB")
+    print(table("What an image costs each part, ms of a core", header, rows))
+    return Findings([asdict(one) for one in found])
 
 
 def queue(place: Place, plan: Plan) -> Findings:

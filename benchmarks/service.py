@@ -111,6 +111,14 @@ class Service:
         """Returns the processes by role; see `processes.role`."""
         return by_role(self._process.pid)
 
+    def redis_url(self) -> str:
+        """Returns the address of the embedded store."""
+        return str(json.loads((self._folder / "data/run/stack.json").read_text())["redis_url"])
+
+    def objects_dir(self) -> Path:
+        """Returns where the objects lie."""
+        return self._folder / "data/objects"
+
     def batches(self) -> tuple[float, float]:
         """Returns how many batches the engine has run so far, and of how many images."""
         batches, images = (self.metric(f"camserve_batch_images_{end}") for end in ("count", "sum"))

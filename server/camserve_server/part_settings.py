@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from camserve_server.base.config import Settings
 from camserve_server.core.limits import TenantLimits
+from camserve_server.engine.cluster.settings import ClusterSettings
 from camserve_server.engine.engine import EngineSettings
 from camserve_server.engine.imaging import ImagingSettings
 
@@ -24,6 +25,13 @@ def tenant_limits(settings: Settings) -> TenantLimits:
 
 def engine_settings(settings: Settings) -> EngineSettings:
     """Returns the engine's part of the settings."""
+    cluster = ClusterSettings(
+        address=settings.ray_address,
+        cpus=settings.ray_cpus_per_model,
+        gpus=settings.ray_gpus_per_model,
+        min_actors=settings.ray_min_actors,
+        max_actors=settings.ray_max_actors,
+    )
     return EngineSettings(
         models_dirs=(settings.models_dir, settings.data_dir / "models"),
         device=settings.device,
@@ -35,6 +43,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         weights_dir=settings.data_dir / "weights",
         load_wait_s=settings.model_load_wait_s,
         memory_bytes=settings.models_memory_mb * MIB if settings.models_memory_mb else None,
+        cluster=cluster if settings.engine == "ray" else None,
     )
 
 

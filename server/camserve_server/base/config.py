@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -155,6 +156,25 @@ class Settings(BaseSettings):
         None,
         description="Memory that loaded model versions may take, in MiB; beyond it those that no alias leads to are "
         "loaded on demand. Default: no limit.",
+    )
+
+    engine: Literal["local", "ray"] = Field(
+        "local", description="Where models run: in this process, or as actors on a Ray cluster (extra `ray`)."
+    )
+    ray_address: Annotated[str, Field(pattern=r"^(auto|[A-Za-z0-9.-]+:[0-9]{1,5})$")] | None = Field(
+        None,
+        description="A Ray cluster that this machine belongs to, as `host:port` or `auto`; default: one started here.",
+    )
+    ray_cpus_per_model: float = Field(
+        1.0,
+        ge=0,
+        le=1024,
+        description="CPUs that one actor takes of its node, and its threads without `torch_threads`.",
+    )
+    ray_gpus_per_model: float = Field(0.0, ge=0, le=64, description="GPUs that one actor takes; a fraction shares one.")
+    ray_min_actors: int = Field(1, ge=1, le=1024, description="Actors that each model version has at least.")
+    ray_max_actors: int = Field(
+        1, ge=1, le=1024, description="And at most: more are started while pictures wait, and end when idle for long."
     )
 
     imaging_workers: int = Field(2, ge=1, le=256, description="Processes that decode and draw.")
@@ -333,6 +353,8 @@ class Settings(BaseSettings):
                 f"max_image_bytes={self.max_image_bytes} is more than upload_memory_mb={self.upload_memory_mb} (MiB): "
                 "an image is held in that memory while it is read"
             )
+        if self.ray_min_actors > self.ray_max_actors:
+            raise ValueError("ray_min_actors must not be above ray_max_actors")
         if self.replicas and self.replica_count > 1:
             raise ValueError("replica_count and replicas exclude each other: the edge leads to those here or to others")
         ports = [self.edge_port]
@@ -441,6 +463,19 @@ def _addresses(listeners: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
 def _reachable(host: str) -> str:
     """Returns a name for an address to bind; every address of the machine includes `localhost`."""
     return "localhost" if host in ("0.0.0.0", "::") else host
+
+
+def prepare_ray(*, own: bool) -> None:
+    """Prepares for Ray, before it is imported: `own` for one that this process starts.
+
+    Such a Ray listens on every address of the machine, and whoever reaches it may run programs: so it asks for a token
+    that only it and its children know. Its workers would give way to every other program. And where a call finds no
+    connection Ray would start another cluster.
+    """
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    if own:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.update(RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0")
 
 
 def unknown_variables() -> list[str]:

@@ -60,7 +60,8 @@ class _Options:
             raise _GuardError(USAGE_STATUS, "usage: guard.py [--lock FILE] [--grace-s N] -- program args...")
 
 
-def _die_with_parent(signal_number: int) -> None:
+def die_with_parent(signal_number: int) -> None:
+    """Has the kernel send this process a signal once its parent has ended, where the kernel is Linux."""
     if sys.platform == "linux":
         import ctypes
 
@@ -132,7 +133,7 @@ def _start(program: list[str], lock: _Lock | None) -> int:
             raise _GuardError(NOT_STARTED_STATUS, message)
         return pid
     try:
-        _die_with_parent(signal.SIGKILL)
+        die_with_parent(signal.SIGKILL)
         if os.getppid() != guard:
             os._exit(NOT_STARTED_STATUS)
         # A group of its own, so that what the program leaves behind can be found and ended with it.
@@ -166,7 +167,7 @@ class _Guard:
             signal.signal(number, self._note)
         # The death signal is SIGUSR1 and only asks for a look at the parent: the kernel sends it when the
         # parent's thread that started the guard ends, which need not be the end of the parent.
-        _die_with_parent(signal.SIGUSR1)
+        die_with_parent(signal.SIGUSR1)
 
     def run(self, program: list[str], lock: _Lock | None) -> int:
         self._pid = _start(program, lock)

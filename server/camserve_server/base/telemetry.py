@@ -17,6 +17,11 @@ CALL_SECONDS = Histogram("camserve_call_seconds", "Time of a call.", ["method"],
 CALLS_RUNNING = Gauge("camserve_calls_running", "Calls that run now.")
 GATE_CALLS = Gauge("camserve_gate_calls", "Calls for one image that hold a place until they are answered.")
 ENGINE_QUEUE = Gauge("camserve_engine_queue", "Images that wait for the device.", ["model", "version"])
+ENGINE_WIDTH = Gauge(
+    "camserve_engine_width",
+    "Batches of a version that can run at once: its actors on Ray, else 1.",
+    ["model", "version"],
+)
 IMAGING_QUEUE = Gauge("camserve_imaging_queue", "Images that wait for an imaging worker.")
 IMAGING_BUSY = Gauge("camserve_imaging_busy", "Imaging workers at work.")
 IMAGES_IN_FLIGHT_BYTES = Gauge("camserve_images_in_flight_bytes", "Memory that images in flight take.")

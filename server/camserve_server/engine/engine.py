@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,14 @@ import structlog
 from numpy.typing import NDArray
 
 from camserve_server.base.breaker import CircuitState, Turn
-from camserve_server.base.cores import cores
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
 from camserve_server.engine.catalog import Key, earlier_versions
-from camserve_server.engine.device import choose_device, memory_bytes, prepare_thread
-from camserve_server.engine.footprint import release_library_pages
+from camserve_server.engine.cluster.settings import ClusterSettings
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.loader import Loader
-from camserve_server.engine.model import ModelVersion, load_version
+from camserve_server.engine.model import ModelVersion
+from camserve_server.engine.place import Here, Place
 from camserve_server.engine.prediction import ModelFailedError, Prediction, settle
 from camserve_server.engine.registry import Registry
 from camserve_server.engine.runner import Ended
@@ -32,9 +32,6 @@ __all__ = ["Engine", "EngineSettings", "EngineStats", "Explain", "ModelFailedErr
 
 _log = structlog.get_logger("engine")
 
-# How long a batch has the device to itself. A CPU pass takes about as long, so most batches still have all cores; a
-# GPU pass is shorter, and what runs beside it there takes turns with it by kernels.
-_TURN_S = 0.1
 # How often batches under way are looked at, in their deadline and in seconds.
 _LOOKS = 10
 _LONGEST_LOOK_S = 1.0
@@ -54,7 +51,8 @@ class EngineSettings:
     under way. `pass_deadline_s`: when a forward pass counts as hanging. `weights_dir`: where
     downloaded weights lie, None for torch's hub cache. `memory_bytes`: what loaded versions may take
     together, None for no limit. `load_wait_s`: how long the start, and versions behind it, wait for one
-    to load. `look_interval_s`: the pause between looks into the model folders.
+    to load. `look_interval_s`: the pause between looks into the model folders. `cluster`: the Ray cluster on which
+    versions run, None for this process.
     """
 
     models_dirs: tuple[Path, ...]
@@ -68,6 +66,7 @@ class EngineSettings:
     memory_bytes: int | None = None
     load_wait_s: float = 30.0
     look_interval_s: float = 1.0
+    cluster: ClusterSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ class EngineStats:
 
 
 class Engine:
-    """Loads the models, each version in a thread of its own, and has them take turns at the device.
+    """Loads the models, each version in a thread or actors of its own, and has them take turns at the device.
 
     Its methods belong to the event loop that called `start`. `on_batch(model, size, inference_ms,
     cam_ms)`, if set, is called there after each batch, and `on_unload((name, version))` once that
@@ -88,23 +87,22 @@ class Engine:
     """
 
     def __init__(self, settings: EngineSettings, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Checks the device; ValueError when it is not there."""
+        """Checks the device; ValueError when it is not there, OperatorError where Ray is wanted and not installed."""
         self.on_batch: BatchHook | None = None
         self.on_unload: Callable[[Key], None] = lambda key: None
         self._settings = settings
-        self._device = choose_device(settings.device)
+        self._place = _place(settings)
         self._monotonic = monotonic
         self._batcher = Batcher(
             max_batch=settings.max_batch,
             delay_s=settings.batch_delay_ms / 1000,
             queue_limit=settings.queue_limit,
-            turn_s=_TURN_S,
+            turn_s=self._place.turn_s,
             monotonic=monotonic,
         )
         self._loader = Loader(
             self._batcher,
-            self._load_here,
-            device=self._device,
+            lambda queue, on_end: self._place.runner(queue, self._batcher, on_end, monotonic),
             max_batch=settings.max_batch,
             queue_limit=settings.queue_limit,
             on_end=self._finish,
@@ -126,16 +124,16 @@ class Engine:
     @property
     def shares_cores(self) -> bool:
         """Whether the models run on the cores that also decode and draw."""
-        return self._device.type == "cpu"
+        return self._place.shares_cores
 
     async def start(self) -> None:
         """Returns when every version found is ready, unavailable or late; the loop stays free meanwhile.
 
         From then on versions are loaded as their folders appear, and unloaded as they go.
         """
+        await self._place.start()
         await self._registry.start()
-        if self._device.type == "cpu":
-            await asyncio.to_thread(release_library_pages)
+        await self._place.settle()
         self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
@@ -156,6 +154,7 @@ class Engine:
             if under_way := runner.under_way():
                 for entry in under_way[0].entries:
                     settle(entry, ApiError(Reason.SERVICE_DRAINING))
+        await self._place.close()
 
     async def look(self) -> None:
         """Looks into the model folders now, and returns when what came is loaded and what went is unloaded."""
@@ -210,20 +209,22 @@ class Engine:
         return self._loader.served(model).breaker.state is CircuitState.CLOSED
 
     def memory_bytes(self) -> dict[str, int]:
-        """Returns bytes of the device's memory by kind, see `device.memory_bytes`; may be asked from any thread."""
-        return memory_bytes(self._device)
+        """Returns bytes of memory of the device by kind, see `device.memory_bytes`; may be asked from any thread."""
+        return self._place.memory_bytes()
 
     def pictures_per_s(self, key: Key) -> float | None:
         """Estimates how many pictures the device does of that version alone, from its last batches or the warm-up.
 
         Small batches, as where few callers are, tell of fewer than it could do. None of what is not loaded.
         """
-        seconds = [served.seconds_per_picture for served in self._loader.all() if served.model.key == key]
-        return 1 / seconds[-1] if seconds and seconds[-1] else None
+        found = [served for served in self._loader.all() if served.model.key == key]
+        seconds = found[-1].seconds_per_picture if found else None
+        return max(1, found[-1].runner.width) / seconds if seconds else None
 
     def wait_s(self, model: ModelVersion) -> float:
         """Estimates how long a picture that came now would wait for the device."""
-        return self._batcher.depth(model.queue) * (self._loader.served(model).seconds_per_picture or 0.0)
+        served = self._loader.served(model)
+        return self._batcher.depth(model.queue) * (served.seconds_per_picture or 0.0) / max(1, served.runner.width)
 
     def stats(self) -> EngineStats:
         """Returns the counters for metrics."""
@@ -294,17 +295,6 @@ class Engine:
     def _left_s(self, deadline_monotonic: float | None) -> float | None:
         return None if deadline_monotonic is None else max(0.0, deadline_monotonic - self._monotonic())
 
-    def _load_here(self, folder: Path) -> ModelVersion:
-        settings = self._settings
-        prepare_thread(self._device, settings.torch_threads or cores())
-        return load_version(
-            folder,
-            self._device,
-            max_batch=settings.max_batch,
-            weights_dir=settings.weights_dir,
-            earlier=earlier_versions(settings.models_dirs, folder),
-        )
-
     async def _watch(self) -> None:
         """Gives up on forward passes that take too long."""
         deadline_s = self._settings.pass_deadline_s
@@ -367,3 +357,27 @@ class Engine:
         if breaker.state is CircuitState.OPEN:
             for entry in self._batcher.drain(served.model.queue):
                 settle(entry, breaker.refusal())
+
+
+def _place(settings: EngineSettings) -> Place:
+    earlier = partial(earlier_versions, settings.models_dirs)
+    if settings.cluster is None:
+        return Here(
+            device=settings.device,
+            threads=settings.torch_threads,
+            max_batch=settings.max_batch,
+            weights_dir=settings.weights_dir,
+            earlier=earlier,
+        )
+    # An optional extra.
+    from camserve_server.engine.cluster.cluster import Cluster
+
+    return Cluster(
+        settings.cluster,
+        device=settings.device,
+        threads=settings.torch_threads,
+        max_batch=settings.max_batch,
+        weights_dir=settings.weights_dir,
+        earlier=earlier,
+        pass_deadline_s=settings.pass_deadline_s,
+    )

@@ -16,13 +16,13 @@ from torch import nn
 from camserve_server.base.breaker import Breaker
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended as all_ended
-from camserve_server.base.telemetry import ENGINE_OLDEST_SECONDS, ENGINE_QUEUE
+from camserve_server.base.telemetry import ENGINE_OLDEST_SECONDS, ENGINE_QUEUE, ENGINE_WIDTH
 from camserve_server.engine.batcher import Batcher
 from camserve_server.engine.catalog import Key
 from camserve_server.engine.device import empty_cache
 from camserve_server.engine.model import ModelVersion
 from camserve_server.engine.prediction import settle
-from camserve_server.engine.runner import Ended, Runner
+from camserve_server.engine.runner import Ended, Queue, Runner
 from camserve_server.engine.served import Served
 from camserve_server.engine.slots import FairSlots
 
@@ -30,6 +30,8 @@ from camserve_server.engine.slots import FairSlots
 _FAILURES = 3
 # A picture that tries a model may wait for the device behind other models.
 _PATIENCE_S = 10.0
+NewRunner = Callable[[Queue, Callable[[ModelVersion, Ended], None]], Runner]
+
 # A batch that runs when its version is unloaded may finish; one that hangs ends its thread when it returns.
 _LAST_BATCH_S = 3.0
 
@@ -37,17 +39,16 @@ _LAST_BATCH_S = 3.0
 class Loader:
     """Holds what is loaded; its methods belong to the event loop.
 
-    `read` brings a folder's version to `device`, in the thread in which the version will run, and never raises.
-    `on_end` is called on the event loop after each batch of a loaded version, `on_unload` with the name and version of
-    which nothing is loaded any more.
+    `new_runner` makes what loads and runs a version, and calls back after each of its batches. `on_end` is called on
+    the event loop after each batch of a loaded version, `on_unload` with the name and version of which nothing is
+    loaded any more.
     """
 
     def __init__(
         self,
         batcher: Batcher,
-        read: Callable[[Path], ModelVersion],
+        new_runner: NewRunner,
         *,
-        device: torch.device,
         max_batch: int,
         queue_limit: int,
         on_end: Callable[[Served, Ended], None],
@@ -55,15 +56,14 @@ class Loader:
         monotonic: Callable[[], float],
     ) -> None:
         self._batcher = batcher
-        self._read = read
-        self._device = device
+        self._new_runner = new_runner
         self._max_batch = max_batch
         self._queue_limit = queue_limit
         self._on_end = on_end
         self._on_unload = on_unload
         self._monotonic = monotonic
         self._numbers = itertools.count(1)
-        self._served: dict[tuple[str, str, int], Served] = {}
+        self._served: dict[Queue, Served] = {}
         self._ends: set[asyncio.Task[None]] = set()
 
     def served(self, model: ModelVersion) -> Served:
@@ -83,9 +83,9 @@ class Loader:
         Raises what its thread raises, such as RuntimeError of a device that is gone.
         """
         queue = (folder.parent.name, folder.name, next(self._numbers))
-        runner = Runner(queue, self._batcher, on_end=self._finish, monotonic=self._monotonic)
+        runner = self._new_runner(queue, self._finish)
         try:
-            model = await runner.call(lambda: replace(self._read(folder), load_number=queue[2]))
+            model = replace(await runner.load(folder), load_number=queue[2])
         except BaseException:
             runner.stop()
             raise
@@ -112,6 +112,7 @@ class Loader:
         )
         ENGINE_QUEUE.labels(*model.key).set_function(lambda: self._batcher.depth(queue))
         ENGINE_OLDEST_SECONDS.labels(*model.key).set_function(lambda: self._batcher.oldest_s(queue))
+        ENGINE_WIDTH.labels(*model.key).set_function(lambda: runner.width)
         return model
 
     def unload(self, model: ModelVersion) -> None:
@@ -150,15 +151,18 @@ class Loader:
         if not any(other.model.key == served.model.key for other in self._served.values()):
             ENGINE_QUEUE.remove(*served.model.key)
             ENGINE_OLDEST_SECONDS.remove(*served.model.key)
+            ENGINE_WIDTH.remove(*served.model.key)
             served.breaker.forget()
             self._on_unload(served.model.key)
-        assert served.model.module is not None
-        runner, module = served.runner, weakref.ref(served.model.module)
+        runner, device = served.runner, served.model.device
+        # An actor's module is not here.
+        module = None if served.model.module is None else weakref.ref(served.model.module)
         del served
-        await asyncio.to_thread(self._free, runner, module)
+        await asyncio.to_thread(_free, runner, module, device)
 
-    def _free(self, runner: Runner, module: weakref.ref[nn.Module]) -> None:
-        # Some modules, such as exported programs, refer to themselves; looking for that holds up every thread a little.
-        if runner.join(_LAST_BATCH_S) and module() is not None:
-            gc.collect()
-        empty_cache(self._device)
+
+def _free(runner: Runner, module: weakref.ref[nn.Module] | None, device: torch.device) -> None:
+    # Some modules, such as exported programs, refer to themselves; looking for that holds up every thread a little.
+    if runner.join(_LAST_BATCH_S) and module is not None and module() is not None:
+        gc.collect()
+    empty_cache(device)

@@ -211,6 +211,14 @@ def with_golden(folder: Path, manifest: Manifest, model: ModelVersion) -> ModelV
     return replace(model, golden=golden, golden_reason=golden_reason)
 
 
+def golden_rerun(folder: Path, model: ModelVersion) -> ModelVersion:
+    """Returns a loaded version with what its golden inputs come to now; on the thread that loaded it only."""
+    try:
+        return with_golden(folder, read_manifest(folder), model)
+    except UnloadableError as error:
+        return replace(model, golden="failed", golden_reason=str(error))
+
+
 def input_spec(manifest: Manifest) -> InputSpec:
     """Returns the geometry of a version's input; raises UnloadableError where nothing says it."""
     return _spec_of(_input_of(manifest))

@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batcher import Entry
-from camserve_server.engine.inference import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One picture's result as arrays, which go from process to process; the fields are those of `Outcome`."""
+
+    probs: NDArray[np.float32]
+    cam: NDArray[np.float32] | None
+    target: int | None
+    disconnected: bool
+    inference_ms: float
+    cam_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +54,21 @@ class ModelFailedError(ApiError):
 Result = Prediction | ApiError
 
 
-def result_of(entry: Entry, outcome: Outcome | None, started: float, batch_size: int) -> Result:
-    """Returns what the entry's caller gets for the outcome of a batch that `started` then."""
-    if outcome is None:
+def result_of(entry: Entry, answer: Answer | None, started: float, batch_size: int) -> Result:
+    """Returns what the entry's caller gets for the answer of a batch that `started` then."""
+    if answer is None:
         return ApiError(Reason.INTERNAL)
-    if outcome.disconnected:
+    if answer.disconnected:
         return ApiError(Reason.PARAM_LAYER_NOT_FOUND, "The layer does not lead to the model's scores.")
     return Prediction(
-        probs=outcome.probs.numpy(),
-        cam=None if outcome.cam is None else outcome.cam.numpy(),
+        probs=answer.probs,
+        cam=answer.cam,
         layer=None if entry.explain is None else entry.explain.layer,
         method=None if entry.explain is None else entry.explain.method,
-        target=outcome.target,
+        target=answer.target,
         queue_ms=(started - entry.enqueued_monotonic) * 1000,
-        inference_ms=outcome.inference_ms,
-        cam_ms=outcome.cam_ms,
+        inference_ms=answer.inference_ms,
+        cam_ms=answer.cam_ms,
         batch_size=batch_size,
     )
 

@@ -16,8 +16,8 @@ from camserve_server.base.tasks import ended
 from camserve_server.engine.catalog import Catalog, Key
 from camserve_server.engine.folders import Place, find_places
 from camserve_server.engine.loader import Loader
-from camserve_server.engine.manifest import UnloadableError, read_aliases, read_manifest
-from camserve_server.engine.model import ModelVersion, with_golden
+from camserve_server.engine.manifest import read_aliases
+from camserve_server.engine.model import ModelVersion
 from camserve_server.engine.room import Room
 from camserve_server.engine.weights import file_bytes
 
@@ -124,7 +124,7 @@ class Registry:
         served.breaker.check()
         place = self._places[served.model.key]
         with served.kept():
-            checked = await served.runner.call(lambda: _checked(place.folder, served.model))
+            checked = await served.runner.check_golden(place.folder)
             if not served.ends:
                 served.model = checked
                 self._set(checked)
@@ -308,13 +308,6 @@ class Registry:
             reason=model.reason,
             golden=model.golden,
         )
-
-
-def _checked(folder: Path, model: ModelVersion) -> ModelVersion:
-    try:
-        return with_golden(folder, read_manifest(folder), model)
-    except UnloadableError as error:
-        return replace(model, golden="failed", golden_reason=str(error))
 
 
 def _without_module(model: ModelVersion) -> ModelVersion:

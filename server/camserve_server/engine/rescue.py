@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from camserve_server.engine import device as devices
 from camserve_server.engine.inference import Explain, Outcome
 from camserve_server.engine.model import ModelVersion
+from camserve_server.engine.prediction import Answer
 
 _log = structlog.get_logger("engine")
 _GREY = 128
@@ -24,12 +25,12 @@ _GREY = 128
 class Ran:
     """What became of a batch.
 
-    `outcomes` are in order, None for a picture without an answer. `works` says whether the model is sound: some
+    `answers` are in order, None for a picture without one. `works` says whether the model is sound: some
     picture was answered, or a grey one of ours was. `too_large` is the smallest number of pictures for which the
     device had not memory enough, None when it had.
     """
 
-    outcomes: list[Outcome | None]
+    answers: list[Answer | None]
     works: bool
     too_large: int | None
 
@@ -43,7 +44,19 @@ def run_batch(
     """Runs a batch as `ModelVersion.run` does, on the same thread, and raises nothing."""
     run = _Run(model, note_pass)
     outcomes = run.outcomes(pictures, explains)
-    return Ran(outcomes, any(outcome is not None for outcome in outcomes) or run.works(), run.too_large)
+    answers = [None if outcome is None else _as_arrays(outcome) for outcome in outcomes]
+    return Ran(answers, any(answer is not None for answer in answers) or run.works(), run.too_large)
+
+
+def _as_arrays(outcome: Outcome) -> Answer:
+    return Answer(
+        probs=outcome.probs.numpy(),
+        cam=None if outcome.cam is None else outcome.cam.numpy(),
+        target=outcome.target,
+        disconnected=outcome.disconnected,
+        inference_ms=outcome.inference_ms,
+        cam_ms=outcome.cam_ms,
+    )
 
 
 class _Run:

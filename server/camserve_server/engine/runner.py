@@ -8,16 +8,20 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batch_limit import BatchLimit
 from camserve_server.engine.batcher import Batch, Batcher, Entry
-from camserve_server.engine.model import ModelVersion
+from camserve_server.engine.model import ModelVersion, golden_rerun
 from camserve_server.engine.prediction import ModelFailedError, Result, result_of
-from camserve_server.engine.rescue import run_batch
+from camserve_server.engine.rescue import Ran, run_batch
 
 T = TypeVar("T")
+
+# Names one loading of a version: its name, version and the load's number.
+Queue = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +37,16 @@ class Ended:
 class Runner:
     """Runs what the batcher has for one version, one thing at a time, in a thread that ends with the queue.
 
-    A version that is loaded again has another queue and thread: the ones before may be waiting for a pass to return.
-    `on_end` is called on the event loop. A version has a thread of its own so that one whose forward pass does not
-    return holds up nobody else's.
+    `read` brings a folder's version to the device and never raises. `on_end` is called on the event loop. A version
+    has a thread of its own so that one whose forward pass does not return holds up nobody else's. One that is loaded
+    again has another queue and thread: the ones before may be waiting for a pass to return.
     """
 
     def __init__(
         self,
-        queue: tuple[str, str, int],
+        queue: Queue,
         batcher: Batcher,
+        read: Callable[[Path], ModelVersion],
         *,
         on_end: Callable[[ModelVersion, Ended], None],
         monotonic: Callable[[], float],
@@ -49,6 +54,7 @@ class Runner:
         """Opens the queue and starts the thread; on the event loop."""
         self._queue = queue
         self._batcher = batcher
+        self._read = read
         self._on_end = on_end
         self._monotonic = monotonic
         self._loop = asyncio.get_running_loop()
@@ -58,6 +64,21 @@ class Runner:
         batcher.open_queue(queue)
         self._thread = threading.Thread(target=self._live, name="/".join(queue[:2]), daemon=True)
         self._thread.start()
+
+    @property
+    def width(self) -> int:
+        """How many batches can run at once."""
+        return 1
+
+    async def load(self, folder: Path) -> ModelVersion:
+        """Returns a folder's version, which is ready or says why not; raises what stood in the way of trying."""
+        return await self.call(lambda: self._read(folder))
+
+    async def check_golden(self, folder: Path) -> ModelVersion:
+        """Returns the version that it serves with what its golden inputs come to now."""
+        model = self._model
+        assert model is not None
+        return await self.call(lambda: golden_rerun(folder, model))
 
     async def call(self, function: Callable[[], T]) -> T:
         """Runs the function on the thread, between batches and whoever has the device."""
@@ -109,9 +130,7 @@ class Runner:
     def _run(self, batch: Batch) -> None:
         """Runs a batch and posts all its results at once."""
         assert self._model is not None
-        model = self._model
-        results: list[tuple[Entry, Result]] = [(entry, ApiError(Reason.TIMEOUT_EXCEEDED)) for entry in batch.expired]
-        works, started = True, self._monotonic()
+        model, started, ran = self._model, self._monotonic(), None
         if batch.entries:
 
             def note_pass() -> None:
@@ -122,12 +141,22 @@ class Runner:
                 model, [entry.pixels for entry in batch.entries], [entry.explain for entry in batch.entries], note_pass
             )
             self._under_way = None
-            works = ran.works
+        self._end(batch, ran, started)
+
+    def _end(self, batch: Batch, ran: Ran | ApiError | None, started: float) -> None:
+        """Posts what a batch came to; an error is every picture's, and None where it had no pictures."""
+        assert self._model is not None
+        model, size = self._model, len(batch.entries)
+        results: list[tuple[Entry, Result]] = [(entry, ApiError(Reason.TIMEOUT_EXCEEDED)) for entry in batch.expired]
+        if isinstance(ran, ApiError):
+            results += [(entry, ran) for entry in batch.entries]
+        elif ran is not None:
             results += [
-                (entry, result_of(entry, outcome, started, len(batch.entries)) if works else ModelFailedError())
-                for entry, outcome in zip(batch.entries, ran.outcomes, strict=True)
+                (entry, result_of(entry, answer, started, size) if ran.works else ModelFailedError())
+                for entry, answer in zip(batch.entries, ran.answers, strict=True)
             ]
-            self._adapt(len(batch.entries), self._monotonic() - started, ran.too_large)
+            self._adapt(size, self._monotonic() - started, ran.too_large)
+        works = ran is None or (isinstance(ran, Ran) and ran.works)
         ended = Ended(batch, results, works, self._monotonic() - started)
         self._post(lambda: self._on_end(model, ended))
 
