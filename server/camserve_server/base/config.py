@@ -58,15 +58,23 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address of the REST edge.")
     grpc_host: str = Field("127.0.0.1", description="Address of the gRPC port; not loopback needs a certificate.")
+    internal_host: str = Field(
+        "127.0.0.1", description="Address of the internal port; not loopback needs the gRPC port's certificate."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of the metrics and of what supervisors ask.")
     edge_port: Port = Field(8080, description="REST and gRPC through Envoy.")
     grpc_port: Port = Field(50051, description="gRPC, direct.")
-    internal_port: Port = Field(50052, description="Internal gRPC, loopback only.")
-    metrics_port: Port = Field(9464, description="Prometheus metrics, loopback only.")
+    internal_port: Port = Field(50052, description="Internal gRPC: the edge's rate limits, administration.")
+    metrics_port: Port = Field(9464, description="Prometheus metrics at `/metrics`; `/ready` and `/live`.")
     public_url: str | None = Field(None, description="Prefix of every link handed out; default: the edge.")
     tls_cert: Path | None = Field(None, description="Certificate chain of the edge (PEM).")
     tls_key: Path | None = Field(None, description="Private key of the edge (PEM).")
     grpc_tls_cert: Path | None = Field(None, description="Certificate chain of the gRPC port (PEM).")
     grpc_tls_key: Path | None = Field(None, description="Private key of the gRPC port (PEM).")
+    grpc_tls_ca: Path | None = Field(
+        None,
+        description="Authorities (PEM) by which the edge and commands know the replicas; default: their certificate.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Origins that browsers may call from.")
     edge_reflection: bool = Field(False, description="Offer reflection and grpc.health through the edge too.")
     replicas: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -217,6 +225,9 @@ class Settings(BaseSettings):
         description="How long a stopping server still takes calls while what is in front of it learns that it stops.",
     )
     drain_s: float = Field(20.0, ge=0, le=600, description="How long it then finishes running calls.")
+    edge_logs: Literal["files", "stdout"] = Field(
+        "files", description="Where the edge writes: files in the data directory, or standard output."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
     @field_validator("cors_origins", "replicas", "limiters", "fetch_allow", "webhook_allow", "roles", mode="before")
@@ -243,7 +254,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"{listener!r} is not like 127.0.0.1:50051")
         return value
 
-    @field_validator("data_dir", "ready_file", "models_dir", "tls_cert", "tls_key", "jwt_jwks_file", "jwt_jwks_ca")
+    @field_validator(
+        *("data_dir", "ready_file", "models_dir", "tls_cert", "tls_key", "grpc_tls_ca", "jwt_jwks_file", "jwt_jwks_ca")
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value else value
@@ -294,8 +307,9 @@ class Settings(BaseSettings):
             raise ValueError("s3_public_url needs s3_access_key_id: links are signed with it")
         if self.s3_kms_key_id and self.s3_encryption in (None, "AES256"):
             raise ValueError("s3_kms_key_id needs s3_encryption aws:kms or aws:kms:dsse")
-        if self.grpc_host not in LOOPBACK and not self.grpc_tls_cert:
-            raise ValueError(f"grpc_host={self.grpc_host} is not loopback: grpc_tls_cert and grpc_tls_key are required")
+        for name, host in (("grpc_host", self.grpc_host), ("internal_host", self.internal_host)):
+            if host not in LOOPBACK and not self.grpc_tls_cert:
+                raise ValueError(f"{name}={host} is not loopback: grpc_tls_cert and grpc_tls_key are required")
         if self.max_image_bytes > self.upload_memory_mb << 20:
             raise ValueError(
                 f"max_image_bytes={self.max_image_bytes} is more than upload_memory_mb={self.upload_memory_mb} (MiB): "
@@ -337,6 +351,21 @@ class Settings(BaseSettings):
         return f"{self.grpc_reach_host}:{self.grpc_port}"
 
     @property
+    def internal_target(self) -> str:
+        """The internal port, as programs on this machine reach it."""
+        return f"{_reachable(self.internal_host)}:{self.internal_port}"
+
+    @property
+    def internal_tls(self) -> bool:
+        """Whether the internal port speaks TLS."""
+        return self.internal_host not in LOOPBACK
+
+    @property
+    def grpc_roots(self) -> Path | None:
+        """What vouches for the certificate of the replicas, None where they have none."""
+        return self.grpc_tls_ca or self.grpc_tls_cert
+
+    @property
     def edge_replicas(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each replica behind the edge."""
         return _addresses(self.replicas) or ((self.grpc_reach_host, self.grpc_port),)
@@ -344,7 +373,14 @@ class Settings(BaseSettings):
     @property
     def edge_limiters(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each internal listener that the edge asks about rates."""
-        return _addresses(self.limiters) or (() if self.replicas else (("127.0.0.1", self.internal_port),))
+        here = (_reachable(self.internal_host), self.internal_port)
+        return _addresses(self.limiters) or (() if self.replicas else (here,))
+
+    @property
+    def edge_limiters_tls(self) -> bool:
+        """Whether those listeners speak TLS: where they are named, all that are not on loopback do."""
+        named = _addresses(self.limiters)
+        return any(host not in LOOPBACK for host, _ in named) if named else self.internal_tls
 
     @property
     def link_prefix(self) -> str:
@@ -390,6 +426,11 @@ def _addresses(listeners: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
 def _reachable(host: str) -> str:
     """Returns a name for an address to bind; every address of the machine includes `localhost`."""
     return "localhost" if host in ("0.0.0.0", "::") else host
+
+
+def supervisor_socket() -> str | None:
+    """Returns where systemd wants to be told that the program is ready, None where nobody does."""
+    return os.environ.get("NOTIFY_SOCKET")
 
 
 def unknown_variables() -> list[str]:
