@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-clients test-web test-docs test-grpcurl test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
+.PHONY: run test lint lock docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-clients test-web test-docs test-grpcurl test-deploy test-tus test-oidc test-clamd test-h2spec test-fuzz test-corpus chaos resilience bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -93,6 +93,19 @@ test-docs: $(DEV_STAMP)
 test-grpcurl: $(DEV_STAMP)
 	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 	$(BIN)/python -m pytest toolchains/grpcurl
+
+# Needs Go: checks the image, the Compose file, the Helm chart and the systemd units, and runs what they start.
+test-deploy: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[deploy]'
+	GOBIN=$(CURDIR)/toolchains/bin go install helm.sh/helm/v4/cmd/helm@v4.3.1
+	GOBIN=$(CURDIR)/toolchains/bin go install github.com/compose-spec/compose-go/v2/cmd@v2.16.2
+	mv toolchains/bin/cmd toolchains/bin/compose-go
+	$(BIN)/python -m pytest toolchains/deploy
+
+# What the image installs, with hashes: after a change of dependencies.
+lock: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[deploy]'
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python deploy/docker/lock.py
 
 # Needs Node: uploads with tus-js-client, which browsers use.
 test-tus: $(DEV_STAMP)

@@ -15,13 +15,18 @@ _TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
 
 
 def main() -> None:
-    """Writes requirements.txt and requirements-torch.txt."""
-    command = ["uv", "pip", "compile", "pyproject.toml", "--universal", "--generate-hashes", "--no-header"]
-    command += ["--no-annotate", "--quiet", "--python-version", PYTHON]
-    text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    entries = re.findall(r"^\S.*\n(?:    .*\n)*", text, re.MULTILINE)
+    """Writes requirements.txt and requirements-torch.txt, and requirements-build.txt for building the package."""
+    (FOLDER / "requirements-build.txt").write_text(locked("-", asked="hatchling>=1.27\n"))
+    entries = re.findall(r"^\S.*\n(?:    .*\n)*", locked("pyproject.toml"), re.MULTILINE)
     for name, torch in (("requirements.txt", False), ("requirements-torch.txt", True)):
         (FOLDER / name).write_text("".join(entry for entry in entries if bool(_TORCH.match(entry)) == torch))
+
+
+def locked(source: str, asked: str = "") -> str:
+    """Returns what a source asks for and what that needs, as requirements with hashes."""
+    command = ["uv", "pip", "compile", source, "--universal", "--generate-hashes", "--no-header", "--no-annotate"]
+    command += ["--quiet", "--python-version", PYTHON]
+    return subprocess.run(command, cwd=ROOT, check=True, input=asked, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":

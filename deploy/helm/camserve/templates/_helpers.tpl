@@ -76,7 +76,16 @@ resources: {{ toYaml .values.resources | nindent 2 }}
 - {name: CAMSERVE_LAME_DUCK_S, value: {{ .values.lameDuckSeconds | default 0 | quote }}}
 {{- range $name, $value := .root.Values.settings }}
 - name: CAMSERVE_{{ $name | upper }}
-  value: {{ kindIs "map" $value | ternary (toJson $value) (toString $value) | quote }}
+  {{- if kindIs "map" $value }}
+  value: {{ toJson $value | quote }}
+  {{- else if kindIs "slice" $value }}
+  value: {{ join "," $value | quote }}
+  {{- else if and (kindIs "float64" $value) (eq (floor $value) $value) }}
+  {{- /* Else 1000000 would become 1e+06. */}}
+  value: {{ int64 $value | quote }}
+  {{- else }}
+  value: {{ $value | quote }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 
