@@ -47,10 +47,10 @@ class Part:
 
     def here(self, text: str) -> str:
         """Returns a path, a name or an address as it is here."""
-        text = text.replace("0.0.0.0", self.address)
-        for there, here in sorted(self.places.items(), key=lambda pair: -len(pair[0])):
-            text = re.sub(rf"(?<![\w/.-]){re.escape(there)}(?![\w-])", here, text)
-        return text
+        # All at once: what one is replaced by may look like another.
+        places = {"0.0.0.0": self.address, **self.places}
+        names = "|".join(re.escape(there) for there in sorted(places, key=len, reverse=True))
+        return re.sub(rf"(?<![\w/.-])({names})(?![\w-])", lambda found: places[found[1]], text)
 
     @property
     def environment(self) -> dict[str, str]:

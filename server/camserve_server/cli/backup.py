@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import orjson
+from redis.exceptions import RedisError
 
 from camserve_server.base.config import Settings
 from camserve_server.base.errors import OperatorError
@@ -123,15 +124,22 @@ def _add_snapshot(archive: tarfile.TarFile, settings: Settings) -> None:
 async def _save(url: str) -> None:
     client = redis.connect(url, timeout_s=10.0)
     try:
-        before = await client.info("persistence")
+        saves = (await client.info("persistence"))["rdb_saves"]
         # Waits for a rewrite of the log that may be under way.
         await client.bgsave(schedule=True)
         ends = time.monotonic() + _SNAPSHOT_WITHIN_S
-        while (now := await client.info("persistence"))["rdb_saves"] == before["rdb_saves"]:
-            failed = now["rdb_last_bgsave_status"] != "ok" and not now["rdb_bgsave_in_progress"]
-            if (failed and before["rdb_last_bgsave_status"] == "ok") or time.monotonic() > ends:
-                raise BackupError("Valkey could not write its snapshot; valkey.log says why")
+        while True:
+            now = await client.info("persistence")
+            # It is counted when it begins.
+            if now["rdb_saves"] > saves and not now["rdb_bgsave_in_progress"]:
+                break
+            if time.monotonic() > ends:
+                raise BackupError(f"Valkey did not finish its snapshot within {_SNAPSHOT_WITHIN_S:g} s")
             await asyncio.sleep(0.05)
+        if now["rdb_last_bgsave_status"] != "ok":
+            raise BackupError("Valkey could not write its snapshot; valkey.log says why")
+    except RedisError as error:
+        raise BackupError(f"Valkey makes no snapshot now: {error}") from None
     finally:
         await client.aclose()
 
