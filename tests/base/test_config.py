@@ -53,7 +53,7 @@ def test_limiters_speak_tls_where_they_are_not_on_loopback(host, tls, tmp_path):
 
 
 def test_the_internal_port_off_loopback_needs_a_certificate_and_speaks_tls(tmp_path):
-    with pytest.raises(ConfigError, match="internal_host=0.0.0.0 is not loopback"):
+    with pytest.raises(ConfigError, match=r"internal_host=0\.0\.0\.0 is not loopback"):
         load(internal_host="0.0.0.0")
     settings = load(internal_host="0.0.0.0", grpc_tls_cert=tmp_path / "cert", grpc_tls_key=tmp_path / "key")
     assert (settings.internal_tls, settings.internal_target) == (True, "localhost:50052")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 import tarfile
 import threading
 
 import httpx
 import pytest
-from tests.conftest import start_stack, stop_stack
+from tests.conftest import camserve_program, start_stack, stop_stack
 from tests.e2e.test_jobs import create, entry, finished
 from tests.images import star_png
 
 pytestmark = pytest.mark.timeout(240)
+
+
+def camserve(stack, *arguments):
+    command = [camserve_program(), *arguments]
+    return subprocess.run(command, env=stack.environment, capture_output=True, text=True, check=False)
 
 
 def test_what_was_acknowledged_before_a_backup_of_a_running_service_comes_back(make_stack, tmp_path):
@@ -36,7 +42,7 @@ def test_what_was_acknowledged_before_a_backup_of_a_running_service_comes_back(m
         caller.start()
         try:
             file = tmp_path / "backup.tar"
-            done = running.camserve("backup", str(file))
+            done = camserve(running, "backup", file)
         finally:
             stop.set()
             caller.join()
@@ -45,10 +51,10 @@ def test_what_was_acknowledged_before_a_backup_of_a_running_service_comes_back(m
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert not (running.data_dir / "valkey" / "dump.rdb").exists()
     # A stack that runs keeps what it has.
-    refused = running.camserve("restore", str(file))
+    refused = camserve(running, "restore", file)
     assert (refused.returncode, "stop it first" in refused.stderr) == (1, True)
     other = tmp_path / "other"
-    done = running.camserve("restore", str(file), "--data-dir", str(other))
+    done = camserve(running, "restore", file, "--data-dir", other)
     assert done.returncode == 0, done.stderr
     again = start_stack(other)
     try:
@@ -66,14 +72,14 @@ def test_what_was_acknowledged_before_a_backup_of_a_running_service_comes_back(m
     finally:
         stop_stack(again)
     # And of one that does not run.
-    done = running.camserve("backup", str(file), "--data-dir", str(other))
+    done = camserve(running, "backup", file, "--data-dir", other)
     assert done.returncode == 0, done.stderr
-    refused = running.camserve("restore", str(file), "--data-dir", str(other))
+    refused = camserve(running, "restore", file, "--data-dir", other)
     assert (refused.returncode, "is not empty" in refused.stderr) == (1, True)
     with tarfile.open(file) as archive:
         assert archive.getnames()[-1] == "backup.json"
     cut = tmp_path / "cut.tar"
     cut.write_bytes(file.read_bytes()[:-20480])
-    refused = running.camserve("restore", str(cut), "--data-dir", str(tmp_path / "third"))
+    refused = camserve(running, "restore", cut, "--data-dir", tmp_path / "third")
     assert (refused.returncode, "no whole backup" in refused.stderr) == (1, True)
     assert not (tmp_path / "third" / "keys").exists()

@@ -210,7 +210,7 @@ def test_the_pods_serve_are_replaced_without_a_failed_call_and_end_in_time(tmp_p
                     ready = container["readinessProbe"]
                     part.wait(lambda part=part, container=container, ready=ready: passes(part, container, ready))
                     # As minReadySeconds does: an edge needs a moment to see it.
-                    until = len(heard) + 40
+                    until = len(heard) + 10
                     part.wait(lambda until=until: len(heard) > until)
             assert set(heard) == {"ok"}
             for part, _ in reversed(pods):
