@@ -13,7 +13,7 @@ from tests.conftest import camserve_program, start_stack, stop_stack
 from tests.e2e.test_jobs import create, entry, finished
 from tests.images import star_png
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def camserve(stack, *arguments):

@@ -16,7 +16,7 @@ from tests.images import star_png
 
 from camserve_server.cli.key_commands import RINGS
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def call_all(api: httpx.Client, links: list[str]) -> None:

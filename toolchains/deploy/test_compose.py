@@ -81,7 +81,10 @@ def healthy(part: Part, service: Node) -> bool:
 def test_the_services_serve_and_end_in_time(services, tmp_path, addresses) -> None:
     at = {name: next(addresses) for name in ("valkey", "api", "worker", "edge")}
     shared = {"api:50051": f"{at['api']}:50051", "api:50052": f"{at['api']}:50052"}
-    shared |= {"valkey:6379": f"{at['valkey']}:6379", "http://127.0.0.1:8080": f"http://{at['edge']}:8080"}
+    shared |= {
+        "redis://valkey:6379": f"redis://{at['valkey']}:6379",
+        "http://127.0.0.1:8080": f"http://{at['edge']}:8080",
+    }
     prepare = part_of("prepare", services["prepare"], tmp_path, at["api"], shared)
     (script,) = prepare.arguments
     assert services["prepare"]["entrypoint"] == ["sh", "-euc"]
