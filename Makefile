@@ -22,7 +22,7 @@ endif
 TOOLS := build/tools
 TOOLS_STAMP := $(TOOLS)/.installed
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-tus test-oidc test-ray test-clamd test-metrics test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-deploy test-tus test-oidc test-ray test-clamd test-metrics test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -125,6 +125,14 @@ test-grpcurl: $(DEV_STAMP)
 test-metrics: $(DEV_STAMP)
 	$(BIN)/python -m pytest toolchains/metrics
 
+# Needs Go: checks the image, the Compose file, the Helm chart and the systemd units, and runs what they start.
+test-deploy: $(DEV_STAMP)
+	$(call install,deploy,--editable '.[deploy]')
+	GOBIN=$(CURDIR)/toolchains/bin go install helm.sh/helm/v4/cmd/helm@v4.3.1
+	GOBIN=$(CURDIR)/toolchains/bin go install github.com/compose-spec/compose-go/v2/cmd@v2.16.2
+	mv toolchains/bin/cmd toolchains/bin/compose-go
+	$(BIN)/python -m pytest toolchains/deploy
+
 # Needs Node: uploads with tus-js-client, which browsers use.
 test-tus: $(DEV_STAMP)
 	npm install --prefix toolchains/tus --no-audit --no-fund --no-package-lock --silent
@@ -137,7 +145,7 @@ test-oidc: $(DEV_STAMP)
 
 # Runs models on a Ray cluster of several nodes on this machine, and kills actors and nodes in the middle of batches.
 test-ray: $(DEV_STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(call install,ray,--editable '.[ray]')
 	$(BIN)/python -m pytest toolchains/ray
 
 # Needs ClamAV's daemon (Debian: clamav-daemon): shows it images, good ones and one with a signature made by hand.

@@ -24,7 +24,7 @@ from release.lock import FOLDER
 LISTS = {
     "run": ("run",),
     "dev": ("dev", "client", "conformance"),
-    "extras": ("build", "docs", "web", "schemathesis", "fuzz"),
+    "extras": ("build", "deploy", "docs", "fuzz", "ray", "schemathesis", "web"),
     "tools": ("release",),
 }
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from prometheus_client import REGISTRY, start_http_server
+from prometheus_client import REGISTRY
 
 from camserve_server.base.config import Settings
+from camserve_server.base.status_port import StatusPort
 from camserve_server.base.tasks import all_completed
 from camserve_server.base.telemetry import BATCH_IMAGES, DEVICE_SECONDS
 from camserve_server.engine.model import ModelVersion
@@ -29,6 +30,8 @@ class Replica:
         self._settings = settings
         self._parts = Parts(settings, redis_url)
         self._takes_calls = False
+        self._ready = False
+        self._status: StatusPort | None = None
 
     async def start(self) -> None:
         """Loads the models, opens the ports and begins the work of its roles.
@@ -41,12 +44,14 @@ class Replica:
             certificate = (settings.grpc_tls_cert, settings.grpc_tls_key)
         if "api" in settings.roles:
             listen(parts.server, settings.grpc_host, settings.grpc_port, certificate)
-        listen(parts.internal, "127.0.0.1", settings.internal_port)
+        inside = certificate if settings.internal_tls else None
+        listen(parts.internal, settings.internal_host, settings.internal_port, inside)
         if parts.fetched_keys:
             parts.fetched_keys.start()
-        REGISTRY.register(parts.model_metrics)
-        start_http_server(settings.metrics_port, "127.0.0.1")
         await check_whole(parts.redis)
+        REGISTRY.register(parts.model_metrics)
+        loop = asyncio.get_running_loop()
+        self._status = StatusPort(settings.metrics_host, settings.metrics_port, lambda: self._ready, loop)
         parts.disk.wait = await needs_wait(parts.redis)
         if {"api", "worker"} & set(settings.roles):
             # The routes first: they say which versions are needed, whatever memory those take.
@@ -66,6 +71,7 @@ class Replica:
             parts.janitor.start()
             parts.backlog.start()
         grpc_at = f"{settings.grpc_host}:{settings.grpc_port}" if "api" in settings.roles else None
+        self._ready = True
         _log.info("ready", roles=settings.roles, grpc=grpc_at)
 
     async def _start_engine(self) -> None:
@@ -78,6 +84,7 @@ class Replica:
         Running calls have the drain time.
         """
         parts = self._parts
+        self._ready = False
         await parts.health.enter_graceful_shutdown()
         await parts.internal_health.enter_graceful_shutdown()
         if self._takes_calls:
@@ -110,6 +117,8 @@ class Replica:
             await parts.fetched_keys.close()
         await parts.objects.close()
         await parts.redis.aclose()
+        if self._status:
+            await asyncio.to_thread(self._status.close)
         _log.info("stopped")
 
     async def _stop_server(self) -> None:

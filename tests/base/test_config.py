@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from camserve_server.base.config import ConfigError, load, unknown_variables
+from camserve_server.cli.stack import edge_settings
+from camserve_server.edge.settings import ReplicaTls
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,24 @@ def test_an_unknown_key_of_the_file_is_refused(tmp_path):
 def test_ports_must_differ():
     with pytest.raises(ConfigError, match="must differ"):
         load(edge_port=5000, grpc_port=5000)
+
+
+@pytest.mark.parametrize(("host", "tls"), [("127.0.0.1", False), ("api", True)])
+def test_limiters_speak_tls_where_they_are_not_on_loopback(host, tls, tmp_path):
+    settings = load(replicas="api:50051", limiters=f"{host}:50052", grpc_tls_ca=tmp_path / "ca.pem")
+    assert settings.edge_limiters == ((host, 50052),)
+    assert settings.edge_limiters_tls is tls
+    edge = edge_settings(settings, tmp_path, tmp_path)
+    assert edge.replica_tls == ReplicaTls(tmp_path / "ca.pem", "api")
+    assert edge.limiter_tls == (edge.replica_tls if tls else None)
+
+
+def test_the_internal_port_off_loopback_needs_a_certificate_and_speaks_tls(tmp_path):
+    with pytest.raises(ConfigError, match=r"internal_host=0\.0\.0\.0 is not loopback"):
+        load(internal_host="0.0.0.0")
+    settings = load(internal_host="0.0.0.0", grpc_tls_cert=tmp_path / "cert", grpc_tls_key=tmp_path / "key")
+    assert (settings.internal_tls, settings.internal_target) == (True, "localhost:50052")
+    assert (settings.edge_limiters, settings.edge_limiters_tls) == ((("localhost", 50052),), True)
 
 
 def test_grpc_off_loopback_needs_a_certificate():

@@ -168,3 +168,38 @@ def test_damaged_or_missing_file_does_not_stop_a_running_ring(path: Path) -> Non
 def test_secrets_are_not_in_the_text_of_a_key(path: Path) -> None:
     key = KeyRing(path, clock=FakeClock()).primary()
     assert "secret" not in repr(key)
+
+
+def test_a_key_that_begins_later_opens_at_once_and_makes_nothing_yet(path: Path) -> None:
+    clock = FakeClock(1000.0)
+    ring = KeyRing(path, clock=clock)
+    first = ring.primary()
+    key_id = ring.rotate(after_s=600)
+    other = KeyRing(path, clock=clock)
+    assert other.get(key_id) is not None
+    assert other.primary().id == ring.primary().id == first.id
+    clock.advance(599)
+    assert other.primary().id == first.id
+    clock.advance(1)
+    assert other.primary().id == ring.primary().id == key_id
+
+
+def test_rotations_that_wait_begin_in_their_order(path: Path) -> None:
+    clock = FakeClock(1000.0)
+    ring = KeyRing(path, clock=clock)
+    second = ring.rotate(after_s=100)
+    third = ring.rotate(after_s=300)
+    clock.advance(100)
+    assert ring.primary().id == second
+    clock.advance(200)
+    assert ring.primary().id == third
+    assert ring.rotate() == ring.primary().id
+
+
+def test_a_rotation_at_once_is_not_undone_by_one_that_waited(path: Path) -> None:
+    clock = FakeClock(1000.0)
+    ring = KeyRing(path, clock=clock)
+    ring.rotate(after_s=100)
+    now = ring.rotate()
+    clock.advance(200)
+    assert KeyRing(path, clock=clock).primary().id == ring.primary().id == now

@@ -62,15 +62,23 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address of the REST edge.")
     grpc_host: str = Field("127.0.0.1", description="Address of the gRPC port; not loopback needs a certificate.")
+    internal_host: str = Field(
+        "127.0.0.1", description="Address of the internal port; not loopback needs the gRPC port's certificate."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of the metrics and of what supervisors ask.")
     edge_port: Port = Field(8080, description="REST and gRPC through Envoy.")
     grpc_port: Port = Field(50051, description="gRPC, direct.")
-    internal_port: Port = Field(50052, description="Internal gRPC, loopback only.")
-    metrics_port: Port = Field(9464, description="Prometheus metrics, loopback only.")
+    internal_port: Port = Field(50052, description="Internal gRPC: the edge's rate limits, administration.")
+    metrics_port: Port = Field(9464, description="Prometheus metrics at `/metrics`; `/ready` and `/live`.")
     public_url: str | None = Field(None, description="Prefix of every link handed out; default: the edge.")
     tls_cert: Path | None = Field(None, description="Certificate chain of the edge (PEM).")
     tls_key: Path | None = Field(None, description="Private key of the edge (PEM).")
     grpc_tls_cert: Path | None = Field(None, description="Certificate chain of the gRPC port (PEM).")
     grpc_tls_key: Path | None = Field(None, description="Private key of the gRPC port (PEM).")
+    grpc_tls_ca: Path | None = Field(
+        None,
+        description="Authorities (PEM) by which the edge and commands know the replicas; default: their certificate.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Origins that browsers may call from.")
     edge_reflection: bool = Field(False, description="Offer reflection and grpc.health through the edge too.")
     replica_count: int = Field(
@@ -260,6 +268,9 @@ class Settings(BaseSettings):
     trace_ratio: float = Field(
         0.1, ge=0, le=1, description="Share of calls whose trace is recorded where their caller has not decided."
     )
+    edge_logs: Literal["files", "stdout"] = Field(
+        "files", description="Where the edge writes: files in the data directory, or standard output."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
     @field_validator("cors_origins", "replicas", "limiters", "fetch_allow", "webhook_allow", "roles", mode="before")
@@ -287,7 +298,8 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "data_dir", "ready_file", "models_dir", "audit_dir", "tls_cert", "tls_key", "jwt_jwks_file", "jwt_jwks_ca"
+        *("data_dir", "ready_file", "models_dir", "audit_dir", "tls_cert", "tls_key", "grpc_tls_ca"),
+        *("jwt_jwks_file", "jwt_jwks_ca"),
     )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
@@ -346,8 +358,9 @@ class Settings(BaseSettings):
             raise ValueError("s3_public_url needs s3_access_key_id: links are signed with it")
         if self.s3_kms_key_id and self.s3_encryption in (None, "AES256"):
             raise ValueError("s3_kms_key_id needs s3_encryption aws:kms or aws:kms:dsse")
-        if self.grpc_host not in LOOPBACK and not self.grpc_tls_cert:
-            raise ValueError(f"grpc_host={self.grpc_host} is not loopback: grpc_tls_cert and grpc_tls_key are required")
+        for name, host in (("grpc_host", self.grpc_host), ("internal_host", self.internal_host)):
+            if host not in LOOPBACK and not self.grpc_tls_cert:
+                raise ValueError(f"{name}={host} is not loopback: grpc_tls_cert and grpc_tls_key are required")
         if self.max_image_bytes > self.upload_memory_mb << 20:
             raise ValueError(
                 f"max_image_bytes={self.max_image_bytes} is more than upload_memory_mb={self.upload_memory_mb} (MiB): "
@@ -407,6 +420,21 @@ class Settings(BaseSettings):
         return {name: port + number * _PORT_STEP for name, port in first.items()}
 
     @property
+    def internal_target(self) -> str:
+        """The internal port, as programs on this machine reach it."""
+        return f"{_reachable(self.internal_host)}:{self.internal_port}"
+
+    @property
+    def internal_tls(self) -> bool:
+        """Whether the internal port speaks TLS."""
+        return self.internal_host not in LOOPBACK
+
+    @property
+    def grpc_roots(self) -> Path | None:
+        """What vouches for the certificate of the replicas, None where they have none."""
+        return self.grpc_tls_ca or self.grpc_tls_cert
+
+    @property
     def edge_replicas(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each replica behind the edge."""
         return _addresses(self.replicas) or self._here("grpc_port", self.grpc_reach_host)
@@ -414,7 +442,14 @@ class Settings(BaseSettings):
     @property
     def edge_limiters(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each internal listener that the edge asks about rates."""
-        return _addresses(self.limiters) or (() if self.replicas else self._here("internal_port", LOOPBACK[0]))
+        here = () if self.replicas else self._here("internal_port", _reachable(self.internal_host))
+        return _addresses(self.limiters) or here
+
+    @property
+    def edge_limiters_tls(self) -> bool:
+        """Whether those listeners speak TLS: where they are named, all that are not on loopback do."""
+        named = _addresses(self.limiters)
+        return any(host not in LOOPBACK for host, _ in named) if named else self.internal_tls
 
     @property
     def link_prefix(self) -> str:
@@ -476,6 +511,11 @@ def prepare_ray(*, own: bool) -> None:
     if own:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         os.environ.update(RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0")
+
+
+def supervisor_socket() -> str | None:
+    """Returns where systemd wants to be told that the program is ready, None where nobody does."""
+    return os.environ.get("NOTIFY_SOCKET")
 
 
 def unknown_variables() -> list[str]:

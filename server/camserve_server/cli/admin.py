@@ -11,6 +11,7 @@ from google.rpc import status_pb2
 
 from camserve.v1 import admin_pb2_grpc, errors_pb2
 from camserve_server.base.config import Settings
+from camserve_server.cli.service import channel_to
 from camserve_server.cli.tokens import issuer
 
 A = TypeVar("A")
@@ -22,8 +23,8 @@ def ask(settings: Settings, call: Callable[..., A]) -> A:
     Raises ValueError with what the server says when it refuses, and when none answers.
     """
     token = issuer(settings).issue(tenant="operator", subject=_user(), scopes=("admin",), ttl_s=60)
-    target = f"127.0.0.1:{settings.internal_port}"
-    with grpc.insecure_channel(target) as channel:
+    target = settings.internal_target
+    with channel_to(target, settings.grpc_roots if settings.internal_tls else None) as channel:
         try:
             options = {"metadata": (("authorization", f"Bearer {token}"),), "timeout": 10}
             return call(admin_pb2_grpc.AdminServiceStub(channel), options)

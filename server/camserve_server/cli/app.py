@@ -13,10 +13,12 @@ import typer
 
 from camserve_server.base.config import Settings
 from camserve_server.cli.audit import commands as audit_commands
+from camserve_server.cli.backup_commands import commands as backup_commands
 from camserve_server.cli.command import DataDir
 from camserve_server.cli.command import fail as _fail
 from camserve_server.cli.command import or_fail as _or_fail
 from camserve_server.cli.command import settings_of as _settings
+from camserve_server.cli.key_commands import commands as key_commands
 from camserve_server.cli.model_commands import commands as model_commands
 from camserve_server.cli.model_route_commands import commands as model_route_commands
 from camserve_server.cli.model_watch_commands import commands as model_watch_commands
@@ -31,7 +33,6 @@ app = typer.Typer(
 client_app = typer.Typer(no_args_is_help=True, help="Clients that fetch tokens with an id and a secret.")
 models_app = typer.Typer(no_args_is_help=True, help="Models that are served.")
 webhooks_app = typer.Typer(no_args_is_help=True, help="Events about jobs, sent to your own servers.")
-keys_app = typer.Typer(no_args_is_help=True, help="Keys of tokens, links, stored objects and state.")
 tenants_app = typer.Typer(no_args_is_help=True, help="What tenants may do: rates, quotas, sizes.")
 plans_app = typer.Typer(no_args_is_help=True, help="Plans: limits that tenants share.")
 app.add_typer(client_app, name="client")
@@ -42,10 +43,9 @@ models_app.add_typer(model_route_commands)
 models_app.add_typer(model_watch_commands)
 app.add_typer(models_app, name="models")
 app.add_typer(webhooks_app, name="webhooks")
-app.add_typer(keys_app, name="keys")
+app.add_typer(key_commands, name="keys")
 app.add_typer(audit_commands, name="audit")
-
-_RINGS = ("objects", "state", "tokens", "urls")
+app.add_typer(backup_commands)
 
 Tenant = Annotated[str, typer.Option(help="Tenant, 1 to 100 letters, digits or . _ : @ -")]
 Rps = Annotated[int | None, typer.Option(help="Requests per second.", min=1)]
@@ -308,18 +308,6 @@ def webhooks_listen(
 
     settings = _settings(data_dir=data_dir)
     _or_fail(lambda: listen(settings, port=port, tenant=tenant, secret=secret, answer=answer, say=typer.echo))
-
-
-@keys_app.command("rotate")
-def keys_rotate(ring: Annotated[str, typer.Argument(help=f"{', '.join(_RINGS)}.")], data_dir: DataDir = None) -> None:
-    """Make a new key for what is new; what the old keys made stays readable. Running servers notice."""
-    from camserve_server.base.clock import SystemClock
-    from camserve_server.stores.keyring import KeyRing
-
-    if ring not in _RINGS:
-        _fail(f"the rings are {', '.join(_RINGS)}")
-    path = _settings(data_dir=data_dir).data_dir / "keys" / f"{ring}.json"
-    typer.echo(_or_fail(lambda: KeyRing(path, clock=SystemClock()).rotate()))
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 
 from camserve_server.base.config import Settings
 from camserve_server.base.logs import configure_logs
+from camserve_server.base.supervisor import tell_supervisor
 from camserve_server.cli.envoy import EnvoyProcess
 from camserve_server.cli.ready import write_state
 from camserve_server.cli.restarts import keep_running
@@ -45,6 +46,10 @@ async def _edge(settings: Settings) -> None:
         await asyncio.gather(serving, return_exceptions=True)
         if settings.ready_file:
             settings.ready_file.unlink(missing_ok=True)
+        tell_supervisor("STOPPING=1")
+        if stopping.is_set() and envoy.pid:
+            # What is in front sends callers on for as long as it has not noticed.
+            await asyncio.sleep(settings.lame_duck_s)
         await envoy.stop()
 
 
@@ -54,4 +59,5 @@ async def _serve(envoy: EnvoyProcess, settings: Settings) -> None:
     if settings.ready_file:
         state = {"edge_url": settings.edge_url, "pid": os.getpid(), "data_dir": str(settings.data_dir)}
         write_state(settings.ready_file, state)
+    tell_supervisor("READY=1")
     await keep_running("envoy", envoy.exited, envoy.start)

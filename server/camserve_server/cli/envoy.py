@@ -84,7 +84,7 @@ class EnvoyProcess:
         except ValueError as error:
             raise EnvoyError(str(error)) from None
         await _validate(binary, config)
-        log, seen_bytes = open_log(self._settings.envoy_log)
+        log, seen_bytes = (None, 0) if self._settings.to_stdout else open_log(self._settings.envoy_log)
         try:
             self._child = await start_child(
                 [binary, *arguments(self._settings, config)],
@@ -94,14 +94,15 @@ class EnvoyProcess:
         except ChildError as error:
             raise EnvoyError(str(error)) from None
         finally:
-            os.close(log)
+            if log is not None:
+                os.close(log)
         try:
             async with asyncio.timeout(within_s):
                 await self._ready(self._child)
         except BaseException as error:
             await self._child.stop()
             if isinstance(error, TimeoutError):
-                raise EnvoyError(f"Envoy was not ready within {within_s:g} s; see {self._settings.envoy_log}") from None
+                raise EnvoyError(f"Envoy was not ready within {within_s:g} s; see {self._said}") from None
             if isinstance(error, _EndedError):
                 raise EnvoyError(self._why(seen_bytes)) from None
             raise
@@ -161,10 +162,16 @@ class EnvoyProcess:
         _, _, value = answer.strip().rpartition(": ")
         return int(value or 0)
 
+    @property
+    def _said(self) -> str:
+        return "its output" if self._settings.to_stdout else str(self._settings.envoy_log)
+
     def _why(self, seen_bytes: int) -> str:
+        if self._settings.to_stdout:
+            return "Envoy ended while it started; see its output"
         lines = lines_since(self._settings.envoy_log, seen_bytes)
         last = next((line for line in reversed(lines) if "[critical]" in line or "[error]" in line), "no error logged")
-        return f"Envoy ended while it started: {last}; see {self._settings.envoy_log}"
+        return f"Envoy ended while it started: {last}; see {self._said}"
 
 
 class _EndedError(Exception):

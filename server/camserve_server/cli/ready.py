@@ -15,7 +15,7 @@ def ready_state(settings: Settings) -> dict[str, object]:
     return {
         "edge_url": settings.edge_url,
         "grpc_target": settings.grpc_target,
-        "internal_target": f"127.0.0.1:{settings.internal_port}",
+        "internal_target": settings.internal_target,
         "pid": os.getpid(),
         "data_dir": str(settings.data_dir),
         "replicas": [_replica(settings, number) for number in range(settings.replica_count)],

@@ -15,6 +15,7 @@ import uvloop
 from camserve_server.base.config import Settings
 from camserve_server.base.logs import configure_logs
 from camserve_server.base.open_files import raise_limit
+from camserve_server.base.supervisor import tell_supervisor
 from camserve_server.base.tasks import ended
 from camserve_server.base.tracing import start_tracing
 from camserve_server.cli.ready import ready_state, write_state
@@ -55,8 +56,10 @@ async def _serve(settings: Settings, redis_url: str) -> None:
             return
         if settings.ready_file:
             write_state(settings.ready_file, ready_state(settings))
+        tell_supervisor("READY=1")
         await stopping.wait()
     finally:
+        tell_supervisor("STOPPING=1")
         await replica.stop()
 
 

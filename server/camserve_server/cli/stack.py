@@ -43,7 +43,7 @@ class Stack:
         """Returns once every part is healthy; raises StackError, or what a part raises."""
         for folder in (self._run_dir, self._logs_dir):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = _locked(self._run_dir / "lock")
+        self._lock = locked(self._run_dir / "lock")
         if self._valkey:
             self._redis_url = await self._valkey.start()
             self._watch("valkey", self._valkey.exited, self._restart_valkey)
@@ -103,15 +103,17 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
             ca_file=settings.jwt_jwks_ca,
             cache_s=settings.jwt_jwks_cache_s,
         )
-    replica_tls = None
-    if settings.grpc_tls_cert:
-        replica_tls = ReplicaTls(ca_file=settings.grpc_tls_cert, server_name=settings.edge_replicas[0][0])
     collector = None
     if settings.otlp_endpoint:
         place = urlsplit(settings.otlp_endpoint)
         collector = Collector(
             place.hostname or "", place.port or 4317, tls=place.scheme == "https", ratio=settings.trace_ratio
         )
+    replica_tls = limiter_tls = None
+    if settings.grpc_roots:
+        replica_tls = ReplicaTls(ca_file=settings.grpc_roots, server_name=settings.edge_replicas[0][0])
+        if settings.edge_limiters and settings.edge_limiters_tls:
+            limiter_tls = ReplicaTls(ca_file=settings.grpc_roots, server_name=settings.edge_limiters[0][0])
     return EdgeSettings(
         run_dir=run_dir,
         log_dir=logs_dir,
@@ -122,6 +124,7 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         replicas=settings.edge_replicas,
         replica_tls=replica_tls,
         limiters=settings.edge_limiters,
+        limiter_tls=limiter_tls,
         external_issuer=external,
         tenant_claim=settings.jwt_tenant_claim,
         max_json_bytes=settings.max_json_bytes,
@@ -134,10 +137,11 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         tls_key_file=settings.tls_key,
         reflection=settings.edge_reflection,
         collector=collector,
+        to_stdout=settings.edge_logs == "stdout",
     )
 
 
-def _locked(path: Path) -> int:
+def locked(path: Path) -> int:
     """Returns the descriptor that holds the lock until it is closed or the process ends."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

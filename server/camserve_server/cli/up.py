@@ -15,6 +15,7 @@ import typer
 from camserve_server.base.config import Settings
 from camserve_server.base.logs import configure_logs
 from camserve_server.base.open_files import raise_limit
+from camserve_server.base.supervisor import tell_supervisor
 from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.cli.self_check import Checked, sample_image, self_check
 from camserve_server.cli.stack import Stack
@@ -54,8 +55,10 @@ async def _up(settings: Settings, parent: int | None) -> None:
         await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             _announce(settings, starting.result(), time.monotonic() - started)
+            tell_supervisor("READY=1")
             await stopped
     finally:
+        tell_supervisor("STOPPING=1")
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         if settings.ready_file:

@@ -44,7 +44,7 @@ class IssuerKeys:
     def _ordered(self) -> list[MasterKey]:
         newest_first = sorted(self._ring.keys(), key=lambda key: key.created_at, reverse=True)
         known_since = self._clock.now() - PUBLISH_AHEAD_S
-        known = [key for key in newest_first if key.created_at <= known_since]
+        known = [key for key in newest_first if key.created_at <= known_since and key.begins_at <= self._clock.now()]
         first = known[0] if known else newest_first[-1]
         return [first, *(key for key in newest_first if key is not first)]
 

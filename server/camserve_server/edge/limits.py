@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from camserve_server.edge import tokens, upstreams
+from camserve_server.edge import tokens, upstream_tls, upstreams
 from camserve_server.edge.settings import EdgeSettings
 
 Node = dict[str, Any]
@@ -59,7 +59,10 @@ def cluster(settings: EdgeSettings) -> Node | None:
     """The replicas' internal listeners."""
     if not settings.limiters:
         return None
+    tls = settings.limiter_tls
+    secured = {"transport_socket": upstream_tls.context(tls.ca_file, tls.server_name, "h2")} if tls else {}
     return {
+        **secured,
         "name": "limits",
         "type": upstreams.discovery(settings.limiters),
         "connect_timeout": "0.25s",

@@ -67,6 +67,7 @@ class EdgeSettings:
     replicas: tuple[tuple[str, int], ...] = (("127.0.0.1", 50051),)
     replica_tls: ReplicaTls | None = None
     limiters: tuple[tuple[str, int], ...] = ()  # internal listeners of replicas; without one the edge limits no rate
+    limiter_tls: ReplicaTls | None = None
     external_issuer: ExternalIssuer | None = None
     tenant_claim: str = "tenant"
     max_token_lifetime_s: int = 86_400
@@ -90,6 +91,7 @@ class EdgeSettings:
     tls_key_file: Path | None = None
     reflection: bool = False  # lets grpc.health.v1 and server reflection through, with a token
     collector: Collector | None = None  # where traces go
+    to_stdout: bool = False  # both logs go to standard output, as containers want it
     concurrency: int | None = None  # worker threads; default one per core, up to four
 
     @property
@@ -115,7 +117,7 @@ class EdgeSettings:
     @property
     def access_log(self) -> Path:
         """Where one JSON line per request goes."""
-        return self.log_dir / "access.log"
+        return Path("/dev/stdout") if self.to_stdout else self.log_dir / "access.log"
 
     @property
     def envoy_log(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -32,11 +33,15 @@ class KeyRingError(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class MasterKey:
-    """One key of a ring; `id` is 8 hex digits, `secret` 32 bytes, `created_at` in unix seconds."""
+    """One key of a ring; `id` is 8 hex digits, `secret` 32 bytes, times in unix seconds.
+
+    It makes nothing before `begins_at`, though it opens what others made with it.
+    """
 
     id: str
     secret: bytes = field(repr=False)
     created_at: float
+    begins_at: float = 0.0
 
     @property
     def id_bytes(self) -> bytes:
@@ -67,9 +72,10 @@ class KeyRing:
         self._ring = self._load_or_create()
 
     def primary(self) -> MasterKey:
-        """Returns the key for everything new."""
-        ring = self._current()
-        return ring.keys[ring.primary]
+        """Returns the key for everything new: the newest that has begun."""
+        ring, now = self._current(), self._clock.now()
+        begun = [key for key in ring.keys.values() if key.begins_at and key.begins_at <= now]
+        return begun[-1] if begun else ring.keys[ring.primary]
 
     def oldest(self) -> MasterKey:
         """Returns the key that was there first, for what must come out the same after a rotation."""
@@ -95,12 +101,22 @@ class KeyRing:
             subkeys[key.id, purpose, length] = derived
         return derived
 
-    def rotate(self) -> str:
-        """Adds a new primary key and returns its id; all earlier keys stay readable."""
+    def rotate(self, *, after_s: float = 0.0) -> str:
+        """Adds a new primary key and returns its id; all earlier keys stay readable.
+
+        With `after_s` the key makes nothing before that time is over: as long as copies of the file need to reach
+        every process, which must know the key before it meets what another one made with it.
+        """
         with _os_errors(self._path), _locked(self._path.parent):
-            ring = self._read()
-            key = self._new_key(taken=ring.keys)
-            _replace(self._path, _encode(key.id, {**ring.keys, key.id: key}))
+            self._ring = self._read()
+            primary = self.primary()
+            key = self._new_key(taken=self._ring.keys, after_s=after_s)
+            # Only what is still to begin needs its time, and not even that where a newer key begins at once.
+            keys = {
+                old.id: old if after_s and old.begins_at > key.created_at else dataclasses.replace(old, begins_at=0.0)
+                for old in self._ring.keys.values()
+            }
+            _replace(self._path, _encode(primary.id if after_s else key.id, {**keys, key.id: key}))
             self._ring = self._read()
         return key.id
 
@@ -134,16 +150,19 @@ class KeyRing:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise KeyRingError(f"{self._path} is not a key ring: {error}") from error
 
-    def _new_key(self, taken: dict[str, MasterKey]) -> MasterKey:
+    def _new_key(self, taken: dict[str, MasterKey], after_s: float = 0.0) -> MasterKey:
         key_id = secrets.token_hex(KEY_ID_BYTES)
         while key_id in taken:
             key_id = secrets.token_hex(KEY_ID_BYTES)
-        return MasterKey(key_id, secrets.token_bytes(MASTER_KEY_BYTES), self._clock.now())
+        now = self._clock.now()
+        return MasterKey(key_id, secrets.token_bytes(MASTER_KEY_BYTES), now, now + after_s if after_s else 0.0)
 
 
 def _encode(primary: str, keys: dict[str, MasterKey]) -> bytes:
     rows = {
-        key.id: {"key": base64.b64encode(key.secret).decode(), "created_at": key.created_at} for key in keys.values()
+        key.id: {"key": base64.b64encode(key.secret).decode(), "created_at": key.created_at}
+        | ({"begins_at": key.begins_at} if key.begins_at else {})
+        for key in keys.values()
     }
     return json.dumps({"primary": primary, "keys": rows}, indent=1).encode() + b"\n"
 
@@ -158,7 +177,7 @@ def _decode(text: bytes, stamp: tuple[int, int, int]) -> _Ring:
             secret = b""
         if not _KEY_ID.fullmatch(key_id) or len(secret) != MASTER_KEY_BYTES:
             raise ValueError(f"key {key_id!r} is malformed")
-        keys[key_id] = MasterKey(key_id, secret, float(row["created_at"]))
+        keys[key_id] = MasterKey(key_id, secret, float(row["created_at"]), float(row.get("begins_at", 0)))
     if document["primary"] not in keys:
         raise ValueError("the primary key is missing")
     return _Ring(document["primary"], keys, stamp)
