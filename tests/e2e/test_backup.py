@@ -66,9 +66,9 @@ def test_what_was_acknowledged_before_a_backup_of_a_running_service_comes_back(m
             heatmap = api.get(item["result"]["heatmap"]["url"].replace(running.edge_url, again.edge_url))
             assert heatmap.content.startswith(b"\x89PNG")
             assert api.get(f"/v1/webhooks/{webhook['webhook_id']}").json()["url"] == "https://example.com/"
-            # Jobs that were under way end.
+            # Jobs that were under way end; the inputs of those that ended in the meantime are gone.
             for job in api.get("/v1/jobs?limit=200").json()["jobs"]:
-                assert finished(api, job["job_id"])["status"] == "succeeded"
+                assert finished(api, job["job_id"])["status"] in ("succeeded", "failed")
     finally:
         stop_stack(again)
     # And of one that does not run.
