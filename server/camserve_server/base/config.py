@@ -8,6 +8,7 @@ import re
 import secrets
 from ipaddress import ip_address
 from pathlib import Path
+from socket import gethostname
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -396,8 +397,8 @@ class Settings(BaseSettings):
 
     @property
     def audit_file(self) -> Path:
-        """The audit log of the replica with this gRPC port."""
-        return (self.audit_dir or self.data_dir / "logs") / f"audit-{self.grpc_port}.jsonl"
+        """The audit log of this replica, which has its host's internal port to itself: folders may be shared."""
+        return (self.audit_dir or self.data_dir / "logs") / f"audit-{gethostname()}-{self.internal_port}.jsonl"
 
     @property
     def edge_url(self) -> str:
