@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
-from ipaddress import ip_address
 from pathlib import Path
 from socket import gethostname
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_core import to_jsonable_python
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -24,26 +21,25 @@ from pydantic_settings import (
 from camserve_server.base import bundle
 from camserve_server.base.dates import Dates
 from camserve_server.base.errors import OperatorError
+from camserve_server.base.setting_checks import LOOPBACK, check_together
+from camserve_server.base.setting_types import (
+    BUCKET,
+    ROLES,
+    AbsolutePath,
+    CollectorAddress,
+    Device,
+    KeysAddress,
+    Listeners,
+    Names,
+    ObjectsAddress,
+    Places,
+    Port,
+    Roles,
+    WebAddress,
+)
 
 PREFIX = "CAMSERVE_"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-Role = Literal["api", "worker", "courier", "janitor"]
-ROLES: tuple[Role, ...] = ("api", "worker", "courier", "janitor")
-
-_WEB_ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
-_COLLECTOR = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:[1-9][0-9]{0,4})?")
-_KEYS_ADDRESS = re.compile(
-    r"https://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:[1-9][0-9]{0,4})?(/[!-\"$-~]*)?"
-    r"|http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[1-9][0-9]{0,4})?(/[!-\"$-~]*)?"
-)
-_BUCKET = re.compile(
-    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*))?/?"
-)
-_LISTENER = re.compile(r"(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):(?P<port>[1-9][0-9]{0,4})")
-_PLACE = re.compile(r"((?P<v4>[0-9.]+)/32|\[(?P<v6>[0-9a-fA-F:.]+)\]/128):(?P<port>[1-9][0-9]{0,4})")
-
-Port = Annotated[int, Field(ge=1, le=65535)]
 # From one replica of a machine to the next: the first one's ports are neighbours already.
 _PORT_STEP = 10
 
@@ -57,9 +53,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    data_dir: Path = Field(Path(".camserve"), description="Keys, state, objects and logs; nothing else is written.")
-    ready_file: Path | None = Field(None, description="Receives a JSON line once everything is healthy.")
-    models_dir: Path = Field(bundle.MODELS, description="Models that ship with the program.")
+    data_dir: AbsolutePath = Field(
+        Path(".camserve"), description="Keys, state, objects and logs; nothing else is written."
+    )
+    ready_file: AbsolutePath | None = Field(None, description="Receives a JSON line once everything is healthy.")
+    models_dir: AbsolutePath = Field(bundle.MODELS, description="Models that ship with the program.")
 
     host: str = Field("127.0.0.1", description="Address of the REST edge.")
     grpc_host: str = Field("127.0.0.1", description="Address of the gRPC port; not loopback needs a certificate.")
@@ -71,16 +69,16 @@ class Settings(BaseSettings):
     grpc_port: Port = Field(50051, description="gRPC, direct.")
     internal_port: Port = Field(50052, description="Internal gRPC: the edge's rate limits, administration.")
     metrics_port: Port = Field(9464, description="Prometheus metrics at `/metrics`; `/ready` and `/live`.")
-    public_url: str | None = Field(None, description="Prefix of every link handed out; default: the edge.")
-    tls_cert: Path | None = Field(None, description="Certificate chain of the edge (PEM).")
-    tls_key: Path | None = Field(None, description="Private key of the edge (PEM).")
+    public_url: WebAddress | None = Field(None, description="Prefix of every link handed out; default: the edge.")
+    tls_cert: AbsolutePath | None = Field(None, description="Certificate chain of the edge (PEM).")
+    tls_key: AbsolutePath | None = Field(None, description="Private key of the edge (PEM).")
     grpc_tls_cert: Path | None = Field(None, description="Certificate chain of the gRPC port (PEM).")
     grpc_tls_key: Path | None = Field(None, description="Private key of the gRPC port (PEM).")
-    grpc_tls_ca: Path | None = Field(
+    grpc_tls_ca: AbsolutePath | None = Field(
         None,
         description="Authorities (PEM) by which the edge and commands know the replicas; default: their certificate.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Origins that browsers may call from.")
+    cors_origins: Names = Field((), description="Origins that browsers may call from.")
     edge_reflection: bool = Field(False, description="Offer reflection and grpc.health through the edge too.")
     replica_count: int = Field(
         1,
@@ -89,10 +87,10 @@ class Settings(BaseSettings):
         description="Replicas that `camserve up` runs behind its edge; from one to the next each port but the edge's "
         "is 10 higher. They share the threads, imaging workers and memory for images that are defaults below.",
     )
-    replicas: Annotated[tuple[str, ...], NoDecode] = Field(
+    replicas: Listeners = Field(
         (), description="gRPC ports of the replicas behind the edge, as `host:port`; default: those here."
     )
-    limiters: Annotated[tuple[str, ...], NoDecode] = Field(
+    limiters: Listeners = Field(
         (),
         description="Internal ports that the edge asks about rates, as `host:port`; default: those here, "
         "with replicas named: none, so that each replica counts what it gets.",
@@ -103,10 +101,10 @@ class Settings(BaseSettings):
         description="A Redis-protocol server instead of the embedded one, a cluster "
         "(`redis://a:6379,b:6379?cluster=true`), or the server that sentinels know (`redis://a:26379,b:26379?sentinel=NAME`).",
     )
-    objects_url: str | None = Field(
+    objects_url: ObjectsAddress | None = Field(
         None, description="`file:PATH` or `s3://BUCKET/PREFIX` instead of the data directory's objects."
     )
-    s3_endpoint: str | None = Field(None, description="Address of a server that speaks S3; default: Amazon's.")
+    s3_endpoint: WebAddress | None = Field(None, description="Address of a server that speaks S3; default: Amazon's.")
     s3_region: str = Field("us-east-1", description="Region of the bucket.")
     s3_access_key_id: str | None = Field(
         None, description="Access key for the bucket; default: what the machine offers (AWS_*, web identity, instance)."
@@ -117,7 +115,7 @@ class Settings(BaseSettings):
         None, description="Encryption that every object asks for; default: the bucket's own."
     )
     s3_kms_key_id: str | None = Field(None, description="Key of the key management service for it.")
-    s3_public_url: str | None = Field(
+    s3_public_url: WebAddress | None = Field(
         None, description="Address at which callers reach the S3 server: links lead there instead of through the edge."
     )
 
@@ -125,14 +123,16 @@ class Settings(BaseSettings):
     jwt_audience: str = Field("camserve", description="`aud` of tokens.")
     jwt_tenant_claim: str = Field("tenant", description="Claim that names the tenant.")
     jwt_external_issuer: str | None = Field(None, description="`iss` of another issuer whose tokens count too.")
-    jwt_jwks_file: Path | None = Field(None, description="Public keys (JWKS) of that issuer.")
-    jwt_jwks_url: str | None = Field(
+    jwt_jwks_file: AbsolutePath | None = Field(None, description="Public keys (JWKS) of that issuer.")
+    jwt_jwks_url: KeysAddress | None = Field(
         None, description="Where that issuer publishes them instead: https, or http on this machine."
     )
-    jwt_jwks_ca: Path | None = Field(None, description="Authorities (PEM) for that address; default: the system's.")
+    jwt_jwks_ca: AbsolutePath | None = Field(
+        None, description="Authorities (PEM) for that address; default: the system's."
+    )
     jwt_jwks_cache_s: int = Field(60, ge=1, le=3600, description="How long keys from there count before a new fetch.")
 
-    device: str = Field("auto", description="Where models run: `auto`, `cpu`, `cuda` or `cuda:N`.")
+    device: Device = Field("auto", description="Where models run: `auto`, `cpu`, `cuda` or `cuda:N`.")
     torch_threads: Annotated[int, Field(ge=1, le=512)] | None = Field(
         None, description="CPU threads with which each model version runs; default: as many as there are cores."
     )
@@ -221,11 +221,11 @@ class Settings(BaseSettings):
         1024, ge=1, le=1_000_000, description="Calls of it that may be open at one replica, watching and half-sent too."
     )
     tenant_max_batch: int = Field(256, ge=1, le=256, description="Inputs of one batch or job of it.")
-    fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+    fetch_allow: Places = Field(
         (), description="Private places, as `127.0.0.1/32:8080`, that image URLs and webhooks may name, with http too."
     )
     fetch_timeout_s: float = Field(10.0, gt=0, le=600, description="Time that fetching an image from its URL may take.")
-    webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field((), description="The same for webhooks only.")
+    webhook_allow: Places = Field((), description="The same for webhooks only.")
     webhook_retry_s: float = Field(
         15.0, gt=0, le=600, description="Pause before an event is sent again; each later pause is four times as long."
     )
@@ -247,7 +247,7 @@ class Settings(BaseSettings):
     )
     janitor_interval_s: float = Field(300, gt=0, description="Pause between removals of what expired.")
 
-    roles: Annotated[tuple[Role, ...], NoDecode] = Field(ROLES, description="What this replica does.")
+    roles: Roles = Field(ROLES, description="What this replica does.")
     job_concurrency: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="Items of jobs under way at once; default: enough to keep the engine busy."
     )
@@ -260,10 +260,10 @@ class Settings(BaseSettings):
         description="How long a stopping server still takes calls while what is in front of it learns that it stops.",
     )
     drain_s: float = Field(20.0, ge=0, le=600, description="How long it then finishes running calls.")
-    audit_dir: Path | None = Field(
+    audit_dir: AbsolutePath | None = Field(
         None, description="Folder of the audit log, a file for each replica; default: the data directory's logs."
     )
-    otlp_endpoint: str | None = Field(
+    otlp_endpoint: CollectorAddress | None = Field(
         None, description="Collector that traces go to over OTLP (gRPC), as `http://127.0.0.1:4317`; default: none."
     )
     trace_ratio: float = Field(
@@ -274,110 +274,9 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
-    @field_validator("cors_origins", "replicas", "limiters", "fetch_allow", "webhook_allow", "roles", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("fetch_allow", "webhook_allow")
-    @classmethod
-    def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for place in value:
-            match = _PLACE.fullmatch(place)
-            if match is None or int(match["port"]) > 65535:
-                raise ValueError(f"{place!r} is not like 127.0.0.1/32:8080 or [::1]/128:8080")
-            ip_address(match["v4"] or match["v6"])
-        return value
-
-    @field_validator("replicas", "limiters")
-    @classmethod
-    def _listeners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for listener in value:
-            match = _LISTENER.fullmatch(listener)
-            if match is None or int(match["port"]) > 65535:
-                raise ValueError(f"{listener!r} is not like 127.0.0.1:50051")
-        return value
-
-    @field_validator(
-        *("data_dir", "ready_file", "models_dir", "audit_dir", "tls_cert", "tls_key", "grpc_tls_ca"),
-        *("jwt_jwks_file", "jwt_jwks_ca"),
-    )
-    @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
-        return value.expanduser().resolve() if value else value
-
-    @field_validator("public_url", "s3_endpoint", "s3_public_url")
-    @classmethod
-    def _web_address(cls, value: str | None) -> str | None:
-        if value is not None and not _WEB_ADDRESS.fullmatch(value):
-            raise ValueError("must be like https://images.example.com, without a query")
-        return value
-
-    @field_validator("jwt_jwks_url")
-    @classmethod
-    def _keys_address(cls, value: str | None) -> str | None:
-        if value is not None and not _KEYS_ADDRESS.fullmatch(value):
-            raise ValueError("must be like https://id.example.com/jwks; http is for loopback addresses only")
-        return value
-
-    @field_validator("otlp_endpoint")
-    @classmethod
-    def _collector(cls, value: str | None) -> str | None:
-        if value is not None and not _COLLECTOR.fullmatch(value):
-            raise ValueError("must be like http://127.0.0.1:4317 or https://collector.example.com:4317")
-        return value
-
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
-            raise ValueError("must be auto, cpu, cuda or cuda:N")
-        return value
-
-    @field_validator("objects_url")
-    @classmethod
-    def _known_store(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("file:") and not _BUCKET.fullmatch(value):
-            raise ValueError("must be file:PATH or s3://BUCKET/PREFIX")
-        return value
-
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if not self.roles:
-            raise ValueError("roles must name one at least")
-        if bool(self.tls_cert) != bool(self.tls_key):
-            raise ValueError("tls_cert and tls_key belong together")
-        if bool(self.grpc_tls_cert) != bool(self.grpc_tls_key):
-            raise ValueError("grpc_tls_cert and grpc_tls_key belong together")
-        if bool(self.jwt_external_issuer) != bool(self.jwt_jwks_file) + bool(self.jwt_jwks_url):
-            raise ValueError("jwt_external_issuer belongs together with either jwt_jwks_file or jwt_jwks_url")
-        if self.jwt_external_issuer == self.jwt_issuer:
-            raise ValueError("jwt_external_issuer must not be jwt_issuer: each has keys of its own")
-        if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key):
-            raise ValueError("s3_access_key_id and s3_secret_access_key belong together")
-        if self.s3_public_url and not self.s3_access_key_id:
-            raise ValueError("s3_public_url needs s3_access_key_id: links are signed with it")
-        if self.s3_kms_key_id and self.s3_encryption in (None, "AES256"):
-            raise ValueError("s3_kms_key_id needs s3_encryption aws:kms or aws:kms:dsse")
-        for name, host in (("grpc_host", self.grpc_host), ("internal_host", self.internal_host)):
-            if host not in LOOPBACK and not self.grpc_tls_cert:
-                raise ValueError(f"{name}={host} is not loopback: grpc_tls_cert and grpc_tls_key are required")
-        if self.max_image_bytes > self.upload_memory_mb << 20:
-            raise ValueError(
-                f"max_image_bytes={self.max_image_bytes} is more than upload_memory_mb={self.upload_memory_mb} (MiB): "
-                "an image is held in that memory while it is read"
-            )
-        if self.ray_min_actors > self.ray_max_actors:
-            raise ValueError("ray_min_actors must not be above ray_max_actors")
-        if self.replicas and self.replica_count > 1:
-            raise ValueError("replica_count and replicas exclude each other: the edge leads to those here or to others")
-        ports = [self.edge_port]
-        for number in range(self.replica_count):
-            ports += self.replica_ports(number).values()
-        if len(set(ports)) != len(ports):
-            raise ValueError("edge_port, grpc_port, internal_port and metrics_port must differ, of every replica")
-        if max(ports) > 65535:
-            raise ValueError(f"replica_count={self.replica_count}: its ports end above 65535")
+        check_together(self)
         return self
 
     @classmethod
@@ -460,7 +359,7 @@ class Settings(BaseSettings):
     @property
     def s3_place(self) -> tuple[str, str] | None:
         """The bucket and the prefix that hold the objects, None where a folder does."""
-        match = _BUCKET.fullmatch(self.objects_url or "")
+        match = BUCKET.fullmatch(self.objects_url or "")
         return (match["bucket"], match["prefix"] or "") if match else None
 
     @property
