@@ -28,6 +28,7 @@ _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
     "events": sections.events,
     "uploads": sections.uploads,
     "huge": sections.huge,
+    "telemetry": sections.telemetry,
     "ray": on_ray.ray,
 }
 _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {

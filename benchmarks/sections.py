@@ -21,6 +21,7 @@ from benchmarks.footprint import REPLICA, measure_footprint
 from benchmarks.queue import measure_queue
 from benchmarks.report import Verdict, number, table
 from benchmarks.service import RESNET, SHAPES, Service, environment_for
+from benchmarks.telemetry import RATIOS, measure_telemetry
 from benchmarks.throughput import (
     BARE,
     CALLERS,
@@ -160,6 +161,29 @@ def edge(place: Place, plan: Plan, service: Service) -> Findings:
     print(table("One call at a time, p50 in ms", header, rows))
     verdicts = [Verdict(f"Envoy adds to {one.name}, p50", one.json_adds_ms, 1.0, " ms") for one in added]
     return Findings([asdict(one) for one in added], verdicts)
+
+
+def telemetry(place: Place, plan: Plan) -> Findings:
+    """What traces take of throughput."""
+    place.progress("starting services with and without traces")
+    shares = measure_telemetry(
+        place.folder / "telemetry",
+        place.models_dir,
+        place.photo(),
+        rounds=2 if plan.quick else 2 * plan.rounds,
+        seconds=1.5 if plan.quick else 4.0,
+        report=place.progress,
+    )
+    named = {f"{SHAPES}, {'with' if cam else 'no'} CAM": cam for cam in (True, False)}
+    rows = [(title, *(number(shares[cam, ratio]) for ratio in RATIOS[1:])) for title, cam in named.items()]
+    print(table("Throughput with traces, share of that without", ("load", "a tenth recorded", "all recorded"), rows))
+    return Findings(
+        {f"{title}, {ratio:g}": shares[cam, ratio] for title, cam in named.items() for ratio in RATIOS[1:]},
+        [
+            Verdict(f"traces, a tenth recorded / none, {title}", shares[cam, 0.1], 0.97, at_least=True)
+            for title, cam in named.items()
+        ],
+    )
 
 
 def costs(place: Place, plan: Plan, service: Service) -> Findings:

@@ -205,6 +205,21 @@ def test_a_job_is_followed_from_its_submission_to_its_results(cam):
     cam("jobs", "submit", "star.png", "--metadata", "[]", code=2)
 
 
+def test_a_cell_is_never_a_formula(cam):
+    name = "=HYPERLINK(1).png"
+    (cam.folder / name).write_bytes((cam.folder / "star.png").read_bytes())
+    job = cam("jobs", "submit", name, "star.png").stdout.strip()
+    cam("jobs", "wait", job)
+    rows = csv.DictReader(cam("jobs", "results", job, "--csv").stdout.splitlines())
+    assert [row["id"] for row in rows] == [f"'{name}", "star.png"]
+    assert json.loads(cam("jobs", "results", job, "--jsonl").stdout.splitlines()[0])["id"] == name
+
+
+def test_a_heatmap_is_not_written_to_standard_output(cam):
+    assert "name a file" in cam("infer", "star.png", "--cam", "-", code=2).stderr
+    assert not (cam.folder / "-").exists()
+
+
 def test_models_limits_and_health_are_told(cam, tenant):
     assert "stable" in cam("models").stdout
     assert "pentagon" in cam("models", "shapes").stdout

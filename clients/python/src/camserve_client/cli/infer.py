@@ -78,6 +78,8 @@ def infer(
     One image is told of with its classes, and with --cam its heatmap is written and shown: in terminals that can, in
     the system's viewer otherwise. Several are a batch, told of as they are finished.
     """
+    if cam == Path("-"):
+        raise typer.BadParameter("name a file: heatmaps are not written to standard output", param_hint="--cam")
     session: Session = ctx.obj
     asked = Asked(model, model_version, top_k, cam, CamOptions(method, layer, target, colormap, overlay, npy))
     found = session.guarded(lambda: sources.named(images))

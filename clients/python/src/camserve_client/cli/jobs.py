@@ -33,6 +33,9 @@ from camserve_client.results import Item, JobInfo, JobStatus
 
 app = typer.Typer(no_args_is_help=True, help="Many images in the background.")
 
+# What a spreadsheet takes for the beginning of a formula.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 
 
@@ -169,12 +172,17 @@ def results(
 def _write(items: Iterable[Item], output: Path | None, *, as_csv: bool) -> None:
     with _file(output) as file:
         if as_csv:
-            rows = [shown.outcome(item) for item in items]
+            rows = [{name: _cell(text) for name, text in shown.outcome(item).items()} for item in items]
             writer = csv.DictWriter(file, fieldnames=shown.COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         else:
             file.writelines(shown.line(item) + "\n" for item in items)
+
+
+def _cell(text: str) -> str:
+    """Returns a cell that a spreadsheet takes for text: ids and labels are what somebody else chose."""
+    return f"'{text}" if text.startswith(_FORMULAS) else text
 
 
 @contextmanager
