@@ -346,7 +346,7 @@ async def test_a_device_that_fails_while_a_version_loads_is_a_reason(
         raise RuntimeError("CUDA error")
 
     write_model(tmp_path)
-    monkeypatch.setattr("camserve_server.engine.engine.prepare_thread", fails)
+    monkeypatch.setattr("camserve_server.engine.place.prepare_thread", fails)
     async with running(tmp_path) as engine:
         assert state(engine, "1") == ("unavailable", "loading failed (RuntimeError)")
         await until(lambda: "tiny/1" not in {thread.name for thread in threading.enumerate()})
