@@ -35,7 +35,11 @@ def test_a_page_shows_replica_versions_and_tenant(stack: Stack) -> None:
     for caller in callers:
         caller.start()
     try:
-        seen = stack.camserve("top", "--once", "--interval", "3")
+        # A call is short: at the moment of a page the tenant may have none under way.
+        while True:
+            seen = stack.camserve("top", "--once", "--interval", "1")
+            if seen.returncode or re.search(r"^watched\s+[1-9]", seen.stdout, re.MULTILINE):
+                break
     finally:
         done.set()
         for caller in callers:
@@ -45,14 +49,13 @@ def test_a_page_shows_replica_versions_and_tenant(stack: Stack) -> None:
     assert float(replica) > 0
     (state, images) = re.findall(r"^shapes 2\s+(\w+)\s+([0-9.]+)\s", seen.stdout, re.MULTILINE)[0]
     assert (state, float(images) > 0) == ("ready", True)
-    assert re.search(r"^watched\s+[1-9]", seen.stdout, re.MULTILINE)
 
 
 def test_a_replica_that_does_not_answer_is_said_to(stack: Stack) -> None:
     (port,) = free_ports(1)
     seen = stack.camserve("top", "--once", "--interval", "0.2", "--metrics", f"http://127.0.0.1:{port}/metrics")
     assert seen.returncode == 0
-    assert re.search(rf"^127.0.0.1:{port}\s+does not answer", seen.stdout, re.MULTILINE)
+    assert re.search(rf"^127.0.0.1:{port}\s+no answer", seen.stdout, re.MULTILINE)
 
 
 def buckets(name: str, *counts: tuple[str, int]) -> str:

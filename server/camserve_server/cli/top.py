@@ -78,7 +78,7 @@ def _replicas(spans: dict[str, Span]) -> Table:
     table = _table("replica", "calls/s", "faults/s", "p50", "p95", "calls", "imaging", "images MiB", "CPU", "MiB")
     for at, span in spans.items():
         if not span.after.answered:
-            table.add_row(_place(at), "does not answer", *[""] * 8)
+            table.add_row(_place(at), "no answer", *[""] * 8)
             continue
         now = span.after
         times = [span.buckets("camserve_call_seconds", method=method) for method in _ONE_IMAGE]
