@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -69,5 +70,19 @@ def test_a_line_that_cannot_be_written_is_counted_and_seen(tmp_path):
     kept.rename(path)
     log.write({"code": "three"})
     assert AUDIT_FAILURES._value.get() == before + 1
+    with pytest.raises(BrokenChainError, match="line 2"):
+        verify(path.read_bytes().splitlines())
+
+
+def test_a_line_that_is_cut_off_takes_no_other_along(tmp_path, monkeypatch):
+    path = tmp_path / "audit.jsonl"
+    log = AuditLog(path)
+    log.write({"code": "one"})
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:9]))
+        log.write({"code": "cut off"})
+    log.write({"code": "three"})
+    assert [json.loads(line)["code"] for line in path.read_text().splitlines()] == ["one", "three"]
     with pytest.raises(BrokenChainError, match="line 2"):
         verify(path.read_bytes().splitlines())

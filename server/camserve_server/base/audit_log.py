@@ -51,7 +51,10 @@ class AuditLog:
         # Opened anew each time: whoever rotates the file needs to tell nobody.
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.write(fd, data) < len(data):
+            written = os.write(fd, data)
+            if written < len(data):
+                # As on a disk that is full: what comes next must not be taken for the rest of this line.
+                os.ftruncate(fd, os.fstat(fd).st_size - written)
                 raise OSError("the line was cut off")
         finally:
             os.close(fd)
