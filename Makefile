@@ -22,13 +22,17 @@ endif
 TOOLS := build/tools
 TOOLS_STAMP := $(TOOLS)/.installed
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-deploy test-tus test-oidc test-ray test-clamd test-metrics test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-deploy test-tus test-oidc test-ray test-clamd test-metrics test-traces test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
 
+# Tests run side by side, each file in one process; those that a busy machine would fail have it for themselves afterwards.
+WORKERS ?= 2
+SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile
 test: $(DEV_STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
@@ -84,21 +88,21 @@ test-schemathesis: $(DEV_STAMP)
 
 # Checks the running service against the public contract, and that the kit finds what is altered.
 test-conformance: $(DEV_STAMP)
-	$(BIN)/python -m pytest conformance/tests
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) conformance/tests
 
 # What goes through the edge, and the kit, with three replicas behind it instead of one, in half an hour;
 # `make test-replicas TESTS=tests/e2e/test_limits.py`.
 TESTS ?= tests/e2e tests/edge conformance/tests
 test-replicas: $(DEV_STAMP)
-	CAMSERVE_TEST_REPLICAS=3 $(BIN)/python -m pytest --timeout 300 $(TESTS)
+	CAMSERVE_TEST_REPLICAS=3 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --timeout 300 $(TESTS)
 
 # The tests of what is kept, on a cluster of three instead of one server.
 test-cluster: $(DEV_STAMP)
-	CAMSERVE_TEST_STORE=cluster $(BIN)/python -m pytest --timeout 300 tests/stores tests/core
+	CAMSERVE_TEST_STORE=cluster $(BIN)/python -m pytest $(SIDE_BY_SIDE) --timeout 300 tests/stores tests/core
 
 # Needs Node, Go, Chromium, Java, Maven, Rust, CMake and gRPC for C++: calls the running service with every client.
 test-clients: $(DEV_STAMP)
-	$(BIN)/python -m pytest clients/python/tests
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) clients/python/tests
 	npm install --prefix toolchains/clients/browser --no-audit --no-fund --no-package-lock --silent
 	$(BIN)/python -m pytest toolchains/clients
 
@@ -120,6 +124,12 @@ test-docs: $(DEV_STAMP)
 test-grpcurl: $(DEV_STAMP)
 	GOBIN=$(CURDIR)/toolchains/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 	$(BIN)/python -m pytest toolchains/grpcurl
+
+# Needs Go: builds OpenTelemetry's own collector, and sends traces through it with deploy/opentelemetry/collector.yml.
+test-traces: $(DEV_STAMP)
+	GOBIN=$(CURDIR)/toolchains/bin go install go.opentelemetry.io/collector/cmd/builder@v0.165.0
+	toolchains/bin/builder --config toolchains/traces/builder.yaml
+	$(BIN)/python -m pytest toolchains/traces
 
 # Needs Prometheus with promtool (Debian: prometheus): tries metrics, alerts and the dashboard's queries.
 test-metrics: $(DEV_STAMP)

@@ -21,8 +21,8 @@ from benchmarks.loop import LoopThread
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.config import Settings, load
 from camserve_server.engine.buffers import SharedBuffer
-from camserve_server.engine.catalog import find_folders
 from camserve_server.engine.device import choose_device, prepare_thread
+from camserve_server.engine.folders import find_folders
 from camserve_server.engine.imaging import DecodeRequest, ImagingPool, RenderRequest
 from camserve_server.engine.inference import Explain, Outcome
 from camserve_server.engine.model import ModelVersion, load_version

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -32,6 +34,18 @@ REPLICAS = int(os.environ.get("CAMSERVE_TEST_REPLICAS", "1"))
 CLUSTER = os.environ.get("CAMSERVE_TEST_STORE") == "cluster"
 # What the command adds to the ports of one replica for those of the next.
 PORT_STEPS = (10, 20)
+# Below what systems take for connections that go out, and apart for each of the workers that run tests side by side.
+FIRST_PORT = 12_000
+PORTS_PER_WORKER = 4_000
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+# None comes twice before all have come, nor is one a further replica's of another; two runs begin at different places.
+PORTS = itertools.cycle(
+    FIRST_PORT + WORKER * PORTS_PER_WORKER + number
+    for start in [secrets.randbelow(PORTS_PER_WORKER)]
+    for number in (*range(start, PORTS_PER_WORKER), *range(start))
+    if number % 30 < 10
+)
 START_WITHIN_S = 90.0 * REPLICAS
 STOP_WITHIN_S = 30.0
 
@@ -85,11 +99,9 @@ def free_ports(count: int) -> list[int]:
     found: list[int] = []
     with ExitStack() as held:
         while len(found) < count:
-            first = held.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                for step in PORT_STEPS:
+            port = next(PORTS)
+            with suppress(OSError):
+                for step in (0, *PORT_STEPS):
                     held.enter_context(socket.socket()).bind(("127.0.0.1", port + step))
                 found.append(port)
     return found
@@ -107,7 +119,7 @@ def stack_environment(data_dir: Path, **settings: object) -> dict[str, str]:
         **settings,
     }
     if own["replica_count"] == 1:
-        own.setdefault("torch_threads", 2)
+        own.setdefault("torch_threads", 2 if WORKERS == 1 else 1)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("CAMSERVE_")}
     return inherited | {f"CAMSERVE_{name.upper()}": str(value) for name, value in own.items()}
 

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.resilience.__main__ import measure
 from benchmarks.resilience.plan import Plan
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.alone]
 
 
 def test_nothing_fails_otherwise_than_documented_and_nothing_is_left_behind():

@@ -8,7 +8,7 @@ import threading
 import httpx
 import pytest
 from tests.conftest import Stack, free_ports
-from tests.images import star_png
+from tests.images import encoded
 
 from camserve_server.cli.scrape import Look, Span, quantile
 
@@ -18,14 +18,15 @@ pytestmark = pytest.mark.timeout(120)
 def test_a_page_shows_replica_versions_and_tenant(stack: Stack) -> None:
     done = threading.Event()
     codes: set[int] = set()
+    large = encoded(3000, 2000, "JPEG")
 
     def call() -> None:
-        headers = stack.headers(tenant="watched") | {"content-type": "image/png"}
+        headers = stack.headers(tenant="watched") | {"content-type": "image/jpeg"}
         while not done.is_set():
             answer = httpx.post(
                 f"{stack.edge_url}/v1/infer",
                 params={"model": "shapes"},
-                content=star_png(),
+                content=large,
                 headers=headers,
                 timeout=60,
             )
@@ -35,7 +36,7 @@ def test_a_page_shows_replica_versions_and_tenant(stack: Stack) -> None:
     for caller in callers:
         caller.start()
     try:
-        # A call is short: at the moment of a page the tenant may have none under way.
+        # At the moment of a page the tenant may have no call under way.
         while True:
             seen = stack.camserve("top", "--once", "--interval", "1")
             if seen.returncode or re.search(r"^watched\s+[1-9]", seen.stdout, re.MULTILINE):

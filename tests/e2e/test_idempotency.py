@@ -13,7 +13,8 @@ import grpc
 import httpx
 import pytest
 from tests.conftest import free_ports
-from tests.e2e.test_jobs import another_replica, entry, valkey_of
+from tests.e2e.test_jobs import entry, valkey_of
+from tests.e2e.test_roles import another_replica
 from tests.images import encoded, star_png
 
 from camserve.v1 import inference_pb2 as pb

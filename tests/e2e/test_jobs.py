@@ -7,13 +7,12 @@ import json
 import os
 import signal
 import time
-from contextlib import contextmanager
 
 import httpx
 import psutil
 import pytest
 from benchmarks.processes import by_role
-from tests.conftest import Stack, start_replica
+from tests.conftest import Stack
 from tests.images import encoded, star_png
 
 pytestmark = pytest.mark.timeout(180)
@@ -159,46 +158,3 @@ def test_an_accepted_job_survives_the_kill_of_any_process(make_stack, victim):
         assert summary["succeeded"] >= 60 - (2 if victim is imaging_of else 0)
         page = api.get(f"/v1/jobs/{job_id}/results", params={"limit": 200}).json()
         assert [item["id"] for item in page["items"]] == [f"i{n}" for n in range(60)]
-
-
-@contextmanager
-def another_replica(stack: Stack, **settings):
-    """A second server on the state of a stack."""
-    process, ready = start_replica(stack, **settings)
-    with process:
-        try:
-            while not ready.exists():
-                assert process.poll() is None
-                time.sleep(0.05)
-            yield process
-        finally:
-            process.terminate()
-
-
-def test_roles_split_the_work_and_a_killed_worker_is_taken_over(make_stack):
-    running = make_stack(job_lease_s=2, roles="api,janitor")
-    with httpx.Client(base_url=running.edge_url, headers=running.headers(), timeout=60) as api:
-        job_id = create(api, [entry(f"i{n}", picture()) for n in range(60)]).json()["job_id"]
-        with another_replica(running, roles="worker", job_lease_s=2) as first:
-            while api.get(f"/v1/jobs/{job_id}").json()["result_summary"]["succeeded"] == 0:
-                time.sleep(0.02)
-            first.kill()
-        assert api.get(f"/v1/jobs/{job_id}").json()["status"] == "running"
-        with another_replica(running, roles="worker", job_lease_s=2) as second:
-            assert finished(api, job_id)["result_summary"] == {"items": 60, "succeeded": 60, "failed": 0}
-            second.terminate()
-            assert second.wait(30) == 0
-
-
-def test_a_stopping_worker_hands_its_items_back_at_once(make_stack):
-    # With a lease this long only a hand-back lets the second worker finish in time.
-    running = make_stack(job_lease_s=600, roles="api,janitor")
-    with httpx.Client(base_url=running.edge_url, headers=running.headers(), timeout=60) as api:
-        job_id = create(api, [entry(f"i{n}", picture()) for n in range(60)]).json()["job_id"]
-        with another_replica(running, roles="worker", job_lease_s=600, drain_s=0) as first:
-            while api.get(f"/v1/jobs/{job_id}").json()["result_summary"]["succeeded"] == 0:
-                time.sleep(0.02)
-            first.terminate()
-            assert first.wait(30) == 0
-        with another_replica(running, roles="worker", job_lease_s=600):
-            assert finished(api, job_id)["result_summary"]["succeeded"] == 60

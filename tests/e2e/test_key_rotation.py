@@ -14,7 +14,10 @@ from tests.e2e.test_jobs import create, entry, finished
 from tests.faults.pair import pair
 from tests.images import star_png
 
+from camserve_server.base.config import load
 from camserve_server.cli.key_commands import RINGS
+from camserve_server.cli.tokens import issuer
+from camserve_server.core.tokens import SCOPES
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -50,8 +53,7 @@ def keep_calling(url: str, data_dir: Path, stop: threading.Event, rounds: list[l
 
 
 def signed_in(data_dir: Path) -> dict[str, str]:
-    command = [camserve_program(), "token", "--tenant", "rotation", "--data-dir", data_dir]
-    token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    token = issuer(load(data_dir=data_dir)).issue(tenant="rotation", subject="tests", scopes=SCOPES, ttl_s=3600)
     return {"Authorization": f"Bearer {token}"}
 
 

@@ -16,7 +16,7 @@ from tests.images import star_png
 
 from camserve.v1 import inference_pb2, inference_pb2_grpc
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.alone]
 CALLS = 100
 
 

@@ -9,8 +9,9 @@ import pytest
 from tests.engine.tiny import write_model
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.engine.catalog import Catalog, find_folders
+from camserve_server.engine.catalog import Catalog
 from camserve_server.engine.engine import Engine, EngineSettings
+from camserve_server.engine.folders import find_folders
 from camserve_server.engine.model import ModelVersion
 
 

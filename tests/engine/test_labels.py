@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.engine.tiny import CLASSES, write_model
 
-from camserve_server.engine.catalog import earlier_versions
 from camserve_server.engine.engine import Engine, EngineSettings
+from camserve_server.engine.folders import earlier_versions
 from camserve_server.engine.labels import Label, check_published, published_labels
 from camserve_server.engine.manifest import UnloadableError
 

@@ -18,9 +18,9 @@ from camserve_server.base.errors import ApiError, OperatorError
 from camserve_server.cli.model_routes import check_no_alias
 from camserve_server.core.calibration import Fitted, fit, score
 from camserve_server.engine.calibration import BINS, Reliability
-from camserve_server.engine.catalog import earlier_versions, find_folders
 from camserve_server.engine.device import choose_device, prepare_thread
 from camserve_server.engine.engine import EngineSettings
+from camserve_server.engine.folders import earlier_versions, find_folders
 from camserve_server.engine.golden import GoldenFile
 from camserve_server.engine.imaging import ImagingPool
 from camserve_server.engine.labelled_pictures import find_labelled, some

@@ -38,10 +38,9 @@ def retire(settings: Settings, name: str, version: str, *, force: bool) -> str:
     One that the routes lead anybody to, or would after a rollback, is retired by `force` only.
     """
     from camserve_server.engine import folders
-    from camserve_server.engine.catalog import find_folders
 
     own = settings.data_dir / "models"
-    here = {(folder.parent.name, folder.name) for folder in find_folders((settings.models_dir, own))}
+    here = {(folder.parent.name, folder.name) for folder in folders.find_folders((settings.models_dir, own))}
     if (name, version) not in here:
         raise ValueError(f"there is no {name} {version} in the models folders here")
     with service(settings, "inference.read") as running:

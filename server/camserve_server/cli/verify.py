@@ -14,7 +14,7 @@ from camserve.v1 import inference_pb2, inference_pb2_grpc, models_pb2
 from camserve_server.base.config import Settings
 from camserve_server.cli.models import versions
 from camserve_server.cli.service import Service, service
-from camserve_server.engine.catalog import find_folders
+from camserve_server.engine.folders import find_folders
 from camserve_server.engine.geometry import place
 from camserve_server.engine.golden import Case, GoldenFile, Tolerances
 from camserve_server.engine.manifest import UnloadableError, read_manifest

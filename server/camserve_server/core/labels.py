@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.engine.catalog import find_folders
 from camserve_server.engine.engine import Engine
+from camserve_server.engine.folders import find_folders
 from camserve_server.engine.labels import Label, published_labels
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from camserve_server.engine.catalog import earlier_versions
 from camserve_server.engine.device import prepare_thread
 from camserve_server.engine.faithfulness import likeness_when_randomised
+from camserve_server.engine.folders import earlier_versions
 from camserve_server.engine.golden import decode_picture, write_golden
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.manifest import UnloadableError, read_manifest

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import replace
-from itertools import takewhile
-from pathlib import Path
 
 import structlog
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.engine.manifest import DEFAULT_ALIAS, FILE_NAME, NAME_PATTERN
+from camserve_server.engine.folders import Key, version_order
+from camserve_server.engine.manifest import DEFAULT_ALIAS
 from camserve_server.engine.model import ModelVersion
 
 # Large ones take longer to load, and whoever comes too early is told so again.
 _LOADING_RETRY_S = 5
 
-Key = tuple[str, str]
-
 _log = structlog.get_logger("models")
-
-
-def find_folders(models_dirs: Iterable[Path]) -> list[Path]:
-    """Returns the `<name>/<version>` folders that hold a model.toml, by name, then version.
-
-    A name and version found in two model folders counts in the first.
-    """
-    found: dict[tuple[str, str], Path] = {}
-    for models_dir in models_dirs:
-        for file in sorted(models_dir.glob(f"*/*/{FILE_NAME}")):
-            folder = file.parent
-            if re.match(NAME_PATTERN, folder.parent.name) and re.match(NAME_PATTERN, folder.name):
-                found.setdefault((folder.parent.name, folder.name), folder)
-    return [found[key] for key in sorted(found, key=lambda key: (key[0], _version_order(key[1])))]
-
-
-def earlier_versions(models_dirs: Iterable[Path], folder: Path) -> list[Path]:
-    """Returns the folders of the same model whose versions come before `folder`'s, in order."""
-    before = takewhile(lambda other: other != folder, find_folders(models_dirs))
-    return [other for other in before if other.parent.name == folder.parent.name]
 
 
 class Catalog:
@@ -76,7 +51,7 @@ class Catalog:
 
     def models(self) -> list[ModelVersion]:
         """Returns every version by name, then version; those that cannot serve as well."""
-        return sorted(self._versions.values(), key=lambda model: (model.name, _version_order(model.version)))
+        return sorted(self._versions.values(), key=lambda model: (model.name, version_order(model.version)))
 
     def find(self, name: str, version_or_alias: str) -> ModelVersion:
         """Returns the version, which may be unable to serve, but is not retired.
@@ -131,9 +106,4 @@ class Catalog:
 
 def _claim(model: ModelVersion) -> tuple[bool, bool, list[tuple[int, int, str]]]:
     """Returns a key by which the version that has the best claim to an alias comes last."""
-    return (model.state == "ready", model.golden != "failed", _version_order(model.version))
-
-
-def _version_order(version: str) -> list[tuple[int, int, str]]:
-    """Orders "2" before "10" and "1.9" before "1.10"."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|[^\d]+", version)]
+    return (model.state == "ready", model.golden != "failed", version_order(model.version))

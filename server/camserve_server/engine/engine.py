@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from camserve_server.base.breaker import CircuitState, Turn
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.batcher import Batch, Batcher, Entry, Lane
-from camserve_server.engine.catalog import Key, earlier_versions
 from camserve_server.engine.cluster.settings import ClusterSettings
+from camserve_server.engine.folders import Key, earlier_versions
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.loader import Loader
 from camserve_server.engine.model import ModelVersion

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
-from camserve_server.engine.catalog import Key, find_folders
+from camserve_server.engine.manifest import FILE_NAME, NAME_PATTERN
+
+# Name and version.
+Key = tuple[str, str]
 
 _RETIRED = "retired"
 
@@ -19,6 +24,31 @@ class Place:
     folder: Path
     signature: tuple[tuple[str, int, int, int], ...]
     retired: bool
+
+
+def find_folders(models_dirs: Iterable[Path]) -> list[Path]:
+    """Returns the `<name>/<version>` folders that hold a model.toml, by name, then version.
+
+    A name and version found in two model folders counts in the first.
+    """
+    found: dict[tuple[str, str], Path] = {}
+    for models_dir in models_dirs:
+        for file in sorted(models_dir.glob(f"*/*/{FILE_NAME}")):
+            folder = file.parent
+            if re.match(NAME_PATTERN, folder.parent.name) and re.match(NAME_PATTERN, folder.name):
+                found.setdefault((folder.parent.name, folder.name), folder)
+    return [found[key] for key in sorted(found, key=lambda key: (key[0], version_order(key[1])))]
+
+
+def earlier_versions(models_dirs: Iterable[Path], folder: Path) -> list[Path]:
+    """Returns the folders of the same model whose versions come before `folder`'s, in order."""
+    before = takewhile(lambda other: other != folder, find_folders(models_dirs))
+    return [other for other in before if other.parent.name == folder.parent.name]
+
+
+def version_order(version: str) -> list[tuple[int, int, str]]:
+    """Orders "2" before "10" and "1.9" before "1.10"."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|[^\d]+", version)]
 
 
 def find_places(models_dirs: Iterable[Path]) -> dict[Key, Place]:

@@ -18,8 +18,8 @@ from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended as all_ended
 from camserve_server.base.telemetry import ENGINE_OLDEST_SECONDS, ENGINE_QUEUE, ENGINE_WIDTH
 from camserve_server.engine.batcher import Batcher
-from camserve_server.engine.catalog import Key
 from camserve_server.engine.device import empty_cache
+from camserve_server.engine.folders import Key
 from camserve_server.engine.model import ModelVersion
 from camserve_server.engine.prediction import settle
 from camserve_server.engine.runner import Ended, Queue, Runner

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from camserve_server.engine.catalog import find_folders
+from camserve_server.engine.folders import find_folders
 from camserve_server.engine.manifest import DEFAULT_ALIAS, NAME_PATTERN, UnloadableError, read_aliases
 
 

@@ -13,8 +13,8 @@ import structlog
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended
-from camserve_server.engine.catalog import Catalog, Key
-from camserve_server.engine.folders import Place, find_places
+from camserve_server.engine.catalog import Catalog
+from camserve_server.engine.folders import Key, Place, find_places
 from camserve_server.engine.loader import Loader
 from camserve_server.engine.manifest import read_aliases
 from camserve_server.engine.model import ModelVersion

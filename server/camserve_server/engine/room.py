@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from camserve_server.engine.catalog import Key
+from camserve_server.engine.folders import Key
 from camserve_server.engine.loader import Loader
 from camserve_server.engine.model import ModelVersion
 from camserve_server.engine.served import Served
