@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import machine, on_ray, sections
+from benchmarks import machine, on_ray, replicas, sections
 from benchmarks.report import table
 from benchmarks.sections import Findings, Place, Plan
 from benchmarks.service import RESNET, SHAPES, Service, write_models
@@ -29,6 +29,7 @@ _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
     "uploads": sections.uploads,
     "huge": sections.huge,
     "telemetry": sections.telemetry,
+    "replicas": replicas.replicas,
     "ray": on_ray.ray,
 }
 _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {

@@ -10,8 +10,8 @@ import threading
 import httpx
 import pytest
 from tests.conftest import camserve_program, start_stack, stop_stack
+from tests.e2e.kept import keep
 from tests.e2e.test_jobs import create, entry, finished
-from tests.images import star_png
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -35,10 +35,7 @@ def test_what_was_acknowledged_before_a_backup_of_a_running_service_comes_back(m
 
     caller = threading.Thread(target=go_on)
     with httpx.Client(base_url=running.edge_url, headers=headers, timeout=60) as api:
-        stored = api.post("/v1/uploads", content=star_png(), headers={"content-type": "image/png"}).json()
-        job_id = create(api, [entry("a", grad_cam={"enabled": True})]).json()["job_id"]
-        finished(api, job_id)
-        webhook = api.post("/v1/webhooks", json={"url": "https://example.com/"}).json()
+        kept = keep(api)
         caller.start()
         try:
             file = tmp_path / "backup.tar"
@@ -60,12 +57,7 @@ def test_what_was_acknowledged_before_a_backup_of_a_running_service_comes_back(m
     try:
         # The token of before counts, so the keys are the same.
         with httpx.Client(base_url=again.edge_url, headers=headers, timeout=60) as api:
-            named = {"model": "shapes", "image": {"storage_id": stored["storage_id"]}}
-            assert api.post("/v1/infer", json=named).json()["classes"][0]["id"] == "star"
-            (item,) = api.get(f"/v1/jobs/{job_id}/results").json()["items"]
-            heatmap = api.get(item["result"]["heatmap"]["url"].replace(running.edge_url, again.edge_url))
-            assert heatmap.content.startswith(b"\x89PNG")
-            assert api.get(f"/v1/webhooks/{webhook['webhook_id']}").json()["url"] == "https://example.com/"
+            kept.is_there(api)
             # Jobs that were under way end; the inputs of those that ended in the meantime are gone.
             for job in api.get("/v1/jobs?limit=200").json()["jobs"]:
                 assert finished(api, job["job_id"])["status"] in ("succeeded", "failed")

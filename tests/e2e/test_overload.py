@@ -75,7 +75,7 @@ async def test_a_flood_of_one_model_refuses_no_call_for_another_one(make_stack, 
                 refused += (await client.post("/v1/infer?model=slow", content=star_png())).status_code == 503
 
         assert (await client.post("/v1/infer?model=tiny", content=star_png())).status_code == 200
-        callers = [asyncio.create_task(flood()) for _ in range(30)]
+        callers = [asyncio.create_task(flood()) for _ in range(CALLS)]
         while not refused:
             await asyncio.sleep(0.05)
         heard = []

@@ -11,8 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.conftest import start_stack, stop_stack
-from tests.e2e.test_jobs import entry, finished
-from tests.images import star_png
+from tests.e2e.kept import keep
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = "".join((DOCS / name).read_text() for name in ("operations.md", "observability.md"))
@@ -41,11 +40,7 @@ def test_a_backup_brings_everything_back(tmp_path):
     try:
         headers = running.headers()
         with httpx.Client(base_url=running.edge_url, headers=headers, timeout=60) as api:
-            stored = api.post("/v1/uploads", content=star_png(), headers={"content-type": "image/png"}).json()
-            inputs = [entry("a", grad_cam={"enabled": True})]
-            job_id = api.post("/v1/jobs", json={"model": "shapes", "inputs": inputs}).json()["job_id"]
-            finished(api, job_id)
-            webhook = api.post("/v1/webhooks", json={"url": "https://example.com/"}).json()
+            kept = keep(api)
     finally:
         stop_stack(running)
     *lines, start = script("backup.tar").strip().splitlines()
@@ -55,12 +50,7 @@ def test_a_backup_brings_everything_back(tmp_path):
     try:
         # The token of before counts, so the keys are the same.
         with httpx.Client(base_url=again.edge_url, headers=headers, timeout=60) as api:
-            named = {"model": "shapes", "image": {"storage_id": stored["storage_id"]}}
-            assert api.post("/v1/infer", json=named).json()["classes"][0]["id"] == "star"
-            (item,) = api.get(f"/v1/jobs/{job_id}/results").json()["items"]
-            heatmap = api.get(item["result"]["heatmap"]["url"].replace(running.edge_url, again.edge_url))
-            assert heatmap.content.startswith(b"\x89PNG")
-            assert api.get(f"/v1/webhooks/{webhook['webhook_id']}").json()["url"] == "https://example.com/"
+            kept.is_there(api)
         metrics = script("curl -sf http://127.0.0.1:9464").replace("9464", str(again.metrics_port))
         assert 'code="OK"' in run(metrics, tmp_path, again.environment)
         known = set(re.findall(r"^# TYPE (camserve_\w+) ", metrics_of(again), re.MULTILINE))

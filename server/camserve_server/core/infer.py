@@ -15,19 +15,18 @@ from camserve_server.base.telemetry import STAGE_SECONDS
 from camserve_server.core.antivirus import Antivirus
 from camserve_server.core.batch_memory import BatchMemory
 from camserve_server.core.gate import Gate
-from camserve_server.core.infer_options import BatchInput, HeatmapOptions, InferOptions
-from camserve_server.core.infer_result import BatchOutcome, ClassScore, Heatmap, InferResult, Timings
-from camserve_server.core.links import Link, Links
+from camserve_server.core.heatmaps import Heatmaps
+from camserve_server.core.infer_options import BatchInput, InferOptions
+from camserve_server.core.infer_result import BatchOutcome, ClassScore, InferResult, Timings
+from camserve_server.core.links import Links
 from camserve_server.core.model_figures import ModelFigures
 from camserve_server.core.shadows import Shadows
 from camserve_server.engine.buffers import SharedBuffer
-from camserve_server.engine.engine import Engine, Explain, Prediction
-from camserve_server.engine.imaging import DecodedImage, DecodeRequest, ImagingPool, RenderedHeatmap, RenderRequest
+from camserve_server.engine.engine import Engine, Explain
+from camserve_server.engine.imaging import DecodeRequest, ImagingPool
 from camserve_server.engine.model import ModelVersion
 
-INLINE_LIMIT_BYTES = 2 * 1024 * 1024
 BATCH_LIMIT = 256
-CONTENT_TYPES = {"png": "image/png", "npy": "application/x-npy"}
 
 Lane = Literal["unary", "stream"]
 
@@ -54,7 +53,7 @@ class InferService:
         self._shadows = shadows
         self._figures = figures
         self._imaging = imaging
-        self._links = links
+        self._heatmaps = Heatmaps(imaging, links)
         self._timeout_s = timeout_s
         self._batch_width = batch_width
 
@@ -227,12 +226,13 @@ class InferService:
         deadline = None if budget_s is None else started + budget_s
         wanted, background = options.heatmap, keep_until is not None
         target = _target_index(version, wanted.target) if wanted else None
+        share = _share(version, tenant, background=background)
         await self._antivirus.check(image)
         with tracing.part("decode", {"camserve.bytes": image.size}):
             decoded = await self._imaging.decode(
                 image,
                 _decode_request(version, options, defer_above_px),
-                share=_share(version, tenant, background=background),
+                share=share,
                 background=background,
             )
             tracing.took(("imaging worker", decoded.decode_ms))
@@ -257,7 +257,7 @@ class InferService:
                 )
             self._figures.count(version, "answer", prediction)
             rendered = (
-                await self._render(version, tenant, picture, prediction, wanted, background=background)
+                await self._heatmaps.render(picture, prediction, wanted, share=share, background=background)
                 if wanted
                 else None
             )
@@ -265,8 +265,10 @@ class InferService:
                 self._shadows.offer(version, prediction, options, image, picture)
         heatmap = None
         if wanted and rendered:
-            link = await self._link(tenant, rendered, wanted.format, options.inline, keep_until)
-            heatmap = _heatmap(version, prediction, wanted, rendered, link)
+            label = version.labels[prediction.target or 0].id
+            heatmap = await self._heatmaps.hand_over(
+                tenant, rendered, wanted, prediction.layer or "", label, inline=options.inline, keep_until=keep_until
+            )
         timings = Timings(
             queue=prediction.queue_ms,
             inference=prediction.inference_ms,
@@ -292,46 +294,6 @@ class InferService:
             content_sha256=version.content_hash,
         )
 
-    async def _render(
-        self,
-        version: ModelVersion,
-        tenant: str,
-        picture: DecodedImage,
-        prediction: Prediction,
-        wanted: HeatmapOptions,
-        *,
-        background: bool,
-    ) -> RenderedHeatmap:
-        if prediction.cam is None:
-            raise RuntimeError("the engine returned no map although one was asked for")
-        width, height = wanted.size or (picture.draw_width, picture.draw_height)
-        with tracing.part("render", {"camserve.width": width, "camserve.height": height}):
-            rendered = await self._imaging.render(
-                RenderRequest(
-                    cam=prediction.cam,
-                    view=picture.view,
-                    width=width,
-                    height=height,
-                    format=wanted.format,
-                    colormap=wanted.colormap,
-                    overlay=wanted.overlay,
-                    alpha=wanted.alpha,
-                    base=picture.base,
-                ),
-                share=_share(version, tenant, background=background),
-                background=background,
-            )
-            tracing.took(("imaging worker", rendered.render_ms))
-        return rendered
-
-    async def _link(
-        self, tenant: str, rendered: RenderedHeatmap, file: str, inline: bool, keep_until: float | None
-    ) -> Link | None:
-        """Stores the file and returns a link to it, but None where it goes into the answer."""
-        if inline and keep_until is None and len(rendered.data) <= INLINE_LIMIT_BYTES:
-            return None
-        return await self._links.store(tenant, rendered.data, CONTENT_TYPES[file], keep_until=keep_until)
-
 
 def check_inputs(ids: Sequence[str], limit: int = BATCH_LIMIT) -> None:
     """Raises ApiError: BATCH_EMPTY, BATCH_TOO_LARGE, BATCH_DUPLICATE_ID."""
@@ -346,28 +308,6 @@ def check_inputs(ids: Sequence[str], limit: int = BATCH_LIMIT) -> None:
 def _share(version: ModelVersion, tenant: str, *, background: bool) -> str:
     """Names whose turn a picture takes: callers' by tenant and model, those of jobs by tenant."""
     return tenant if background else " ".join((*version.key, tenant))
-
-
-def _heatmap(
-    version: ModelVersion,
-    prediction: Prediction,
-    wanted: HeatmapOptions,
-    rendered: RenderedHeatmap,
-    link: Link | None,
-) -> Heatmap:
-    return Heatmap(
-        options=wanted,
-        data=None if link else rendered.data,
-        link=link,
-        size_bytes=len(rendered.data),
-        width=rendered.width,
-        height=rendered.height,
-        layer=prediction.layer or "",
-        target=version.labels[prediction.target or 0][0],
-        raw_min=rendered.raw_min,
-        raw_max=rendered.raw_max,
-        degenerate=rendered.degenerate,
-    )
 
 
 def _decode_request(version: ModelVersion, options: InferOptions, defer_above_px: int | None) -> DecodeRequest:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.core.infer import INLINE_LIMIT_BYTES
+from camserve_server.core.heatmaps import INLINE_LIMIT_BYTES
 from camserve_server.core.infer_options import HeatmapOptions, InferOptions
 from camserve_server.core.infer_result import BatchOutcome, ClassScore, Heatmap, InferResult, Timings
 from camserve_server.core.links import Links
