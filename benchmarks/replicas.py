@@ -27,7 +27,7 @@ _GROUPS = Path("/sys/fs/cgroup/cpu")
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """Pictures a second through the edge, by way; `ratio` is the median of the rounds' own."""
+    """Pictures a second through the edge, with heatmaps or without; `ratio` is the median of the rounds' own."""
 
     cam: bool
     one_per_s: float
@@ -36,14 +36,14 @@ class Scaled:
     errors: int
 
 
-def possible() -> bool:
+def _possible() -> bool:
     """Returns whether this process may limit the processor time of others."""
     return os.access(_GROUPS, os.W_OK) and (_GROUPS / "cpu.cfs_quota_us").exists()
 
 
 def replicas(place: Place, plan: Plan) -> Findings:
     """What replicas add."""
-    if not possible():
+    if not _possible():
         place.progress("replicas: not measured, this needs root and Linux' first cgroups")
         return Findings([])
     found = _measure(place, 2 if plan.quick else 2 * plan.rounds, 3.0 if plan.quick else 8.0)

@@ -36,7 +36,8 @@ CLUSTER = os.environ.get("CAMSERVE_TEST_STORE") == "cluster"
 PORT_STEPS = (10, 20)
 # Below what systems take for connections that go out, and apart for each of the workers that run tests side by side.
 FIRST_PORT = 12_000
-PORTS_PER_WORKER = 4_000
+# Whole blocks of 30, and room for ten workers.
+PORTS_PER_WORKER = 2_010
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 # None comes twice before all have come, nor is one a further replica's of another; two runs begin at different places.
