@@ -199,6 +199,8 @@ async def commands(stack):
     """Collects what Redis is asked about the caller's tenant."""
     url = json.loads((stack.data_dir / "run" / "stack.json").read_text())["redis_url"]
     redis = Redis.from_url(url)
+    # Whoever runs a script first also sends it.
+    await redis.script_load(PAGE_OF.source)
     seen = []
     async with redis.monitor() as monitor:
         yield seen

@@ -75,8 +75,14 @@ async def healthy(stack: Stack) -> int:
 
 
 async def back(stack: Stack, callers: Callers, ended: int) -> None:
-    """Returns once another replica stands for one that was told to end, and the edge has seen that."""
-    while ended in pids(stack) or len(pids(stack)) < COUNT or await healthy(stack) < COUNT:
+    """Returns once another replica answers for one that was told to end, and the edge has seen that."""
+    while ended in pids(stack) or len(pids(stack)) < COUNT:
+        await callers.until(1, since=time.monotonic())
+    # The edge may not have seen yet that one was killed.
+    for replica in stack.ready["replicas"]:
+        async with grpc.aio.insecure_channel(replica["grpc_target"]) as channel:
+            await channel.channel_ready()
+    while await healthy(stack) < COUNT:
         await callers.until(1, since=time.monotonic())
 
 
