@@ -229,7 +229,7 @@ class Parts:
         images = Images(urls, uploads, budget=budget)
         # Nothing takes them where no worker is.
         self.warm = WarmInputs(limit_bytes=settings.upload_memory_mb * MIB // 8 if "worker" in settings.roles else 0)
-        intake = JobIntake(jobs, queue, infer, self.objects, self.warm, clock)
+        intake = JobIntake(jobs, infer, self.objects, self.warm, clock)
         changes = JobChanges()
         self.worker = JobWorker(
             queue,

@@ -12,6 +12,7 @@ from camserve_server.stores.job_queue import Claim, JobQueue, Outcome
 from camserve_server.stores.jobs import RECORD_KEPT_MS, Jobs, NewItem, NewJob, Submitted
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.outbox import Outbox
+from camserve_server.stores.pressure import Pressure
 from camserve_server.stores.sealing import Sealer
 
 NOW = 2_800_000_000_000
@@ -34,11 +35,15 @@ def queue(redis, sealer):
     return JobQueue(redis, sealer, Outbox(redis))
 
 
-async def submit(jobs, count, *, tenant="a", at=NOW, version="2"):
-    job_id = new_id("job")
+def new_job(count, version="2"):
     items = [NewItem(f"i{n}", b"spec %d" % n) for n in range(count)]
-    await jobs.submit(tenant, NewJob(job_id, "shapes", version, TTL, None, items), now_ms=at)
-    return job_id
+    return NewJob(new_id("job"), "shapes", version, TTL, None, items)
+
+
+async def submit(jobs, count, *, tenant="a", at=NOW, version="2"):
+    job = new_job(count, version)
+    await jobs.submit(tenant, job, now_ms=at)
+    return job.job_id
 
 
 async def claim(queue, count=100, *, at=NOW, worker="w", width=100, most=100, leave=()) -> list[Claim]:
@@ -91,8 +96,9 @@ async def test_a_job_without_a_good_item_fails(jobs, queue):
 async def test_submitting_a_job_twice_makes_it_once(jobs, queue):
     job_id = new_id("job")
     new = NewJob(job_id, "shapes", "2", TTL, b"{}", [NewItem("x", b"spec")])
-    assert await jobs.submit("a", new, now_ms=NOW) == Submitted(accepted=True, waiting=1)
-    assert await jobs.submit("a", new, now_ms=NOW + 5) == Submitted(accepted=False, waiting=1)
+    pressure = Pressure(items=1, tenants=1, items_per_s=0.0)
+    assert await jobs.submit("a", new, now_ms=NOW) == Submitted(accepted=True, pressure=pressure)
+    assert await jobs.submit("a", new, now_ms=NOW + 5) == Submitted(accepted=False, pressure=pressure)
     assert len(await claim(queue)) == 1
     assert await claim(queue) == []
     assert (await jobs.get("a", job_id)).submitted_ms == NOW
@@ -274,7 +280,8 @@ async def test_tenants_take_turns_and_each_keeps_to_its_share(jobs, queue):
         turns.append(turn.tenant)
         await queue.claim(turn, 8, lease_ms=LEASE, most_leases=3, now_ms=NOW)
     assert turns == ["a", "b", "c", "a", "b", "c"]
-    assert (await queue.pressure("a")).items == 10
+    # Items under a lease count, too.
+    assert (await jobs.submit("a", new_job(1), now_ms=NOW)).pressure.items == 11
     later = await queue.next_turn("w", width=8, items_per_s=0.0, now_ms=NOW)
     assert await queue.claim(later, 8, lease_ms=LEASE, most_leases=3, now_ms=NOW) == []
 
@@ -322,7 +329,7 @@ async def test_silent_workers_do_not_count(queue, jobs):
     await queue.next_turn("gone", width=5, items_per_s=4.0, now_ms=NOW)
     turn = await queue.next_turn("here", width=3, items_per_s=2.0, now_ms=NOW + 1_000)
     assert turn.width == 8
-    assert (await queue.pressure("a")).items_per_s == 6.0
+    assert (await jobs.submit("a", new_job(1), now_ms=NOW)).pressure.items_per_s == 6.0
     turn = await queue.next_turn("here", width=3, items_per_s=2.0, now_ms=NOW + 40_000)
     assert turn.width == 3
 

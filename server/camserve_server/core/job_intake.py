@@ -19,9 +19,9 @@ from camserve_server.core.infer import InferService, check_inputs
 from camserve_server.core.infer_options import BatchInput, ImageSource
 from camserve_server.core.stored_results import encode_options
 from camserve_server.core.warm_inputs import WarmInputs
-from camserve_server.stores.job_queue import JobQueue, Pressure
 from camserve_server.stores.jobs import Jobs, NewItem, NewJob
 from camserve_server.stores.objects import ObjectStore, discard
+from camserve_server.stores.pressure import Pressure
 
 DEFAULT_TTL_HOURS = 72
 METADATA_LIMIT_BYTES = 16 * 1024
@@ -62,7 +62,6 @@ class JobIntake:
     def __init__(
         self,
         jobs: Jobs,
-        queue: JobQueue,
         infer: InferService,
         objects: ObjectStore,
         warm: WarmInputs,
@@ -70,7 +69,6 @@ class JobIntake:
     ) -> None:
         self._jobs = jobs
         self._warm = warm
-        self._queue = queue
         self._infer = infer
         self._objects = objects
         self._clock = clock
@@ -113,16 +111,7 @@ class JobIntake:
             if made := await self._jobs.get(tenant, job_id):
                 answering = made.model_version
         self.on_accept()
-        wait_ms = await self._wait_ms(tenant, submitted.waiting)
-        return Receipt(job_id, version.name, answering, len(items), wait_ms)
-
-    async def _wait_ms(self, tenant: str, waiting: int) -> int:
-        try:
-            pressure = await self._queue.pressure(tenant)
-        except ApiError:
-            # The job is accepted: an estimate that cannot be made is no reason to say otherwise.
-            pressure = Pressure(waiting, 1, 0.0)
-        return _wait_ms(replace(pressure, items=max(waiting, pressure.items)))
+        return Receipt(job_id, version.name, answering, len(items), _wait_ms(submitted.pressure))
 
     def _discard(self, tenant: str, object_ids: list[str]) -> None:
         """Deletes inputs that no job has, in a task of its own, because the call may be one that is being canceled."""

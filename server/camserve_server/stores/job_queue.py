@@ -20,8 +20,6 @@ Args = list[str | bytes | int]
 MOST_CLAIMS = 3
 # A worker that did not look for work this long no longer counts.
 WORKER_SILENT_MS = 30_000
-# A worker that lives says so every second.
-_WORKER_ABSENT_MS = 5_000
 
 _CLAIM = Script("job_claim", after=["clock", "outbox", "jobs"])
 _FINISH = Script("job_finish", after=["clock", "outbox", "jobs"])
@@ -65,15 +63,6 @@ class Outcome:
     claim: Claim
     state: Literal["s", "f"]
     result: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Pressure:
-    """What lies before a new item of a tenant: its own items, tenants with work, items per second of all workers."""
-
-    items: int
-    tenants: int
-    items_per_s: float
 
 
 class JobQueue:
@@ -164,17 +153,3 @@ class JobQueue:
         args: Args = [now_ms, claim.job_id, claim.index, claim.fence, delay_ms, int(counts)]
         with unavailable_on_error():
             return bool(await _RELEASE.run(self._redis, [keys.tenant(claim.tenant)], args))
-
-    async def pressure(self, tenant: str) -> Pressure:
-        """Returns what a new item of the tenant would wait behind."""
-        with unavailable_on_error():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.llen(keys.job_queue(tenant))
-            pipe.zcard(keys.job_leases(tenant))
-            pipe.zcard(keys.ring_turns())
-            pipe.hvals(keys.ring_workers())
-            pipe.time()
-            waiting, leased, tenants, workers, (now_s, _) = await pipe.execute()
-        rows = [[int(part) for part in row.split()] for row in workers]
-        paces = [pace / 1000 for seen_ms, _, pace in rows if now_s * 1000 - seen_ms <= _WORKER_ABSENT_MS]
-        return Pressure(waiting + leased, tenants, sum(paces))

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from camserve_server.stores import keys
 from camserve_server.stores.durability import Disk
 from camserve_server.stores.outbox import CALLBACK, ORIGIN_DIGITS, Outbox
+from camserve_server.stores.pressure import Pressure, ask_ring, ask_tenant, told
 from camserve_server.stores.redis import text, unavailable_on_error
 from camserve_server.stores.scripts import SERVER_CLOCK_MS, Script
 from camserve_server.stores.sealing import Sealer
@@ -58,10 +59,10 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """Whether it is this call's job that was accepted, and how many items of the tenant wait now, its own included."""
+    """Whether it is this call's job that was accepted, and what its last item waits behind."""
 
     accepted: bool
-    waiting: int
+    pressure: Pressure
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +131,11 @@ class Jobs:
         pipe.sadd(keys.known_tenants(), tenant)
         pipe.zadd(keys.job_expiries(), {f"{job.job_id} {tenant}": look_ms})
         pipe.eval(_SUBMIT.source, 1, keys.tenant(tenant), *args)
+        ask_tenant(pipe, tenant)
         pipe.eval(_RING_ADD.source, 1, keys.ring(), tenant)
-        replies = await self._disk.execute(pipe)
-        accepted, waiting = replies[2]
-        return Submitted(bool(accepted), waiting)
+        ask_ring(pipe)
+        _, _, accepted, waiting, leased, _, *ring = await self._disk.execute(pipe)
+        return Submitted(bool(accepted), told(waiting, leased, *ring))
 
     async def get(self, tenant: str, job_id: str) -> JobRecord | None:
         """Returns a job, or None when the tenant has none of that id."""

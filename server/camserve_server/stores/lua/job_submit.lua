@@ -1,11 +1,11 @@
 -- Accepts a job once: a second call with its id changes nothing.
 -- ARGV: now, job, lifetime in ms, model, version, metadata, endpoint and sealed URL of the callback, attempt,
 -- trace, then id and sealed spec of every item.
--- Returns {1 when it is this attempt that was accepted, length of the queue}.
+-- Returns 1 when it is this attempt that was accepted.
 local now, job = clock(ARGV[1]), ARGV[2]
 local key, items = job_key(job), items_key(job)
 local accepted = redis.call('HGET', key, 'attempt')
-if accepted then return {accepted == ARGV[9] and 1 or 0, redis.call('LLEN', queue)} end
+if accepted then return accepted == ARGV[9] and 1 or 0 end
 local count = (#ARGV - 10) / 2
 redis.call('HSET', key, 'status', 'queued', 'submitted_ms', whole(now), 'expires_ms', whole(now + tonumber(ARGV[3])),
   'model', ARGV[4], 'model_version', ARGV[5], 'attempt', ARGV[9], 'items', count, 'succeeded', 0, 'failed', 0)
@@ -17,4 +17,4 @@ for index = 0, count - 1 do
   redis.call('RPUSH', queue, member(job, index))
 end
 redis.call('ZADD', jobs, whole(now), job)
-return {1, redis.call('LLEN', queue)}
+return 1
