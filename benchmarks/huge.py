@@ -62,7 +62,8 @@ class HugeFindings:
 
 def measure_huge(service: Service, folder: Path, *, quick: bool) -> HugeFindings:
     """Sends each picture once, with a heatmap, and follows every process meanwhile; when quick only the JPEG."""
-    answers, decoder, decoder_s = [], "", 0.0
+    answers: list[HugeAnswer] = []
+    decoder, decoder_s = "", 0.0
     for picture in huge_pictures()[: 1 if quick else None]:
         path = folder / "picture"
         picture.write(path)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import uvloop
 
 from benchmarks.counter import serve
 from camserve.v1 import uploads_pb2
+from camserve_server.base.audit_log import AuditLog
 from camserve_server.rpc.adapter import bind
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.interceptors.errors import errors
@@ -55,6 +58,7 @@ class _Uploads:
 
 if __name__ == "__main__":
     service = uploads_pb2.DESCRIPTOR.services_by_name["UploadService"]
-    chain = (telemetry, errors, headers, parse, validate)
-    handler = bind(service, _Uploads(), chain)
-    uvloop.run(serve(int(sys.argv[1]), lambda server: server.add_generic_rpc_handlers((handler,))))
+    with tempfile.TemporaryDirectory() as folder:
+        chain = (telemetry(AuditLog(Path(folder) / "audit.log")), errors, headers, parse, validate)
+        handler = bind(service, _Uploads(), chain)
+        uvloop.run(serve(int(sys.argv[1]), lambda server: server.add_generic_rpc_handlers((handler,))))

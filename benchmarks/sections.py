@@ -258,11 +258,15 @@ def jobs(place: Place, plan: Plan, service: Service) -> Findings:
         ("finished", number(submission.finished_ms)),
     ]
     print(table("A job with one small picture, one at a time, p50 in ms", ("", "ms"), rows))
-    rows = [
-        (f"{one.model}, {one.pictures}", number(one.calls_s), number(one.job_s), number(one.ratio)) for one in paces
-    ]
     print(
-        table("The same pictures as calls and as jobs of 32, s", ("pictures", "8 calls at once", "jobs", "ratio"), rows)
+        table(
+            "The same pictures as calls and as jobs of 32, s",
+            ("pictures", "8 calls at once", "jobs", "ratio"),
+            [
+                (f"{one.model}, {one.pictures}", number(one.calls_s), number(one.job_s), number(one.ratio))
+                for one in paces
+            ],
+        )
     )
     print(
         table(

@@ -98,6 +98,8 @@ if __name__ == "__main__":
     uvloop.run(
         serve(
             int(sys.argv[1]),
-            lambda server: trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Collector(), server),
+            lambda server: trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+                Collector(), server
+            ),
         )
     )

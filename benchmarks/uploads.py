@@ -55,7 +55,7 @@ def measure_uploads(service: Service, rounds: int) -> Stored:
             seconds["rest"].append(_over_rest(service, chunk))
     growth = sorted(((roles[pid], mb) for pid, mb in watch.growth_mb.items()), key=lambda one: -one[1])
     speeds = {name: SIZE_BYTES / 1e6 / median(times) for name, times in seconds.items()}
-    return Stored(*(speeds[name] for name in ("counted", "received", "grpc", "rest")), growth)
+    return Stored(speeds["counted"], speeds["received"], speeds["grpc"], speeds["rest"], growth)
 
 
 def _body(chunk: bytes) -> Iterator[bytes]:

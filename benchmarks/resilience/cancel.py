@@ -122,7 +122,7 @@ class _Leavers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def leave(self, count: int) -> Counter[str]:
         """Lets so many callers come and leave; returns how many of each kind, answered ones told apart."""

@@ -183,7 +183,7 @@ class _Direct:
 
     def __init__(self, service: Service, job: Job) -> None:
         self._channel = grpc.aio.insecure_channel(service.grpc_target)
-        self._infer = self._channel.unary_unary("/camserve.v1.InferenceService/Infer")
+        self._infer = self._channel.unary_unary("/camserve.v1.InferenceService/Infer", None, None)
         self._message = job.as_message()
         self._metadata = (("authorization", f"Bearer {service.token}"),)
 
@@ -201,4 +201,4 @@ class _Direct:
         return outcome
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._channel.close(None)
