@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from dataclasses import dataclass
 
 import orjson
 import pytest
@@ -119,3 +121,100 @@ async def test_an_item_of_a_model_that_is_not_here_is_left_until_it_is(redis, tm
 async def test_an_item_of_a_version_that_was_retired_fails_with_that(redis, tmp_path):
     model = AwayModel(Reason.MODEL_VERSION_NOT_FOUND, retired=True)
     assert await work(redis, tmp_path, model) == ([("f", 1)], 0)
+
+
+class HangingUrls:
+    """Every origin but one hangs."""
+
+    def __init__(self):
+        self.waiting: Counter[str] = Counter()
+
+    async def open(self, tenant, url):
+        if tenant == "victim":
+            return SharedBuffer.create("test")
+        self.waiting[tenant] += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.waiting[tenant] -= 1
+
+
+@dataclass
+class Crowd:
+    """A worker of width 8 whose tenants' images hang."""
+
+    jobs: Jobs
+    queue: WatchedQueue
+    urls: HangingUrls
+    changes: JobChanges
+
+    async def submit(self, tenant, count):
+        spec = orjson.dumps({"options": encode_options(InferOptions("shapes", "2")), "url": "https://images.example/a"})
+        job_id = new_id("job")
+        items = [NewItem(str(number), spec) for number in range(count)]
+        await self.jobs.submit(tenant, NewJob(job_id, "shapes", "2", 3_600_000, None, items))
+        return job_id
+
+    async def until_waiting(self, tenant, count):
+        while self.urls.waiting[tenant] != count:
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def crowd(redis, tmp_path):
+    sealer = Sealer(KeyRing(tmp_path / "state.json", clock=FakeClock()), "any")
+    crowd = Crowd(
+        Jobs(redis, sealer, Disk(), Outbox(redis)),
+        WatchedQueue(redis, sealer, Outbox(redis)),
+        HangingUrls(),
+        JobChanges(),
+    )
+    worker = JobWorker(
+        crowd.queue,
+        Model(),
+        None,
+        SystemClock(),
+        width=8,
+        lease_s=600,
+        urls=crowd.urls,
+        warm=None,
+        budget=None,
+        changes=crowd.changes,
+    )
+    worker.start()
+    yield crowd
+    await worker.stop(0)
+
+
+async def test_images_of_many_tenants_that_hang_leave_another_its_place(crowd):
+    for number in range(80):
+        await crowd.submit(f"hanging{number}", 20)
+    for number in range(80):
+        while not crowd.urls.waiting[f"hanging{number}"]:
+            await asyncio.sleep(0.01)
+    assert max(crowd.urls.waiting.values()) == 8
+    await crowd.submit("victim", 1)
+    assert await crowd.queue.finished == [("s", 1)]
+
+
+async def test_who_cancels_and_begins_anew_has_no_more_than_its_share(crowd):
+    for _ in range(10):
+        job_id = await crowd.submit("looping", 8)
+        await crowd.until_waiting("looping", 8)
+        # Longer than the worker goes without a look.
+        await asyncio.sleep(0.15)
+        # On another replica: this one hears of it when it renews its leases.
+        await crowd.jobs.cancel("looping", job_id)
+    await crowd.submit("victim", 1)
+    assert await crowd.queue.finished == [("s", 1)]
+    assert crowd.urls.waiting["looping"] == 8
+
+
+async def test_a_canceled_job_ends_at_once_where_it_was_canceled(crowd):
+    first = await crowd.submit("any", 8)
+    await crowd.until_waiting("any", 8)
+    await crowd.jobs.cancel("any", first)
+    crowd.changes.canceled(first)
+    await crowd.until_waiting("any", 0)
+    await crowd.submit("any", 3)
+    await crowd.until_waiting("any", 3)

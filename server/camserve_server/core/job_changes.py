@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -12,6 +12,8 @@ class JobChanges:
 
     def __init__(self) -> None:
         self._watchers: dict[str, set[asyncio.Event]] = {}
+        self.on_cancel: Callable[[str], None] = lambda job_id: None
+        """Is called with the id of each job that was canceled here, whose items need not be worked on any longer."""
 
     @contextmanager
     def watching(self, job_id: str) -> Iterator[asyncio.Event]:
@@ -25,6 +27,11 @@ class JobChanges:
             watchers.discard(changed)
             if not watchers:
                 del self._watchers[job_id]
+
+    def canceled(self, job_id: str) -> None:
+        """Says that the job was canceled."""
+        self.on_cancel(job_id)
+        self.tell(job_id)
 
     def tell(self, job_id: str) -> None:
         """Says that the job changed."""

@@ -38,7 +38,9 @@ _LAST_CLAIM_S = 3.0
 # Tenants asked in a row before the worker concludes that there is nothing for it.
 _MOST_TURNS = 16
 _CROWDED_PAUSE_MS = 500
-_MOST_AWAY = 16
+_MOST_AWAY = 64
+# What a tenant may take of the places that are left for those who wait: the next one finds some, too.
+_OF_THOSE_LEFT = 16
 # Deletions of inputs at once, and how many may be due; those past that go when they expire.
 _DISCARDS = 4
 _MOST_SPENT = 4096
@@ -73,7 +75,8 @@ class JobWorker:
 
     A tenant of which nothing is under way begins although `width` is reached, up to twice as many, so that it does not
     wait until those of others make room. Items that wait for the origin of their image or to be recorded take no place
-    of another: of the former a tenant has its share, and of both all tenants together `_MOST_AWAY` times the width.
+    of another: of the former a tenant has its share, and of both all tenants together `_MOST_AWAY` times the width, of
+    which nobody takes more than a part of what is left. An item of a canceled job counts until it has ended here.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class JobWorker:
         self._warm = warm
         self._budget = budget
         self._changes = changes
+        changes.on_cancel = self._drop
         self._id = new_id("worker")
         self._pace = Pace(clock, many=max(1, width // 2))
         self._running: set[_Running] = set()
@@ -170,15 +174,18 @@ class JobWorker:
             if turn is None:
                 return 0
             share = max(1, -(-max(turn.width, self._width) // turn.active))
-            done = sum(running.done and running.claim.tenant == turn.tenant for running in self._running)
+            own = [running for running in self._running if running.claim.tenant == turn.tenant]
+            done = sum(running.done for running in own)
+            held = len(own) - done
+            left = max(1, (_MOST_AWAY * self._width - len(self._running)) // _OF_THOSE_LEFT)
             room = self._width - self._busy
             asked_monotonic = self._clock.monotonic()
             claims = await self._queue.claim(
                 turn,
-                max(0, room),
+                max(0, min(room, share - held, left)),
                 lease_ms=round(self._lease_s * 1000),
                 most_leases=share + done,
-                newcomers=room if turn.active == 1 else min(self._width, room + self._width),
+                newcomers=min(room if turn.active == 1 else room + self._width, self._width - held, left),
                 leave=self._left,
             )
             for claim in claims:
@@ -285,10 +292,20 @@ class JobWorker:
                     for running in held:
                         running.held_until = asked_monotonic + self._lease_s
                 for running, ours in zip(held, kept, strict=True):
-                    if not ours and running.task and not running.lost:
+                    if not ours:
                         # Canceled, expired, or another worker's by now: whatever comes out would be refused.
-                        running.lost = True
-                        running.task.cancel()
+                        self._lose(running)
+
+    def _drop(self, job_id: str) -> None:
+        """Ends the items of a canceled job."""
+        for running in self._running:
+            if running.claim.job_id == job_id:
+                self._lose(running)
+
+    def _lose(self, running: _Running) -> None:
+        if running.task and not running.lost:
+            running.lost = True
+            running.task.cancel()
 
     async def _record(self) -> None:
         """Records outcomes, all that came while the last ones were recorded in one step per tenant."""

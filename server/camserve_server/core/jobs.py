@@ -179,7 +179,7 @@ class JobService:
         done = await self._jobs.cancel(tenant, job_id)
         if done is None:
             raise ApiError(Reason.JOB_NOT_FOUND)
-        self._changes.tell(job_id)
+        self._changes.canceled(job_id)
         before, specs = done
         if before in FINAL and before != "canceled":
             raise ApiError(Reason.JOB_ALREADY_COMPLETED, status=before)
