@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 from tests.processes import wait_gone
 
@@ -71,6 +72,25 @@ async def test_data_with_a_torn_last_write_is_loaded(valkey: EmbeddedValkey, tmp
     log.write_bytes(log.read_bytes() + b"*3\r\n$3\r\nSET\r\n$4\r\nto")
     await valkey.start()
     assert await client.dbsize() == 10
+    await client.aclose()
+
+
+@pytest.mark.parametrize("zeros", [1, 4096, 3 << 20])
+async def test_data_with_zeros_behind_the_last_write_is_loaded(
+    valkey: EmbeddedValkey, tmp_path: Path, zeros: int
+) -> None:
+    client = connect(await valkey.start())
+    await client.set("ends with a zero", b"value\0")
+    os.kill(valkey.pid, signal.SIGKILL)
+    await valkey.exited()
+    (log,) = (tmp_path / "valkey" / "appendonlydir").glob("*.incr.aof")
+    whole = log.read_bytes()
+    log.write_bytes(whole + bytes(zeros))
+    with structlog.testing.capture_logs() as logs:
+        await valkey.start()
+    assert await client.get("ends with a zero") == b"value\0"
+    assert [line["bytes"] for line in logs] == [zeros]
+    assert log.read_bytes() == whole
     await client.aclose()
 
 

@@ -108,11 +108,13 @@ def test_a_bad_setting_stops_the_start_and_names_itself(tmp_path):
     assert "CAMSERVE_IMAGING_WORKERS='none'" in printed.stderr
 
 
-def test_a_port_that_is_taken_stops_the_start_and_leaves_nothing(stack, tmp_path):
-    environment = stack_environment(tmp_path / "data", grpc_port=stack.environment["CAMSERVE_GRPC_PORT"])
+@pytest.mark.parametrize("name", ["grpc_port", "metrics_port"])
+def test_a_port_that_is_taken_stops_the_start_and_leaves_nothing(stack, tmp_path, name):
+    taken = stack.environment[f"CAMSERVE_{name.upper()}"]
+    environment = stack_environment(tmp_path / "data", **{name: taken})
     printed = subprocess.run([camserve_program(), "up"], env=environment, capture_output=True, text=True, check=False)
     assert printed.returncode == 1
-    assert stack.environment["CAMSERVE_GRPC_PORT"] in printed.stderr
+    assert taken in printed.stderr
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
 
 

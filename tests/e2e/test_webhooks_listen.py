@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -35,6 +36,14 @@ def test_listen_verifies_with_a_secret_and_says_what_is_not_authentic(stack):
                 assert httpx.post(f"http://127.0.0.1:{port}/", content=b"{}", headers=headers).status_code == status
             assert process.stdout.readline() == "verified evt_1 {}\n"
             assert process.stdout.readline() == "NOT AUTHENTIC evt_1 {}\n"
+            long = "\u202e\x1b[2J".encode() + b"x" * 200_000
+            assert httpx.post(f"http://127.0.0.1:{port}/", content=long).status_code == 401
+            assert re.fullmatch(r"NOT AUTHENTIC no id \\u202e\\x1b\[2Jx{1,200}\n", process.stdout.readline())
+            again = subprocess.run(
+                command, env=stack.environment, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert again.returncode == 1
+            assert f"127.0.0.1:{port} cannot be bound" in again.stderr
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0

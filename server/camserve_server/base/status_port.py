@@ -29,7 +29,10 @@ class StatusPort:
         self._loop = loop
         self._metrics = make_wsgi_app()
         kind = _Server6 if ":" in host else _Server
-        self._server = make_server(host, port, self._answer, server_class=kind, handler_class=_Handler)
+        try:
+            self._server = make_server(host, port, self._answer, server_class=kind, handler_class=_Handler)
+        except OSError as error:
+            raise OSError(f"{host}:{port} cannot be bound: {error.strerror}") from None
         threading.Thread(target=self._server.serve_forever, name="status", daemon=True).start()
 
     def close(self) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from urllib.parse import quote
+
+import structlog
 
 from camserve_server.base import guard
 from camserve_server.base.child import Child, ChildError, start_child
@@ -19,6 +22,9 @@ from camserve_server.cli.logs import lines_since, open_log
 _MAX_SOCKET_PATH_BYTES = 103
 _LOCK_WAIT_S = 10.0
 _STOP_GRACE_S = 10.0
+_BLOCK_BYTES = 1 << 20
+
+_log = structlog.get_logger("valkey")
 
 
 class ValkeyError(OperatorError):
@@ -75,6 +81,7 @@ class EmbeddedValkey:
         socket = self._socket_path()
         log, seen_bytes = open_log(self._log)
         try:
+            _mend(self._folder)
             self._child = await start_child(
                 [binary, *arguments(self._folder, socket)],
                 lock=self._folder / "lock",
@@ -140,6 +147,38 @@ class EmbeddedValkey:
 
 class _EndedError(Exception):
     pass
+
+
+def _mend(folder: Path) -> None:
+    """Cuts zeros off the end of the append-only files, unless another process has them.
+
+    A file system may leave zeros there when the power goes. No command ends with one, and Valkey would not start with
+    them, as it does with a last command that is not whole.
+    """
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for path in (folder / "appendonlydir").glob("*.incr.aof"):
+            _cut_zeros(path)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(lock)
+
+
+def _cut_zeros(path: Path) -> None:
+    with open(path, "r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        kept = 0
+        while end and not kept:
+            start = max(0, end - _BLOCK_BYTES)
+            file.seek(start)
+            kept = len(file.read(end - start).rstrip(b"\0"))
+            end = start + kept
+        if end < size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+            _log.warning("zeros were cut off the append-only file", path=str(path), bytes=size - end)
 
 
 def arguments(folder: Path, socket: Path) -> list[str]:

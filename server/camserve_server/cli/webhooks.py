@@ -19,6 +19,7 @@ from camserve_server.core.webhook_signing import is_authentic, secret_bytes
 
 _HOST = "127.0.0.1"
 _MOST_BYTES = 1 << 20
+_MOST_SHOWN_BYTES = 200
 _SCOPES = ("webhooks.read", "webhooks.write")
 
 
@@ -33,7 +34,7 @@ def listen(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with ThreadingHTTPServer((_HOST, port), BaseHTTPRequestHandler) as server:
+    with _bound(port) as server:
         url = f"http://{_HOST}:{server.server_port}/"
         given = contextlib.nullcontext([secret_bytes(secret)] if secret else [])
         with _registered(settings, tenant, url, say) if tenant else given as known:
@@ -42,6 +43,13 @@ def listen(
             say(f"listening on {url}" + ("" if known else " without a secret: nothing is verified"))
             stop.wait()
             server.shutdown()
+
+
+def _bound(port: int) -> ThreadingHTTPServer:
+    try:
+        return ThreadingHTTPServer((_HOST, port), BaseHTTPRequestHandler)
+    except OSError as error:
+        raise OSError(f"{_HOST}:{port} cannot be bound: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -77,7 +85,9 @@ def _handler(secrets: list[bytes], answer: int, say: Callable[[str], None]) -> t
             now = time.time()
             good = not secrets or any(is_authentic(secret, headers, body, now) for secret in secrets)
             verdict = "unverified" if not secrets else "verified" if good else "NOT AUTHENTIC"
-            say(f"{verdict} {headers.get('x-event-id', 'no id')} {body.decode(errors='replace')}")
+            # Whoever reaches the port may send anything: of what is not authentic little is shown.
+            shown = body if good else body[:_MOST_SHOWN_BYTES]
+            say(_visible(f"{verdict} {headers.get('x-event-id', 'no id')} {shown.decode(errors='replace')}"))
             self.send_response(answer if good else 401)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -86,3 +96,8 @@ def _handler(secrets: list[bytes], answer: int, say: Callable[[str], None]) -> t
             """Says nothing more: every event has its line."""
 
     return Handler
+
+
+def _visible(line: str) -> str:
+    """Returns the line with escapes for what a terminal would obey."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
