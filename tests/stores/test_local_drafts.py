@@ -18,18 +18,35 @@ from camserve_server.stores.local_objects import LocalObjects
 from camserve_server.stores.objects import HOUR_S
 
 
-async def test_sync_syncs_the_files_and_each_folder_once(
+async def test_sync_syncs_the_files_and_the_folders_that_changed_each_once(
     objects: LocalObjects, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = [await objects.put("acme", b"data", content_type=PNG, expires_at=clock.now() + 10) for _ in range(5)]
-    synced: list[tuple[int, int]] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_dev, os.fstat(number).st_ino)))
-        await objects.sync("acme", ids)
+    async def synced(ids: list[str]) -> list[int]:
+        numbers: list[int] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda number: numbers.append(os.fstat(number).st_ino))
+            await objects.sync("acme", ids)
+        return sorted(numbers)
+
+    async def put() -> str:
+        return await objects.put("acme", b"data", content_type=PNG, expires_at=clock.now() + 10)
+
+    def numbers(*paths: Path) -> list[int]:
+        return sorted(path.stat().st_ino for path in paths)
+
     root = tmp_path / "objects"
+    first = [await put() for _ in range(5)]
     (hour,) = (folder for folder in root.iterdir() if folder.name.isdecimal())
-    places = [*files(tmp_path), root, hour, *hour.iterdir()]
-    assert sorted(synced) == sorted((path.stat().st_dev, path.stat().st_ino) for path in places)
+    (owner,) = hour.iterdir()
+    assert await synced(first) == numbers(*files(tmp_path), root, hour, owner)
+    another = await put()
+    # The folders above have not changed.
+    assert await synced([another]) == numbers(owner / another, owner)
+    clock.advance(HOUR_S)
+    later = await put()
+    (next_hour,) = (folder for folder in root.iterdir() if folder.name.isdecimal() and folder != hour)
+    (next_owner,) = next_hour.iterdir()
+    assert await synced([later]) == numbers(next_owner / later, root, next_hour, next_owner)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])

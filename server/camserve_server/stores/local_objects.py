@@ -29,6 +29,7 @@ from camserve_server.stores.preamble import MAX_PREAMBLE_BYTES, Preamble
 
 _DRAFTS = "drafts"
 _DRAFT_LIFETIME_S = 3600.0
+_REMEMBERED = 10_000
 # Without O_NONBLOCK a FIFO in the place of an object would hold the thread.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -52,6 +53,7 @@ class LocalObjects:
         make_folder(self._root.number, _DRAFTS)
         self._drafts = File(os.open(_DRAFTS, FOLDER_FLAGS, dir_fd=self._root.number))
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="objects")
+        self._synced: set[tuple[str, str]] = set()
 
     async def put(self, tenant: str, data: bytes | memoryview, *, content_type: str, expires_at: float) -> str:
         """Stores `data` as a file that appears whole or not at all and returns its new object id.
@@ -76,12 +78,20 @@ class LocalObjects:
         return LocalDraft(object_id, file, self._in_thread)
 
     async def sync(self, tenant: str, object_ids: Sequence[str]) -> None:
-        """Syncs the files, several at once, and then each folder on the way to them once."""
-        await asyncio.gather(
-            *(self._in_thread(partial(self._sync_file, tenant, object_id)) for object_id in object_ids)
-        )
-        folders = {place_of(tenant, object_id) for object_id in object_ids}
-        await self._in_thread(lambda: self._sync_folders(folders))
+        """Syncs the files, several at once, and then the folders that lead to them, each once.
+
+        A folder above the last one changes only where a new one comes into it.
+        """
+        if not object_ids:
+            return
+        *others, last = object_ids
+        await asyncio.gather(*(self._in_thread(partial(self._sync_file, tenant, object_id)) for object_id in others))
+
+        def finish() -> None:
+            self._sync_file(tenant, last)
+            self._sync_folders({place_of(tenant, object_id) for object_id in object_ids})
+
+        await self._in_thread(finish)
 
     async def open(self, tenant: str, object_id: str) -> LocalObject:
         """Opens an object once its preamble has proved to be authentic and not expired."""
@@ -126,12 +136,18 @@ class LocalObjects:
         os.fsync(file.number)
 
     def _sync_folders(self, paths: set[tuple[str, str]]) -> None:
+        new = paths - self._synced
         for hour, owner in paths:
             with opened_folder(self._root.number, hour) as hour_folder:
                 with opened_folder(hour_folder, owner) as folder:
                     os.fsync(folder)
-                os.fsync(hour_folder)
-        os.fsync(self._root.number)
+                if (hour, owner) in new:
+                    os.fsync(hour_folder)
+        if new:
+            os.fsync(self._root.number)
+        if len(self._synced) >= _REMEMBERED:
+            self._synced.clear()
+        self._synced |= new
 
     def _open(self, tenant: str, object_id: str) -> LocalObject:
         with self._owner_folder(tenant, object_id) as folder:
