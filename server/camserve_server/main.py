@@ -18,6 +18,7 @@ from camserve_server.stores.durability import check_whole, needs_wait
 
 _log = structlog.get_logger("replica")
 
+_LAST_WORDS_S = 1.0
 # What callers left behind when the drain ended, such as the last bytes of an upload, is brought to its end.
 _LAST_WORK_S = 5.0
 
@@ -92,6 +93,8 @@ class Replica:
             await asyncio.sleep(self._settings.lame_duck_s)
         _log.info("draining")
         parts.draining.close()
+        # Before their time is over, so that those who watch a job still hear why it ends.
+        asyncio.get_running_loop().call_later(max(0.0, self._settings.drain_s - _LAST_WORDS_S), parts.job_changes.close)
         await asyncio.gather(
             self._stop_server(),
             parts.worker.stop(self._settings.drain_s),

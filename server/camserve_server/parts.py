@@ -230,7 +230,7 @@ class Parts:
         # Nothing takes them where no worker is.
         self.warm = WarmInputs(limit_bytes=settings.upload_memory_mb * MIB // 8 if "worker" in settings.roles else 0)
         intake = JobIntake(jobs, infer, self.objects, self.warm, clock)
-        changes = JobChanges()
+        self.job_changes = changes = JobChanges()
         self.worker = JobWorker(
             queue,
             infer,

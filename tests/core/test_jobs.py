@@ -73,3 +73,23 @@ async def test_who_watches_a_job_hears_at_once_of_what_its_replica_did(redis, se
         assert not waiting.done()
         await service.cancel("a", job_id)
         assert [(await waiting).job.status, (await anext(watched, None))] == ["canceled", None]
+
+
+async def test_who_watches_a_job_is_told_that_its_replica_stops_unless_the_job_has_ended(redis, sealer):
+    jobs, changes = Jobs(redis, sealer, Disk(), Outbox(redis)), JobChanges()
+    service = JobService(jobs, None, None, Cursors(sealer), SystemClock(), changes)
+    going, ended = new_id("job"), new_id("job")
+    for job_id in (going, ended):
+        await jobs.submit("a", NewJob(job_id, "shapes", "2", 60_000, None, [NewItem("x", b"{}")]))
+    async with asyncio.timeout(10):
+        watched = service.watch("a", going)
+        assert (await anext(watched)).job.status == "queued"
+        waiting = asyncio.create_task(anext(watched))
+        await asyncio.sleep(0.1)
+        await jobs.cancel("a", ended)
+        changes.close()
+        with pytest.raises(ApiError) as stopping:
+            await waiting
+        assert stopping.value.reason is Reason.SERVICE_DRAINING
+        late = service.watch("a", ended)
+        assert [(await anext(late)).job.status, (await anext(late)).last] == ["canceled", True]

@@ -9,7 +9,7 @@ from camserve_server.stores import keys
 from camserve_server.stores.cluster import primaries
 from camserve_server.stores.durability import Disk, DurabilityError, needs_wait
 from camserve_server.stores.job_queue import Claim, JobQueue, Outcome
-from camserve_server.stores.jobs import RECORD_KEPT_MS, Jobs, NewItem, NewJob, Submitted
+from camserve_server.stores.jobs import RECORD_KEPT_MS, Jobs, Metadata, NewItem, NewJob, Submitted
 from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.pressure import Pressure
@@ -93,9 +93,20 @@ async def test_a_job_without_a_good_item_fails(jobs, queue):
     assert (await jobs.get("a", job_id)).status == "failed"
 
 
+async def test_why_a_job_failed_is_kept_longer_than_its_items(jobs, queue):
+    job_id = await submit(jobs, 2)
+    await finish(queue, await claim(queue), "f")
+    failed = await jobs.get("a", job_id)
+    assert failed.error == (await jobs.items("a", failed, [0]))[0].result
+    assert failed.error
+    await jobs.expire("a", job_id, now_ms=NOW + TTL)
+    over = await jobs.get("a", job_id)
+    assert (over.removed, over.error) == (True, failed.error)
+
+
 async def test_submitting_a_job_twice_makes_it_once(jobs, queue):
     job_id = new_id("job")
-    new = NewJob(job_id, "shapes", "2", TTL, b"{}", [NewItem("x", b"spec")])
+    new = NewJob(job_id, "shapes", "2", TTL, Metadata(b"{}", b""), [NewItem("x", b"spec")])
     pressure = Pressure(items=1, tenants=1, items_per_s=0.0)
     assert await jobs.submit("a", new, now_ms=NOW) == Submitted(accepted=True, pressure=pressure)
     assert await jobs.submit("a", new, now_ms=NOW + 5) == Submitted(accepted=False, pressure=pressure)

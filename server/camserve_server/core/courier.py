@@ -202,7 +202,7 @@ class Courier:
                 return None
             # Not the job's own: one that has succeeded may have expired since.
             said["status"] = attempt.event.removeprefix("job.")
-            counts, metadata = (job.succeeded, job.failed), job.metadata or b"{}"
+            counts, metadata = (job.succeeded, job.failed), job.metadata.json if job.metadata else b"{}"
         results_url = f"{self._prefix}/v1/jobs/{attempt.job_id}/results"
         return orjson.dumps(
             said

@@ -14,6 +14,8 @@ class JobChanges:
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self.on_cancel: Callable[[str], None] = lambda job_id: None
         """Is called with the id of each job that was canceled here, whose items need not be worked on any longer."""
+        self.closed = False
+        """Says that nobody shall go on watching here."""
 
     @contextmanager
     def watching(self, job_id: str) -> Iterator[asyncio.Event]:
@@ -32,6 +34,12 @@ class JobChanges:
         """Says that the job was canceled."""
         self.on_cancel(job_id)
         self.tell(job_id)
+
+    def close(self) -> None:
+        """Has every watcher look once more, and leave."""
+        self.closed = True
+        for job_id in self._watchers:
+            self.tell(job_id)
 
     def tell(self, job_id: str) -> None:
         """Says that the job changed."""

@@ -19,7 +19,7 @@ from camserve_server.core.infer import InferService, check_inputs
 from camserve_server.core.infer_options import BatchInput, ImageSource
 from camserve_server.core.stored_results import encode_options
 from camserve_server.core.warm_inputs import WarmInputs
-from camserve_server.stores.jobs import Jobs, NewItem, NewJob
+from camserve_server.stores.jobs import Jobs, Metadata, NewItem, NewJob
 from camserve_server.stores.objects import ObjectStore, discard
 from camserve_server.stores.pressure import Pressure
 
@@ -36,13 +36,13 @@ _ANSWERED_S = 0.002
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What is asked for; every option names the same model and version. `metadata` is JSON.
+    """What is asked for; every option names the same model and version.
 
     An image with a URL is fetched when its turn comes, any other is stored with the job.
     """
 
     inputs: Sequence[BatchInput]
-    metadata: bytes | None = None
+    metadata: Metadata | None = None
     ttl_hours: int = DEFAULT_TTL_HOURS
     callback_url: str | None = None
 
@@ -125,7 +125,7 @@ class JobIntake:
 
     def _check(self, request: JobRequest) -> None:
         check_inputs([entry.id for entry in request.inputs])
-        if request.metadata and len(request.metadata) > METADATA_LIMIT_BYTES:
+        if request.metadata and len(request.metadata.json) > METADATA_LIMIT_BYTES:
             raise ApiError(Reason.PARAM_OUT_OF_RANGE, field="metadata", maximum_bytes=METADATA_LIMIT_BYTES)
         self._infer.validate_each(request.inputs)
 

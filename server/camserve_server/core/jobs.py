@@ -86,9 +86,7 @@ class JobService:
 
         A page may have fewer jobs than `limit` although others follow. Raises ApiError(CURSOR_INVALID).
         """
-        listing = orjson.dumps(
-            [tenant, "jobs", chosen.status, chosen.model, chosen.created_after_ms, chosen.created_before_ms]
-        ).decode()
+        listing = _listing(tenant, chosen)
         before = _position(self._cursors.read(listing, cursor)) if cursor else None
         found: list[JobRecord] = []
         looked_at = 0
@@ -110,8 +108,11 @@ class JobService:
                 return found, self._cursors.make(listing, f"{before[0]} {before[1]}")
         if len(found) <= limit:
             return found, None
-        last = found[limit - 1]
-        return found[:limit], self._cursors.make(listing, f"{last.submitted_ms} {last.job_id}")
+        return found[:limit], self.after(tenant, chosen, found[limit - 1])
+
+    def after(self, tenant: str, chosen: JobFilter, job: JobRecord) -> str:
+        """Returns the cursor of a page that begins behind a job."""
+        return self._cursors.make(_listing(tenant, chosen), f"{job.submitted_ms} {job.job_id}")
 
     async def results(self, tenant: str, job_id: str, *, cursor: str, limit: int) -> tuple[list[Item], str | None]:
         """Returns a page of a job's items in the order of the request, and the cursor of the next page.
@@ -145,7 +146,8 @@ class JobService:
     async def watch(self, tenant: str, job_id: str) -> AsyncGenerator[JobChange]:
         """Yields the job, then each item as it ends and the job whenever its state changes, and last the ended job.
 
-        Raises ApiError: JOB_NOT_FOUND, STORE_UNAVAILABLE.
+        Raises ApiError: JOB_NOT_FOUND, STORE_UNAVAILABLE; SERVICE_DRAINING when this replica stops: another one
+        goes on.
         """
         status: Status | None = None
         seen = 0
@@ -165,6 +167,8 @@ class JobService:
                 if job.status in FINAL:
                     yield JobChange(job, last=True)
                     return
+                if self._changes.closed:
+                    raise ApiError(Reason.SERVICE_DRAINING)
                 moved = bool(ended) or job.status != status
                 look_s = _FIRST_LOOK_S if moved else min(2 * look_s, _LONGEST_LOOK_S)
                 status = job.status
@@ -200,6 +204,12 @@ class JobService:
         if record.result is None:
             return None, 0
         return await decode_outcome(record.id, record.result, tenant, self._links)
+
+
+def _listing(tenant: str, chosen: JobFilter) -> str:
+    return orjson.dumps(
+        [tenant, "jobs", chosen.status, chosen.model, chosen.created_after_ms, chosen.created_before_ms]
+    ).decode()
 
 
 def _matches(job: JobRecord, chosen: JobFilter) -> bool:

@@ -50,16 +50,21 @@ def encode_error(error: ApiError) -> bytes:
     return orjson.dumps({"error": error.fields()})
 
 
+def stored_error(stored: bytes) -> ApiError:
+    """Returns the error of an item without a result, which empty bytes are too: no worker survived it."""
+    if not stored:
+        return ApiError(Reason.INTERNAL, _NO_WORKER_SURVIVED)
+    return ApiError.of(orjson.loads(stored)["error"])
+
+
 async def decode_outcome(item_id: str, stored: bytes, tenant: str, links: Links) -> tuple[BatchOutcome, int]:
     """Returns an outcome and about how many bytes its JSON takes, its links signed anew.
 
     Empty bytes are the outcome of an item that no worker survived. Raises ApiError(UPSTREAM_FAILED).
     """
-    if not stored:
-        return BatchOutcome(item_id, error=ApiError(Reason.INTERNAL, _NO_WORKER_SURVIVED)), 0
-    document = orjson.loads(stored)
-    if error := document.get("error"):
-        return BatchOutcome(item_id, error=ApiError.of(error)), len(stored)
+    document = orjson.loads(stored) if stored else {}
+    if "result" not in document:
+        return BatchOutcome(item_id, error=stored_error(stored)), len(stored)
     fields = document["result"]
     size_bytes = len(stored) + _CLASS_FRAME_BYTES * len(fields["classes"])
     heatmap = None

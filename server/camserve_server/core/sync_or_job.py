@@ -17,6 +17,8 @@ from camserve_server.engine.model import ModelVersion
 
 # The only item of a job that a call became.
 ITEM_ID = "image"
+# Who waits no longer than that would hardly get the receipt of a job.
+_SHORTEST_S = 0.25
 
 
 class SyncOrJob:
@@ -44,7 +46,7 @@ class SyncOrJob:
         """
         version = self.check(tenant, options, background=background)
         budget_s = self._infer.budget_s(time_left_s)
-        if background or not self._infer.in_time(tenant, version, budget_s):
+        if background or (budget_s >= _SHORTEST_S and not self._infer.in_time(tenant, version, budget_s)):
             return await self._job(tenant, source, options, nonce)
         ends = time.monotonic() + budget_s
         with await self._opened(source, budget_s) as image:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from contextlib import aclosing
 
-import orjson
-from google.protobuf import json_format, struct_pb2, timestamp_pb2
+from google.protobuf import timestamp_pb2
 
 from camserve.v1 import inference_pb2
 from camserve.v1 import jobs_pb2 as pb
 from camserve.v1.models_pb2 import Page
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, METADATA_LIMIT_BYTES, JobIntake, JobRequest
-from camserve_server.core.jobs import LATEST_MS, Item, JobFilter, JobService
+from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, JobIntake, JobRequest
+from camserve_server.core.jobs import LATEST_MS, PAGE_LIMIT_BYTES, Item, JobFilter, JobService
 from camserve_server.core.model_routes import ModelRoutes
+from camserve_server.core.stored_results import stored_error
 from camserve_server.core.webhooks import WebhookService
 from camserve_server.rpc.answers import accepted, batch_result, timestamp
 from camserve_server.rpc.batch_inputs import batch_inputs
@@ -25,15 +22,13 @@ from camserve_server.rpc.call import Call
 from camserve_server.rpc.ending import deprecation_headers
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import Images
+from camserve_server.rpc.job_metadata import MetadataReader, fill_metadata
 from camserve_server.rpc.status import error_object
 from camserve_server.stores.jobs import JobRecord
 
 DEFAULT_PAGE = 50
-# Above this a double does not tell whole numbers apart.
-_MOST_EXACT = 2.0**53
-# As a message, a list of numbers of one digit takes the most: 11 bytes for the two of a digit and its comma.
-_MOST_OF_JSON = 6
-_LARGE_METADATA_BYTES = 2048
+# What a Timestamp may say: the years 1 to 9999.
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
 
 
 class JobServicer:
@@ -55,18 +50,19 @@ class JobServicer:
         self._webhooks = webhooks
         self._routes = routes
         self._prefix = prefix
-        self._converting = asyncio.Lock()
+        self._metadata = MetadataReader()
 
     async def create_job(self, call: Call, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
         """Accepts a job."""
+        tenant = call.identity.tenant
         callback_url = request.callback_url if request.HasField("callback_url") else None
         if callback_url is not None:
             self._webhooks.check_url(callback_url)
         receipt = await self._intake.create(
-            call.identity.tenant,
+            tenant,
             JobRequest(
                 batch_inputs(call, self._images, request),
-                metadata=await self._metadata(request.metadata) if request.HasField("metadata") else None,
+                metadata=await self._metadata.read(tenant, request.metadata) if request.HasField("metadata") else None,
                 ttl_hours=request.ttl_hours if request.HasField("ttl_hours") else DEFAULT_TTL_HOURS,
                 callback_url=callback_url,
             ),
@@ -83,18 +79,27 @@ class JobServicer:
 
     async def list_jobs(self, call: Call, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
         """Lists jobs, the newest first."""
+        after, before = request.created_after, request.created_before
         chosen = JobFilter(
             status=request.status,
             model=request.model,
-            created_after_ms=_milliseconds(request.created_after) if request.HasField("created_after") else 0,
+            created_after_ms=_milliseconds(after, "created_after") if request.HasField("created_after") else 0,
             created_before_ms=(
-                _milliseconds(request.created_before) if request.HasField("created_before") else LATEST_MS
+                _milliseconds(before, "created_before") if request.HasField("created_before") else LATEST_MS
             ),
         )
-        jobs, cursor = await self._jobs.page(call.identity.tenant, chosen, cursor=request.cursor, limit=_limit(request))
-        answer = pb.ListJobsResponse(page=Page(next_cursor=cursor, size=len(jobs)))
-        for job in jobs:
-            answer.jobs.append(await self._job(call, job))
+        tenant = call.identity.tenant
+        jobs, cursor = await self._jobs.page(tenant, chosen, cursor=request.cursor, limit=_limit(request))
+        answer = pb.ListJobsResponse()
+        size_bytes = 0
+        for at, job in enumerate(jobs):
+            message = self._job(call, job)
+            size_bytes += message.ByteSize()
+            if at and size_bytes > PAGE_LIMIT_BYTES:
+                cursor = self._jobs.after(tenant, chosen, jobs[at - 1])
+                break
+            answer.jobs.append(message)
+        answer.page.CopyFrom(Page(next_cursor=cursor, size=len(answer.jobs)))
         return answer
 
     async def get_job(self, call: Call, request: pb.GetJobRequest) -> pb.Job:
@@ -134,13 +139,13 @@ class JobServicer:
                         done = await self._whole_job(call, change.job)
                         yield pb.JobEvent(event=inference_pb2.StreamEvent.done, job=done, summary=done.result_summary)
                     else:
-                        yield pb.JobEvent(event=inference_pb2.StreamEvent.status, job=await self._job(call, change.job))
+                        yield pb.JobEvent(event=inference_pb2.StreamEvent.status, job=self._job(call, change.job))
         except ApiError as error:
             yield pb.JobEvent(event=inference_pb2.StreamEvent.error, error=error_object(error, call.request_id))
 
     async def cancel_job(self, call: Call, request: pb.CancelJobRequest) -> pb.Job:
         """Cancels a job."""
-        return await self._job(call, await self._jobs.cancel(call.identity.tenant, request.job_id))
+        return self._job(call, await self._jobs.cancel(call.identity.tenant, request.job_id))
 
     def _note_end(self, call: Call, model: str, version: str) -> None:
         """Has the answer say when the version ends that gave it."""
@@ -148,18 +153,16 @@ class JobServicer:
             call.headers |= deprecation_headers(ends)
 
     async def _whole_job(self, call: Call, job: JobRecord) -> pb.Job:
-        """Returns a job with what is known from its items: the only result, or why it failed."""
-        message = await self._job(call, job)
-        if job.status not in ("succeeded", "failed") or (job.items > 1 and job.status == "succeeded"):
+        """Returns a job with its result, if it had one image."""
+        message = self._job(call, job)
+        if job.status != "succeeded" or job.items > 1:
             return message
         item = await self._jobs.item(call.identity.tenant, job, 0)
         if item and item[1] and item[1].result:
             message.result.CopyFrom(batch_result(item[1].result))
-        if item and item[1] and item[1].error:
-            message.error.CopyFrom(error_object(item[1].error, call.request_id))
         return message
 
-    async def _job(self, call: Call, job: JobRecord) -> pb.Job:
+    def _job(self, call: Call, job: JobRecord) -> pb.Job:
         message = pb.Job(
             job_id=job.job_id,
             status=pb.Job.Status.Value(job.status),
@@ -175,34 +178,10 @@ class JobServicer:
         if job.completed_ms is not None:
             message.completed_at.CopyFrom(timestamp(job.completed_ms))
         if job.metadata is not None:
-            message.metadata.SetInParent()
-            async with self._turn(len(job.metadata)):
-                message.metadata.update(orjson.loads(job.metadata))
+            fill_metadata(message.metadata, job.metadata)
+        if job.error is not None:
+            message.error.CopyFrom(error_object(stored_error(job.error), call.request_id))
         return message
-
-    async def _metadata(self, metadata: struct_pb2.Struct) -> bytes:
-        size = metadata.ByteSize()
-        if size > _MOST_OF_JSON * METADATA_LIMIT_BYTES:
-            raise ApiError(Reason.PARAM_OUT_OF_RANGE, field="metadata", maximum_bytes=METADATA_LIMIT_BYTES)
-        async with self._turn(size):
-            try:
-                return orjson.dumps(_plain(json_format.MessageToDict(metadata)), option=orjson.OPT_SORT_KEYS)
-            except (json_format.SerializeToJsonError, orjson.JSONEncodeError, ValueError):
-                # A native caller may have put in a number that JSON does not know; protobuf raises a plain ValueError.
-                raise ApiError(Reason.PARAM_INVALID, field="metadata") from None
-
-    @asynccontextmanager
-    async def _turn(self, metadata_bytes: int) -> AsyncIterator[None]:
-        """Large metadata are converted in turn: 16 KB may take 20 ms, in which nobody is served, and as long after."""
-        if metadata_bytes < _LARGE_METADATA_BYTES:
-            yield
-            return
-        async with self._converting:
-            started = time.perf_counter()
-            try:
-                yield
-            finally:
-                await asyncio.sleep(time.perf_counter() - started)
 
 
 def _item(call: Call, item: Item) -> pb.JobItem:
@@ -215,19 +194,12 @@ def _item(call: Call, item: Item) -> pb.JobItem:
     return message
 
 
-def _plain(value: Any) -> Any:
-    """Returns a value of JSON with its whole numbers written without a point, as they were sent."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < _MOST_EXACT else value
-
-
 def _limit(request: pb.ListJobsRequest | pb.ListJobResultsRequest) -> int:
     return request.limit if request.HasField("limit") else DEFAULT_PAGE
 
 
-def _milliseconds(time: timestamp_pb2.Timestamp) -> int:
+def _milliseconds(time: timestamp_pb2.Timestamp, field: str) -> int:
+    if not _FIRST_S <= time.seconds <= _LAST_S or not 0 <= time.nanos < 1_000_000_000:
+        raise ApiError(Reason.PARAM_INVALID, field=field)
     # Rounded up: a job of the same millisecond is neither lost nor listed twice at a boundary.
     return max(0, time.seconds * 1000 - (-time.nanos // 1_000_000))

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
+from camserve_server.base.errors import ApiError
 from camserve_server.stores import keys
 from camserve_server.stores.durability import Disk
 from camserve_server.stores.outbox import CALLBACK, ORIGIN_DIGITS, Outbox
@@ -44,14 +45,22 @@ class NewItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a caller keeps with a job: as JSON, which events carry, and packed as readers give it back."""
+
+    json: bytes
+    packed: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to accept; `metadata` is JSON, `trace` the W3C context in which it was submitted."""
+    """A job to accept; `trace` is the W3C context in which it was submitted."""
 
     job_id: str
     model: str
     model_version: str
     ttl_ms: int
-    metadata: bytes | None
+    metadata: Metadata | None
     items: Sequence[NewItem]
     callback_url: str | None = None
     trace: str = ""
@@ -67,7 +76,10 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job as it is; times are unix time in milliseconds, `removed` says that its items are gone."""
+    """A job as it is; times are unix time in milliseconds, `removed` says that its items are gone.
+
+    `error` is the result of the first item of a job that failed.
+    """
 
     job_id: str
     status: Status
@@ -80,7 +92,8 @@ class JobRecord:
     items: int
     succeeded: int
     failed: int
-    metadata: bytes | None
+    metadata: Metadata | None
+    error: bytes | None
     removed: bool
 
 
@@ -121,9 +134,10 @@ class Jobs:
             job.ttl_ms,
             job.model,
             job.model_version,
-            job.metadata or b"",
+            job.metadata.json if job.metadata else b"",
         ]
-        args += [*callback, secrets.token_hex(8), job.trace, *items]
+        args += [*callback, secrets.token_hex(8), job.trace]
+        args += [job.metadata.packed if job.metadata else b"", *items]
         look_ms = (now_ms or int(time.time() * 1000)) + job.ttl_ms
         # In this order a crash between two of them leaves at most a name without a job, or a job without a
         # place in the ring, which the janitor gives it.
@@ -141,7 +155,7 @@ class Jobs:
         """Returns a job, or None when the tenant has none of that id."""
         with unavailable_on_error():
             fields: Any = await self._redis.hgetall(keys.job(tenant, job_id))
-        return _record(job_id, fields)
+        return self._record(tenant, job_id, fields)
 
     async def callback_url(self, tenant: str, job_id: str) -> str | None:
         """Returns where the end of a job is told."""
@@ -180,7 +194,7 @@ class Jobs:
             for job_id in job_ids[:count]:
                 pipe.hgetall(keys.job(tenant, job_id))
             found = await pipe.execute()
-        records = (_record(job_id, fields) for job_id, fields in zip(job_ids, found, strict=False))
+        records = (self._record(tenant, job_id, fields) for job_id, fields in zip(job_ids, found, strict=False))
         return [record for record in records if record]
 
     async def items(self, tenant: str, job: JobRecord, indices: Iterable[int]) -> list[ItemRecord]:
@@ -274,6 +288,40 @@ class Jobs:
                 await _RING_ADD.run(self._redis, [keys.ring()], lost)
         return len(lost)
 
+    def _record(self, tenant: str, job_id: str, fields: dict[bytes, bytes]) -> JobRecord | None:
+        if b"status" not in fields:
+            return None
+
+        def milliseconds(name: bytes) -> int | None:
+            return int(fields[name]) if name in fields else None
+
+        said = b"metadata" in fields
+        return JobRecord(
+            job_id=job_id,
+            status=_status(fields[b"status"]),
+            submitted_ms=int(fields[b"submitted_ms"]),
+            started_ms=milliseconds(b"started_ms"),
+            completed_ms=milliseconds(b"completed_ms"),
+            expires_ms=int(fields[b"expires_ms"]),
+            model=text(fields[b"model"]),
+            model_version=text(fields[b"model_version"]),
+            items=int(fields[b"items"]),
+            succeeded=int(fields[b"succeeded"]),
+            failed=int(fields[b"failed"]),
+            metadata=Metadata(fields[b"metadata"], fields[b"metadata_packed"]) if said else None,
+            error=self._error(tenant, job_id, fields.get(b"error")),
+            removed=b"removed" in fields,
+        )
+
+    def _error(self, tenant: str, job_id: str, sealed: bytes | None) -> bytes | None:
+        if not sealed:
+            return sealed
+        try:
+            return self._sealer.open(sealed, result_at(tenant, job_id))
+        except ApiError:
+            # Its key is gone. A listing does not fail for one such job.
+            return None
+
 
 def spec_at(tenant: str, job_id: str) -> str:
     """The place for which the specs of a job are sealed."""
@@ -299,30 +347,6 @@ def _endpoint(url: bytes) -> bytes:
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     origin = hashlib.sha256(f"{parts.scheme}://{host}:{port}".encode()).hexdigest()
     return CALLBACK.encode() + f"{origin[:ORIGIN_DIGITS]}{hashlib.sha256(url).hexdigest()[:32]}".encode()
-
-
-def _record(job_id: str, fields: dict[bytes, bytes]) -> JobRecord | None:
-    if b"status" not in fields:
-        return None
-
-    def milliseconds(name: bytes) -> int | None:
-        return int(fields[name]) if name in fields else None
-
-    return JobRecord(
-        job_id=job_id,
-        status=_status(fields[b"status"]),
-        submitted_ms=int(fields[b"submitted_ms"]),
-        started_ms=milliseconds(b"started_ms"),
-        completed_ms=milliseconds(b"completed_ms"),
-        expires_ms=int(fields[b"expires_ms"]),
-        model=text(fields[b"model"]),
-        model_version=text(fields[b"model_version"]),
-        items=int(fields[b"items"]),
-        succeeded=int(fields[b"succeeded"]),
-        failed=int(fields[b"failed"]),
-        metadata=fields.get(b"metadata"),
-        removed=b"removed" in fields,
-    )
 
 
 def _status(value: bytes) -> Status:

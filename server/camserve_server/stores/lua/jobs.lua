@@ -48,6 +48,9 @@ local function record(job, index, state, result, now)
   redis.call('HINCRBY', key, state == 's' and 'succeeded' or 'failed', 1)
   local counts = redis.call('HMGET', key, 'items', 'succeeded', 'failed')
   if tonumber(counts[2]) + tonumber(counts[3]) == tonumber(counts[1]) then
-    finalize(job, tonumber(counts[2]) > 0 and 'succeeded' or 'failed', now)
+    local succeeded = tonumber(counts[2]) > 0
+    -- Why it failed outlives its items.
+    if not succeeded then redis.call('HSET', key, 'error', redis.call('HGET', items, 'r:0')) end
+    finalize(job, succeeded and 'succeeded' or 'failed', now)
   end
 end
