@@ -44,9 +44,9 @@ class Replica:
         if settings.grpc_tls_cert and settings.grpc_tls_key:
             certificate = (settings.grpc_tls_cert, settings.grpc_tls_key)
         if "api" in settings.roles:
-            listen(parts.server, settings.grpc_host, settings.grpc_port, certificate)
+            listen(parts.server, settings.grpc_host, settings.grpc_port, certificate, setting="CAMSERVE_GRPC_PORT")
         inside = certificate if settings.internal_tls else None
-        listen(parts.internal, settings.internal_host, settings.internal_port, inside)
+        listen(parts.internal, settings.internal_host, settings.internal_port, inside, setting="CAMSERVE_INTERNAL_PORT")
         if parts.fetched_keys:
             parts.fetched_keys.start()
         await check_whole(parts.redis)

@@ -127,7 +127,10 @@ CATALOGUE: dict[Reason, Entry] = {
     Reason.UPLOAD_TOO_LARGE: Entry(*_LIMIT, "The image has more bytes than the limit."),
     Reason.BATCH_TOO_LARGE: Entry(*_LIMIT, "The batch has more inputs than the limit."),
     Reason.BODY_TOO_LARGE: Entry(*_LIMIT, "The request body is larger than the limit."),
-    Reason.MEDIA_UNSUPPORTED: Entry(*_MEDIA, "The media type is not supported."),
+    Reason.MEDIA_UNSUPPORTED: Entry(
+        *_MEDIA,
+        "The media type is not supported: images are JPEG, PNG, TIFF or BMP, requests JSON or a form.",
+    ),
     Reason.MEDIA_MISMATCH: Entry(*_MEDIA, "The bytes are not of the declared media type."),
     Reason.IMAGE_DECODING_FAILED: Entry(*_UNPROCESSABLE, "The image cannot be decoded."),
     Reason.IMAGE_ANIMATED_NOT_SUPPORTED: Entry(*_UNPROCESSABLE, "Animated and multi-page images are not supported."),
@@ -143,7 +146,9 @@ CATALOGUE: dict[Reason, Entry] = {
     Reason.TIMEOUT_EXCEEDED: Entry(
         "gateway_timeout", 504, "DEADLINE_EXCEEDED", "The call took longer than its time budget.", 1
     ),
-    Reason.IMAGE_URL_NOT_ALLOWED: Entry(*_VALIDATION, "The image's URL is not one that is fetched."),
+    Reason.IMAGE_URL_NOT_ALLOWED: Entry(
+        *_VALIDATION, "The image's URL must be https, on port 443, at a public address."
+    ),
     Reason.IMAGE_FETCH_FAILED: Entry(*_UNPROCESSABLE, "The image could not be fetched from its URL."),
     Reason.IDEMPOTENCY_KEY_INVALID: Entry(*_VALIDATION, "The idempotency key is not valid here."),
     Reason.IDEMPOTENCY_IN_PROGRESS: Entry(
@@ -164,7 +169,9 @@ CATALOGUE: dict[Reason, Entry] = {
     ),
     Reason.RESOURCE_VERSION_CONFLICT: Entry("conflict", 409, "FAILED_PRECONDITION", "The upload has come already."),
     Reason.WEBHOOK_NOT_FOUND: Entry(*_NOT_FOUND, "There is no such webhook."),
-    Reason.WEBHOOK_URL_NOT_ALLOWED: Entry(*_VALIDATION, "The webhook's URL is not one that events are sent to."),
+    Reason.WEBHOOK_URL_NOT_ALLOWED: Entry(
+        *_VALIDATION, "The webhook's URL must be https, on port 443, at a public address."
+    ),
     Reason.RATE_EXCEEDED: Entry(*_RATE, "Too many requests in too short a time.", 1),
     Reason.QUOTA_EXCEEDED: Entry(*_RATE, "The tenant has used its images of the day.", 1),
     Reason.CONCURRENCY_EXCEEDED: Entry(*_RATE, "The tenant has too many calls running.", 1),

@@ -32,7 +32,7 @@ class StatusPort:
         try:
             self._server = make_server(host, port, self._answer, server_class=kind, handler_class=_Handler)
         except OSError as error:
-            raise OSError(f"{host}:{port} cannot be bound: {error.strerror}") from None
+            raise OSError(f"{host}:{port} cannot be bound: {error.strerror}; see CAMSERVE_METRICS_PORT") from None
         threading.Thread(target=self._server.serve_forever, name="status", daemon=True).start()
 
     def close(self) -> None:

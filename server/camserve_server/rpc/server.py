@@ -92,8 +92,10 @@ def internal_server(
     return server, _introspection(server, [service.full_name for service in bound.values()])
 
 
-def listen(server: grpc.aio.Server, host: str, port: int, certificate: tuple[Path, Path] | None = None) -> int:
-    """Binds the server and returns its port; raises OSError when the address is taken."""
+def listen(
+    server: grpc.aio.Server, host: str, port: int, certificate: tuple[Path, Path] | None = None, *, setting: str
+) -> int:
+    """Binds the server and returns its port; raises OSError, which names the port's setting, when it is taken."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         if certificate:
@@ -102,7 +104,7 @@ def listen(server: grpc.aio.Server, host: str, port: int, certificate: tuple[Pat
             return server.add_secure_port(address, credentials)
         return server.add_insecure_port(address)
     except RuntimeError:
-        raise OSError(f"{address} cannot be bound: is another program listening there?") from None
+        raise OSError(f"{address} cannot be bound: is another program listening there? See {setting}.") from None
 
 
 def _server(max_message_bytes: int) -> grpc.aio.Server:

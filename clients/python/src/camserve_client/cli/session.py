@@ -82,6 +82,8 @@ class Session:
             sys.stderr.write(shown.line(named | {"error": shown.error_fields(error)}) + "\n")
         else:
             self._complain(f"{about}: {shown.error_text(error)}" if about else shown.error_text(error))
+            if error.code == "auth.missing_token":
+                self.hint("Sign in with `cam login`, or set CAM_TOKEN.")
 
     def hint(self, text: str, **fields: str) -> None:
         """Says what may be done next, in one line that can be copied; for programs its `fields`."""
