@@ -1,38 +1,20 @@
 from __future__ import annotations
 
 import pytest
-from tests.clock import FakeClock
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import new_id
 from camserve_server.stores import keys
 from camserve_server.stores.cluster import primaries
 from camserve_server.stores.durability import Disk, DurabilityError, needs_wait
-from camserve_server.stores.job_queue import Claim, JobQueue, Outcome
+from camserve_server.stores.job_queue import Claim, Outcome
 from camserve_server.stores.jobs import RECORD_KEPT_MS, Jobs, Metadata, NewItem, NewJob, Submitted
-from camserve_server.stores.keyring import KeyRing
 from camserve_server.stores.outbox import Outbox
 from camserve_server.stores.pressure import Pressure
-from camserve_server.stores.sealing import Sealer
 
 NOW = 2_800_000_000_000
 TTL = 3_600_000
 LEASE = 15_000
-
-
-@pytest.fixture
-def sealer(tmp_path):
-    return Sealer(KeyRing(tmp_path / "state.json", clock=FakeClock()), "job")
-
-
-@pytest.fixture
-def jobs(redis, sealer):
-    return Jobs(redis, sealer, Disk(), Outbox(redis))
-
-
-@pytest.fixture
-def queue(redis, sealer):
-    return JobQueue(redis, sealer, Outbox(redis))
 
 
 def new_job(count, version="2"):
@@ -269,82 +251,6 @@ async def test_an_item_of_a_job_past_its_time_is_not_claimed_before_the_janitor_
     assert await claim(queue, at=NOW + TTL) == []
 
 
-async def test_ten_items_of_one_tenant_do_not_wait_for_ten_thousand_of_another(jobs, queue):
-    for _ in range(40):
-        await submit(jobs, 250, tenant="large")
-    await submit(jobs, 10, tenant="small")
-    order = []
-    while "small" not in order[-1:] or order.count("small") < 10:
-        claims = await claim(queue, 1, worker="w", width=1)
-        order += [one.tenant for one in claims]
-        await finish(queue, claims)
-    assert len(order) <= 20
-
-
-async def test_tenants_take_turns_and_each_keeps_to_its_share(jobs, queue):
-    for tenant in ("a", "b", "c"):
-        await submit(jobs, 10, tenant=tenant)
-    turns = []
-    for _ in range(6):
-        turn = await queue.next_turn("w", width=8, items_per_s=0.0, now_ms=NOW)
-        assert (turn.active, turn.width) == (3, 8)
-        turns.append(turn.tenant)
-        await queue.claim(turn, 8, lease_ms=LEASE, most_leases=3, now_ms=NOW)
-    assert turns == ["a", "b", "c", "a", "b", "c"]
-    # Items under a lease count, too.
-    assert (await jobs.submit("a", new_job(1), now_ms=NOW)).pressure.items == 11
-    later = await queue.next_turn("w", width=8, items_per_s=0.0, now_ms=NOW)
-    assert await queue.claim(later, 8, lease_ms=LEASE, most_leases=3, now_ms=NOW) == []
-
-
-async def test_a_tenant_leaves_the_ring_only_when_it_has_no_work(jobs, queue):
-    await submit(jobs, 1)
-    turn = await queue.next_turn("w", width=1, items_per_s=0.0, now_ms=NOW)
-    held = await queue.claim(turn, 1, lease_ms=LEASE, most_leases=9, now_ms=NOW)
-    assert await queue.claim(turn, 1, lease_ms=LEASE, most_leases=9, now_ms=NOW) == []
-    assert await queue.next_turn("w", width=1, items_per_s=0.0, now_ms=NOW) is not None
-    await finish(queue, held)
-    stale = await queue.next_turn("w", width=1, items_per_s=0.0, now_ms=NOW)
-    await submit(jobs, 1)
-    # The turn was drawn before the new job: its version is old, and the tenant stays.
-    await finish(queue, await claim(queue))
-    assert await queue.claim(stale, 1, lease_ms=LEASE, most_leases=9, now_ms=NOW) == []
-    assert await queue.next_turn("w", width=1, items_per_s=0.0, now_ms=NOW) is not None
-    assert await claim(queue) == []
-    assert await queue.next_turn("w", width=1, items_per_s=0.0, now_ms=NOW) is None
-
-
-async def test_a_tenant_that_a_crash_kept_from_the_ring_gets_its_place(redis, jobs, queue):
-    await submit(jobs, 1)
-    await redis.delete(keys.ring_turns(), keys.ring() + "versions")
-    assert await claim(queue) == []
-    assert await jobs.mend_ring() == 1
-    assert await jobs.mend_ring() == 0
-    assert len(await claim(queue)) == 1
-
-
-async def test_many_tenants_get_their_places_in_rounds(redis, jobs):
-    tenants = [f"t{number}" for number in range(1_300)]
-    pipe = redis.pipeline(transaction=False)
-    pipe.sadd(keys.known_tenants(), *tenants)
-    for tenant in tenants:
-        pipe.rpush(keys.job_queue(tenant), "job_x:000")
-    await pipe.execute()
-    rounds = [await jobs.mend_ring() for _ in range(4)]
-    assert max(rounds) < 800
-    assert sum(rounds) == await redis.zcard(keys.ring_turns()) == 1_300
-
-
-async def test_silent_workers_do_not_count(queue, jobs):
-    await submit(jobs, 1)
-    await queue.next_turn("gone", width=5, items_per_s=4.0, now_ms=NOW)
-    turn = await queue.next_turn("here", width=3, items_per_s=2.0, now_ms=NOW + 1_000)
-    assert turn.width == 8
-    assert (await jobs.submit("a", new_job(1), now_ms=NOW)).pressure.items_per_s == 6.0
-    turn = await queue.next_turn("here", width=3, items_per_s=2.0, now_ms=NOW + 40_000)
-    assert turn.width == 3
-
-
 async def test_what_lies_in_redis_shows_neither_specs_nor_results(redis, jobs, queue):
     await submit(jobs, 1)
     await finish(queue, await claim(queue))
@@ -381,16 +287,6 @@ async def test_a_write_is_waited_for_where_the_server_does_not_wait_itself(redis
     finally:
         for server in servers:
             await server.config_set("appendonly", "yes")
-
-
-async def test_a_tenant_without_a_lease_begins_with_more_than_there_is_room_for(jobs, queue):
-    await submit(jobs, 9)
-    turn = await queue.next_turn("w", width=4, items_per_s=1.0, now_ms=NOW)
-    options = {"lease_ms": LEASE, "most_leases": 4, "newcomers": 5, "now_ms": NOW}
-    assert len(await queue.claim(turn, 0, **options)) == 5
-    assert await queue.claim(turn, 3, **options) == []
-    first = await queue.claim(turn, 3, **options | {"most_leases": 6})
-    assert len(first) == 1
 
 
 async def test_a_submission_that_is_sent_again_by_the_client_is_the_same_one(redis, jobs, monkeypatch):

@@ -36,6 +36,7 @@ async def test_images_are_told_of_as_they_are_finished_and_once(client):
     names = [item.id async for item in job.watch()]
     assert sorted(names, key=int) == [str(number) for number in range(20)]
     # The same when it is over.
+    assert repr(client.job(job.id)) == f"AsyncJob({job.id!r})"
     assert len([item async for item in client.job(job.id).watch()]) == 20
 
 

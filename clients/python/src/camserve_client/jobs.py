@@ -29,6 +29,9 @@ class AsyncJob:
         self._calls = calls
         self.id = job_id
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
     async def info(self) -> JobInfo:
         """Returns the job as it is now; raises CamserveError(job.not_found)."""
         answer = await self._calls.unary(methods.GET_JOB, pb.GetJobRequest(job_id=self.id))

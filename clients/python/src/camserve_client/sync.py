@@ -104,6 +104,9 @@ class Job:
         self._own = own
         self.id = own.id
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
     info = _returning(AsyncJob.info)
     wait = _returning(AsyncJob.wait)
     cancel = _returning(AsyncJob.cancel)

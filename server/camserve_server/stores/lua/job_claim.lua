@@ -12,10 +12,11 @@ for position = #lost, 1, -1 do
   local name = lost[position]
   redis.call('ZREM', leases, name)
   local job, index = parts(name)
-  if goes_on(job, now) then
+  local known = redis.call('HMGET', job_key(job), 'status', 'expires_ms', 'items', 'succeeded', 'failed')
+  if goes_on(job, now, known) then
     local items = items_key(job)
     if tonumber(redis.call('HGET', items, 'c:' .. index) or '0') >= most_claims then
-      record(job, index, 'f', ARGV[6], now)
+      record(job, index, 'f', ARGV[6], now, known)
     else
       redis.call('HSET', items, 's:' .. index, 'q')
       redis.call('LPUSH', queue, name)
@@ -25,7 +26,7 @@ end
 
 local leave, left = {}, {}
 for at = 8, #ARGV do leave[ARGV[at]] = true end
-local claimed = {}
+local claimed, leased, fence = {}, {}, nil
 local held = redis.call('ZCARD', leases)
 local room = math.min(wanted, cap - held)
 if held == 0 then room = math.max(room, tonumber(ARGV[7])) end
@@ -37,20 +38,24 @@ while #claimed < room and looks < 4096 and #left < 256 do
   if not name then break end
   local job, index = parts(name)
   local key, items = job_key(job), items_key(job)
-  local going, known = goes_on(job, now), redis.call('HMGET', key, 'status', 'expires_ms', 'model', 'model_version', 'trace')
+  local known = redis.call('HMGET', key, 'status', 'expires_ms', 'items', 'model', 'model_version', 'trace')
   -- Items of jobs that were canceled or expired stay in the queue until they are met here.
-  local waits = going and redis.call('HGET', items, 's:' .. index) == 'q'
-  if waits and leave[known[3] .. ' ' .. known[4]] then
-    left[#left + 1] = name
-  elseif waits then
-    local fence = redis.call('INCR', fences)
-    redis.call('HSET', items, 's:' .. index, 'r', 'f:' .. index, fence)
-    local claims = redis.call('HINCRBY', items, 'c:' .. index, 1)
-    redis.call('ZADD', leases, until_ms, name)
-    if known[1] == 'queued' then redis.call('HSET', key, 'status', 'running', 'started_ms', whole(now)) end
-    local spec = redis.call('HGET', items, 'i:' .. index)
-    claimed[#claimed + 1] = {job, index, fence, claims, spec, tonumber(known[2]), known[5] or ''}
+  if goes_on(job, now, known) then
+    local item = redis.call('HMGET', items, 's:' .. index, 'c:' .. index, 'i:' .. index)
+    if item[1] == 'q' and leave[known[4] .. ' ' .. known[5]] then
+      left[#left + 1] = name
+    elseif item[1] == 'q' then
+      fence = (fence or tonumber(redis.call('GET', fences) or '0')) + 1
+      local claims = tonumber(item[2] or '0') + 1
+      redis.call('HSET', items, 's:' .. index, 'r', 'f:' .. index, whole(fence), 'c:' .. index, claims)
+      leased[#leased + 1], leased[#leased + 2] = until_ms, name
+      if known[1] == 'queued' then redis.call('HSET', key, 'status', 'running', 'started_ms', whole(now)) end
+      claimed[#claimed + 1] = {job, index, fence, claims, item[3], tonumber(known[2]), known[6] or ''}
+    end
   end
 end
+-- Once for all of them; as many at a time as Lua passes on.
+if fence then redis.call('SET', fences, whole(fence)) end
+for at = 1, #leased, 2000 do redis.call('ZADD', leases, unpack(leased, at, math.min(at + 1999, #leased))) end
 for position = #left, 1, -1 do redis.call('LPUSH', queue, left[position]) end
 return {claimed, redis.call('LLEN', queue), redis.call('ZCARD', leases), told}

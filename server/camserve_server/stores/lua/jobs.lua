@@ -30,8 +30,9 @@ local function finalize(job, status, now)
 end
 
 -- Whether a job has not ended; one whose time is over ends here, whoever comes first.
-local function goes_on(job, now)
-  local known = redis.call('HMGET', job_key(job), 'status', 'expires_ms', 'items')
+-- `known` are its status, expires_ms and items, and may be more, for who has asked already.
+local function goes_on(job, now, known)
+  known = known or redis.call('HMGET', job_key(job), 'status', 'expires_ms', 'items')
   if not live(known[1]) then return false end
   if now < tonumber(known[2]) then return true end
   for index = 0, known[3] - 1 do redis.call('ZREM', leases, member(job, index)) end
@@ -39,16 +40,16 @@ local function goes_on(job, now)
   return false
 end
 
--- Records the outcome of an item of a running job, and the job's when it was the last one.
-local function record(job, index, state, result, now)
+-- Records the outcome of an item of a running job, and the job's when it was the last one. `known` are the job's status,
+-- expires_ms, items, succeeded and failed.
+local function record(job, index, state, result, now, known)
   local key, items = job_key(job), items_key(job)
   redis.call('HSET', items, 's:' .. index, state, 'r:' .. index, result)
   redis.call('HDEL', items, 'i:' .. index)
   redis.call('RPUSH', done_key(job), index)
   redis.call('HINCRBY', key, state == 's' and 'succeeded' or 'failed', 1)
-  local counts = redis.call('HMGET', key, 'items', 'succeeded', 'failed')
-  if tonumber(counts[2]) + tonumber(counts[3]) == tonumber(counts[1]) then
-    local succeeded = tonumber(counts[2]) > 0
+  if tonumber(known[4]) + tonumber(known[5]) + 1 == tonumber(known[3]) then
+    local succeeded = state == 's' or tonumber(known[4]) > 0
     -- Why it failed outlives its items.
     if not succeeded then redis.call('HSET', key, 'error', redis.call('HGET', items, 'r:0')) end
     finalize(job, succeeded and 'succeeded' or 'failed', now)
