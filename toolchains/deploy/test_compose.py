@@ -10,7 +10,6 @@ import httpx
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as NotThere
-from tests.conftest import camserve_program
 from tests.e2e.test_jobs import create, entry, finished
 from toolchains.deploy.conftest import tool
 from toolchains.deploy.parts import DEPLOY, Part, ending, image_environment
@@ -108,7 +107,7 @@ def test_the_services_serve_and_end_in_time(services, tmp_path, addresses) -> No
             for name, part in parts.items():
                 part.start()
                 part.wait(lambda part=part, name=name: healthy(part, services[name]))
-            token = parts["api"].run([camserve_program(), "token", "--tenant", "tests"]).stdout.strip()
+            token = parts["api"].run(["camserve", "token", "--tenant", "tests"]).stdout.strip()
             headers = {"Authorization": f"Bearer {token}"}
             with httpx.Client(base_url=f"http://{at['edge']}:8080", headers=headers, timeout=60) as caller:
                 job_id = create(caller, [entry("a", grad_cam={"enabled": True})]).json()["job_id"]

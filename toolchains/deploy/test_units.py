@@ -100,7 +100,7 @@ def test_the_units_serve_and_say_when_they_are_ready(tmp_path: Path) -> None:
                 part.start()
                 # `systemctl start` and `restart` return now, and not before.
                 assert supervisor.recv(100) == b"READY=1", part.log.read_text()[-2000:]
-            token = parts[0].run([camserve_program(), "token", "--tenant", "tests"]).stdout.strip()
+            token = parts[0].run(["camserve", "token", "--tenant", "tests"]).stdout.strip()
             answer = httpx.post(
                 f"https://127.0.0.1:{ports['8443']}/v1/infer?model=shapes",
                 content=star_png(),
