@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from camserve.v1 import jobs_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import new_id
+from camserve_server.rpc.job_metadata import fill_metadata
 from camserve_server.stores import keys
 from camserve_server.stores.cluster import primaries
 from camserve_server.stores.durability import Disk, DurabilityError, needs_wait
@@ -84,6 +86,17 @@ async def test_why_a_job_failed_is_kept_longer_than_its_items(jobs, queue):
     await jobs.expire("a", job_id, now_ms=NOW + TTL)
     over = await jobs.get("a", job_id)
     assert (over.removed, over.error) == (True, failed.error)
+
+
+async def test_metadata_that_a_server_of_before_kept_are_read(redis, jobs):
+    job = NewJob(new_id("job"), "shapes", "2", TTL, Metadata(b'{"order":7}', b"packed"), [NewItem("x", b"spec")])
+    await jobs.submit("a", job, now_ms=NOW)
+    assert (await jobs.get("a", job.job_id)).metadata == job.metadata
+    await redis.hdel(keys.job("a", job.job_id), "metadata_packed")
+    kept = (await jobs.get("a", job.job_id)).metadata
+    message = pb.Job()
+    fill_metadata(message.metadata, kept)
+    assert dict(message.metadata) == {"order": 7}
 
 
 async def test_submitting_a_job_twice_makes_it_once(jobs, queue):

@@ -45,7 +45,10 @@ class MetadataReader:
 def fill_metadata(struct: struct_pb2.Struct, metadata: Metadata) -> None:
     """Makes an empty message of a job what its request said."""
     struct.SetInParent()
-    struct.MergeFromString(zlib.decompress(metadata.packed))
+    if metadata.packed:
+        struct.MergeFromString(zlib.decompress(metadata.packed))
+    else:
+        struct.update(orjson.loads(metadata.json))
 
 
 def _read(struct: struct_pb2.Struct) -> Metadata:

@@ -46,10 +46,13 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a caller keeps with a job: as JSON, which events carry, and packed as readers give it back."""
+    """What a caller keeps with a job: as JSON, which events carry, and packed as readers give it back.
+
+    A job that a server of before accepted has only the JSON.
+    """
 
     json: bytes
-    packed: bytes
+    packed: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +311,7 @@ class Jobs:
             items=int(fields[b"items"]),
             succeeded=int(fields[b"succeeded"]),
             failed=int(fields[b"failed"]),
-            metadata=Metadata(fields[b"metadata"], fields[b"metadata_packed"]) if said else None,
+            metadata=Metadata(fields[b"metadata"], fields.get(b"metadata_packed", b"")) if said else None,
             error=self._error(tenant, job_id, fields.get(b"error")),
             removed=b"removed" in fields,
         )
