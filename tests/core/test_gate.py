@@ -67,9 +67,23 @@ def test_of_a_version_that_is_gone_nothing_is_known(gate, clock):
 def test_before_there_were_many_calls_what_else_is_known_of_the_pace_counts(clock, calls, per_s, limit):
     gate = Gate(wait_s=0.5, least=4, most=20, monotonic=clock.monotonic, pace=lambda version: per_s)
     assert full(gate, calls) == limit
-    calls.close()
+
+
+@pytest.mark.parametrize(("per_s", "limit"), [(24, 12), (1000, 15)])
+def test_many_answers_tell_of_what_slows_a_version_down_besides_its_device(clock, per_s, limit):
+    gate = Gate(wait_s=0.5, least=4, most=20, monotonic=clock.monotonic, pace=lambda version: per_s)
     answers(gate, clock, per_s=30)
-    assert gate.limit("v") == 15
+    assert gate.limit("v") == limit
+
+
+def test_answers_that_come_together_do_not_make_a_version_look_faster_than_its_device(clock):
+    gate = Gate(wait_s=0.5, least=4, most=20, monotonic=clock.monotonic, pace=lambda version: 10.0)
+    for _ in range(50):
+        with ExitStack() as batch:
+            for _ in range(5):
+                batch.enter_context(gate.entered("v", "acme"))
+            clock.advance(0.5)
+    assert gate.limit("v") == 5
 
 
 @pytest.mark.parametrize(("per_s", "limit"), [(1, 4), (1000, 20)])

@@ -48,9 +48,9 @@ class Gate:
     """Lets calls in, for each model version by itself.
 
     A version takes as many as it answers in `wait_s`, as long as that is between `least`, which keeps the device busy,
-    and `most`. As long as it never had many calls, `pace` says how many it would answer in a second, None for as many
-    as may be. When that many are under way, a tenant with less than its share of them still comes in, so that one that
-    sends too many fills its own share and not everybody's.
+    and `most`. `pace` says how many its device does in a second, None where that is not known; what else takes time
+    shows once it had many calls. When that many are under way, a tenant with less than its share of them still comes
+    in, so that one that sends too many fills its own share and not everybody's.
     """
 
     def __init__(
@@ -81,10 +81,12 @@ class Gate:
     def limit(self, version: Hashable) -> int:
         """Returns how many calls the version takes now."""
         lane = self._lanes[version]
-        per_s = self._pace(version) if lane.answers < _ENOUGH else lane.answers / lane.seconds
-        if per_s is None:
-            return self._most
-        return min(self._most, max(self._least, round(per_s * self._wait_s)))
+        device_per_s = self._pace(version)
+        per_s = math.inf if device_per_s is None else device_per_s
+        if lane.answers >= _ENOUGH and lane.seconds:
+            # A batch's answers come together: where calls are many only now and then, they look faster than the device.
+            per_s = min(per_s, lane.answers / lane.seconds)
+        return round(min(self._most, max(self._least, per_s * self._wait_s)))
 
     def check(self, version: Hashable, tenant: str) -> None:
         """Raises NoRoomError where `entered` would."""
