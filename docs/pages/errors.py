@@ -15,10 +15,11 @@ HEAD = """\
 Every error, whoever makes it, is `{"error": {"type", "code", "message", "status", "details"?, "request_id"}}` over
 REST. Over gRPC it is the canonical code with `google.rpc.Status` details: `camserve.v1.ErrorObject`,
 `google.rpc.ErrorInfo` and, where trying again helps, `google.rpc.RetryInfo`; errors of the edge itself, and those of
-gRPC about a method that there is not, carry code and message only. The request id finds the call in the logs. JSON that
-does not fit the request, such as two sources of one image or broken base64, is `json.malformed`: the edge's transcoder
-refuses it; on GET and DELETE it is `param.invalid`. `/oauth2/token` answers in the form of RFC 6749 instead, but for
-what the edge refuses (405, 413, 415).
+gRPC about a method that there is not, carry code and message only. The request id finds the call in the logs. Details
+of `param.invalid` and `param.out_of_range` name the `field` and, where the protos have one for it, the `rule` that it
+breaks. JSON that does not fit the request, such as two sources of one image or broken base64, is `json.malformed`: the
+edge's transcoder refuses it; on GET and DELETE it is `param.invalid`. `/oauth2/token` answers in the form of RFC 6749
+instead, but for what the edge refuses (405, 413, 415).
 """
 
 

@@ -265,6 +265,26 @@ def test_a_link_hands_out_the_heatmap_with_safe_headers(stack, link):
     assert link.startswith(stack.edge_url)
 
 
+@pytest.mark.parametrize(
+    ("query", "details"),
+    [
+        (
+            "status=done",
+            {
+                "field": "status",
+                "rule": "must be in list [queued, running, succeeded, failed, canceled, expired]",
+            },
+        ),
+        (
+            "limit=1000",
+            {"field": "limit", "rule": "must be greater than or equal to 1 and less than or equal to 200"},
+        ),
+    ],
+)
+def test_who_breaks_a_rule_is_told_which(api, query, details):
+    assert api.get(f"/v1/jobs?{query}").json()["error"]["details"] == details
+
+
 def test_a_link_answers_ranges_and_head(link):
     whole = httpx.get(link).content
     part = httpx.get(link, headers={"range": "bytes=4-7"})

@@ -171,7 +171,9 @@ async def test_a_refusal_says_all_that_the_service_says(client):
     assert error.request_id in str(error)
     with pytest.raises(CamserveError) as refused:
         await client.infer(STAR, model="shapes", top_k=0)
-    assert (refused.value.code, refused.value.details) == ("param.out_of_range", {"field": "classify.top_k"})
+    rule = "must be greater than or equal to 1 and less than or equal to 1000"
+    assert refused.value.code == "param.out_of_range"
+    assert refused.value.details == {"field": "classify.top_k", "rule": rule}
 
 
 async def test_the_same_key_has_the_same_answer(client):

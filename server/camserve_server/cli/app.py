@@ -303,7 +303,10 @@ def webhooks_listen(
     answer: Annotated[int, typer.Option(help="Status that events are answered with.", min=100, max=599)] = 200,
     data_dir: DataDir = None,
 ) -> None:
-    """Receive events on this machine, verify them and print a line for each. Ctrl-C stops it."""
+    """Receive events on this machine, verify them and print a line for each. Ctrl-C stops it.
+
+    What none of the secrets known here signed, as an event of another webhook, is NOT AUTHENTIC.
+    """
     from camserve_server.cli.webhooks import listen
 
     settings = _settings(data_dir=data_dir)

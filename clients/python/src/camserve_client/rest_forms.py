@@ -98,5 +98,5 @@ def _routed(method: Method[Any, Any], fields: dict[str, Any]) -> str:
         route = route.replace(f"{{{name}}}", quote(str(fields.pop(name)), safe=""))
     if "{" in route:
         # An empty id would be another route.
-        raise ValueError(f"{method.path} needs an id")
+        raise ValueError(f"{method.path.rpartition('/')[2]}: the id is empty")
     return route

@@ -74,14 +74,14 @@ class RestTransport:
         headers = sending.headers if raw else sending.headers | _NDJSON
         loop = asyncio.get_running_loop()
         ends = None if sending.timeout_s is None else loop.time() + sending.timeout_s
-        with _failures(sending):
+        with _failures(self._url, sending):
             # Only what is waited for here counts: between two messages the time is the caller's.
             async with asyncio.timeout_at(ends):
                 response = await self._opened(method, form, form.content, Sending(headers), idle_s=IDLE_S)
         try:
             parts = response.content.iter_any() if raw else _lines(response.content)
             while True:
-                with _failures(sending):
+                with _failures(self._url, sending):
                     async with asyncio.timeout_at(ends):
                         part = await anext(parts, None)
                 if part is None:
@@ -116,7 +116,7 @@ class RestTransport:
     async def _whole(
         self, method: Method[Q, A], form: Form, content: bytes | AsyncIterator[bytes] | None, sending: Sending
     ) -> Answer[A]:
-        with _failures(sending):
+        with _failures(self._url, sending):
             async with asyncio.timeout(sending.timeout_s):
                 response = await self._opened(method, form, content, sending)
                 async with response:
@@ -169,13 +169,13 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
 
 
 @contextmanager
-def _failures(sending: Sending) -> Iterator[None]:
+def _failures(url: str, sending: Sending) -> Iterator[None]:
     """Makes what goes wrong on the way a CamserveError."""
     try:
         yield
     # Before the other one: a connection that says nothing is both.
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-        raise CamserveError(CONNECTION_FAILED, f"The connection failed: {type(error).__name__}.") from error
+        raise CamserveError(CONNECTION_FAILED, f"The connection to {url} failed: {type(error).__name__}.") from error
     except TimeoutError:
         raise timed_out(sending.timeout_s) from None
     except aiohttp.ClientError as error:

@@ -33,7 +33,9 @@ def check(message: Message) -> None:
     path = violation.field.elements if violation.field else ()
     field = ".".join(f"{element.field_name}{_position(element)}" for element in path)
     out_of_range = violation.rule_id.startswith(_RANGE_RULES)
-    raise ApiError(Reason.PARAM_OUT_OF_RANGE if out_of_range else Reason.PARAM_INVALID, field=field)
+    reason = Reason.PARAM_OUT_OF_RANGE if out_of_range else Reason.PARAM_INVALID
+    # The protos say it, so it holds nothing that the caller sent. Of a list, empty is what was not asked for.
+    raise ApiError(reason, field=field, rule=violation.message.replace("[, ", "["))
 
 
 def _position(element: Any) -> str:
