@@ -205,7 +205,7 @@ class Parts:
         usage, watch = Usage(self.redis), StoreWatch(clock)
         records = LimitRecords(self.redis, self.disk)
         limits = Limits(records, usage, watch, clock, defaults=tenant_limits(settings))
-        self.admission = Admission(usage, watch)
+        self.admission = Admission(usage, watch, clock)
         notes = CountedNotes(UrlSigner(url_keys, purpose="counted"), clock)
         urls = ImageUrls(self.outbound, limits, timeout_s=settings.fetch_timeout_s, budget=budget)
         upload_retention = Retention(settings.upload_retention_hours, settings.tenant_retention_hours)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from unittest.mock import ANY
 
 import pytest
@@ -19,6 +20,14 @@ DEFAULTS = TenantLimits(50, 100, 1000, 4, 256, 10_000)
 NOW_MS = 1_800_000_000_000
 
 
+@asynccontextmanager
+async def admitted(admission, tenant, limits, *, images):
+    """Runs a call that is charged at its beginning."""
+    async with admission.staying(tenant, limits) as stay:
+        await admission.charge(stay, images)
+        yield
+
+
 @pytest.fixture
 def clock():
     return FakeClock()
@@ -31,7 +40,7 @@ def make(redis, clock):
     def build(client=redis):
         records, usage, watch = LimitRecords(client, Disk()), Usage(client), StoreWatch(clock)
         limits = Limits(records, usage, watch, clock, defaults=DEFAULTS)
-        return limits, LimitAdmin(records, limits), Admission(usage, watch)
+        return limits, LimitAdmin(records, limits), Admission(usage, watch, clock)
 
     return build
 
@@ -164,7 +173,7 @@ async def test_without_the_store_a_replica_counts_by_itself(make, nowhere):
     assert [standing.remaining for standing in standings[:3]] == [99, 98, 97]
     assert standings[99].retry_after_s is None
     assert standings[100].retry_after_s == 1
-    async with admission.admitted("acme", known, images=2000):
+    async with admitted(admission, "acme", known, images=2000):
         pass
     await admission.close()
 
@@ -206,7 +215,7 @@ async def test_a_call_that_fails_costs_no_image_and_one_that_is_left_does(make):
     known = await limits.of("acme")
 
     async def call(images, error=None):
-        async with admission.admitted("acme", known, images=images):
+        async with admitted(admission, "acme", known, images=images):
             if error:
                 raise error
 
@@ -222,7 +231,7 @@ async def test_a_call_that_fails_costs_no_image_and_one_that_is_left_does(make):
 
 async def test_a_call_that_ends_while_the_store_does_not_answer_gives_its_place_back_later(redis, monkeypatch):
     usage, watch = Usage(redis), StoreWatch(SystemClock())
-    admission = Admission(usage, watch)
+    admission = Admission(usage, watch, SystemClock())
     away = True
     leave = usage.leave
 
@@ -233,7 +242,7 @@ async def test_a_call_that_ends_while_the_store_does_not_answer_gives_its_place_
 
     monkeypatch.setattr(usage, "leave", unheard)
     with pytest.raises(ApiError):
-        async with admission.admitted("acme", DEFAULTS, images=3):
+        async with admitted(admission, "acme", DEFAULTS, images=3):
             raise ApiError(Reason.IMAGE_DECODING_FAILED)
     await asyncio.sleep(0.1)
     assert await usage.read("acme") == Used(3, 1, ANY)
@@ -247,11 +256,11 @@ async def test_a_call_that_ends_while_the_store_does_not_answer_gives_its_place_
 
 async def test_calls_beyond_the_concurrency_are_refused_and_those_that_run_longer_than_a_lease_are_not(redis, clock):
     usage, watch = Usage(redis), StoreWatch(clock)
-    admission = Admission(usage, watch, lease_s=0.3)
+    admission = Admission(usage, watch, clock, lease_s=0.3)
     release = asyncio.Event()
 
     async def call():
-        async with admission.admitted("acme", DEFAULTS, images=0):
+        async with admitted(admission, "acme", DEFAULTS, images=0):
             await release.wait()
 
     running = [asyncio.create_task(call()) for _ in range(DEFAULTS.concurrency)]

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import ended
 from camserve_server.core.limits import StoreWatch, TenantLimits
@@ -21,58 +22,61 @@ _AGAIN_S = 0.5
 _MOST_LATE = 10_000
 # At the end of the process the rest is left to the leases.
 _LAST_S = 1.0
+# Who was refused so lately is likely refused again.
+_LATELY_S = 1.0
+_REMEMBERED = 10_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Stay:
-    """A call that runs."""
+    """A call that runs; `here` once the store may know of it."""
 
     tenant: str
     limits: TenantLimits
     call: str = field(default_factory=partial(secrets.token_hex, 8))
+    here: bool = False
 
 
 class Admission:
     """Admits calls. Those of a process that dies are let go after `lease_s`; while the store is away all may run."""
 
-    def __init__(self, usage: Usage, watch: StoreWatch, *, lease_s: float = 30.0) -> None:
+    def __init__(self, usage: Usage, watch: StoreWatch, clock: Clock, *, lease_s: float = 30.0) -> None:
         self._usage = usage
         self._watch = watch
+        self._clock = clock
         self._lease_s = lease_s
         self._running: set[Stay] = set()
+        self._refused: dict[str, float] = {}
         self._renewing: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._late: dict[Stay, bool] = {}
         self._telling: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def admitted(self, tenant: str, limits: TenantLimits, *, images: int) -> AsyncIterator[Stay]:
-        """Runs a call that costs so many images, none where it ends with an ApiError.
-
-        Raises ApiError: QUOTA_EXCEEDED, CONCURRENCY_EXCEEDED.
-        """
+    async def staying(self, tenant: str, limits: TenantLimits) -> AsyncIterator[Stay]:
+        """Runs a call that is to be charged what it costs, which is nothing where it ends with an ApiError."""
         stay = Stay(tenant, limits)
-        here, refund = True, False
+        refund = False
         self._running.add(stay)
         self._renewing = self._renewing or asyncio.create_task(self._renew())
         try:
-            try:
-                await self.charge(stay, images)
-            except ApiError:
-                here = False
-                raise
             yield stay
         except ApiError:
             refund = True
             raise
         finally:
             self._running.discard(stay)
-            if here:
+            if stay.here:
                 self._let_go(stay, refund)
 
     async def charge(self, stay: Stay, images: int) -> None:
-        """Charges a running call the images that it costs, once; raises ApiError as `admitted` does."""
-        limits = stay.limits
+        """Admits a call and charges it the images that it costs, once; one that is admitted may be charged later.
+
+        Raises ApiError: QUOTA_EXCEEDED, CONCURRENCY_EXCEEDED.
+        """
+        limits, was_here = stay.limits, stay.here
+        # Whoever leaves while the store is asked may be there.
+        stay.here = True
         refusal = await self._watch.ask(
             lambda: self._usage.admit(
                 stay.tenant,
@@ -85,10 +89,18 @@ class Admission:
         )
         if refusal is None:
             return
+        stay.here = was_here
+        if len(self._refused) >= _REMEMBERED:
+            self._refused.clear()
+        self._refused[stay.tenant] = self._clock.monotonic()
         if refusal.limit == "concurrency":
             raise ApiError(Reason.CONCURRENCY_EXCEEDED, limit=limits.concurrency)
         retry_after_s = max(1, math.ceil(refusal.retry_in_ms / 1000))
         raise ApiError(Reason.QUOTA_EXCEEDED, retry_after_s=retry_after_s, limit=limits.images_per_day)
+
+    def refused_lately(self, tenant: str) -> bool:
+        """Returns whether a call of the tenant was refused within the last second."""
+        return self._clock.monotonic() - self._refused.get(tenant, -math.inf) < _LATELY_S
 
     async def close(self) -> None:
         """Ends the renewal of leases, once those of calls that have ended are let go."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +58,10 @@ class Receipt:
     estimated_wait_ms: int
 
 
+async def _unchecked() -> None:
+    """Checks nothing."""
+
+
 class JobIntake:
     """Accepts jobs."""
 
@@ -78,11 +82,19 @@ class JobIntake:
         self.on_accept: Callable[[], None] = lambda: None
         """Is called soon after each accepted job, so that a worker of this process need not wait to look."""
 
-    async def create(self, tenant: str, request: JobRequest, *, nonce: str | None = None) -> Receipt:
+    async def create(
+        self,
+        tenant: str,
+        request: JobRequest,
+        *,
+        nonce: str | None = None,
+        checked: Callable[[], Awaitable[None]] = _unchecked,
+    ) -> Receipt:
         """Accepts a job; once this returns, it is on the disk.
 
-        `nonce` makes a second call with the same one the same job. Raises ApiError: BATCH_*, MODEL_*, PARAM_*, what
-        opening an input raises, UPSTREAM_FAILED, STORE_UNAVAILABLE.
+        `nonce` makes a second call with the same one the same job. `checked` is awaited before the job is made, and
+        raises where it must not be. Raises ApiError: BATCH_*, MODEL_*, PARAM_*, what opening an input raises, what
+        `checked` raises, UPSTREAM_FAILED, STORE_UNAVAILABLE.
         """
         self._check(request)
         job_id = derived_id("job", nonce) if nonce else new_id("job")
@@ -91,6 +103,7 @@ class JobIntake:
         object_ids: list[str] = []
         try:
             items = await self._store(tenant, request.inputs, version.version, ttl_s + _SLACK_S, object_ids)
+            await checked()
         except BaseException:
             self._discard(tenant, object_ids)
             raise

@@ -139,6 +139,12 @@ class Limits:
         fresh = self._clock.monotonic() - at < _FRESH_S
         return standing if standing and fresh and standing.retry_after_s is None else None
 
+    def plenty(self, tenant: str) -> bool:
+        """Returns whether a request likely passes: none of the last second left less than half of the burst."""
+        at, standing = self._stood.get(tenant, (-math.inf, None))
+        fresh = self._clock.monotonic() - at < _FRESH_S
+        return not (standing and fresh) or standing.remaining * 2 >= standing.limit
+
     async def report(self, tenant: str) -> tuple[TenantLimits, int, Used]:
         """Returns a tenant's limits, how many requests it may send now, and what it uses.
 

@@ -39,7 +39,7 @@ def _handler(
     answer = _stream if method.server_streaming else _single
 
     async def handle(request: Any, context: Context) -> Any:
-        call = Call.begin(method, policy, request, context)
+        call = Call.begin(method, policy, request, context, serve)
         await _run(chain, call, partial(answer, call, serve))
         return call.response
 

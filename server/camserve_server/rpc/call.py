@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from camserve_server.base.errors import ApiError
+from camserve_server.base.tasks import ended
 from camserve_server.core.limits import TenantLimits
 from camserve_server.core.tokens import Identity
 from camserve_server.rpc.ending import with_one_end
@@ -41,6 +45,16 @@ _READ = frozenset(
         "x-request-id",
     }
 )
+
+
+T = TypeVar("T")
+_CHECKS_ITSELF = "checks_itself"
+
+
+def checks_itself(serve: T) -> T:
+    """Marks a servicer's method that awaits `Call.checked` before anything that it does lasts."""
+    setattr(serve, _CHECKS_ITSELF, True)
+    return serve
 
 
 def _nothing(_: str) -> None:
@@ -73,6 +87,8 @@ class Call:
 
     `nonce` is the same in every attempt at a request with an idempotency key. A servicer of a client stream hands
     `once` what tells the request from others, and what serves it. `answer_id` is the request id in an error's body.
+
+    `checks_beside` is true where the servicer's method is one that `checks_itself`.
     """
 
     method: MethodDescriptor
@@ -97,10 +113,17 @@ class Call:
     version: Callable[[str, str], str] = _as_asked
     once: Callable[[Callable[[], bytes], Callable[[], Awaitable[Message]]], Awaitable[Any]] = _run
     answer_id: str = ""
+    checks_beside: bool = False
+    _checks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
     def begin(
-        cls, method: MethodDescriptor, policy: Policy, request: Any, context: grpc.aio.ServicerContext[Any, Any]
+        cls,
+        method: MethodDescriptor,
+        policy: Policy,
+        request: Any,
+        context: grpc.aio.ServicerContext[Any, Any],
+        serve: Callable[..., Any],
     ) -> Call:
         """Returns the call with its metadata read and its request id chosen."""
         metadata: dict[str, str] = {}
@@ -119,6 +142,7 @@ class Call:
             request_id,
             http_code=policy.http_code,
             answer_id=request_id,
+            checks_beside=getattr(serve, _CHECKS_ITSELF, False),
         )
 
     @property
@@ -165,6 +189,35 @@ class Call:
         if self.limits is None:
             raise RuntimeError(f"{self.method.full_name} is public: there are no limits")
         return self.limits
+
+    @asynccontextmanager
+    async def passing(self, check: Coroutine[Any, Any, None], *, likely: bool) -> AsyncIterator[None]:
+        """Runs what follows a check that raises ApiError for a call that may not pass.
+
+        Where that is not likely, and the servicer waits for it, the check goes on beside what follows; then too its
+        refusal is the call's, whatever else is refused.
+        """
+        if not (self.checks_beside and likely):
+            await check
+            yield
+            return
+        task = asyncio.create_task(check)
+        self._checks.append(task)
+        try:
+            try:
+                yield
+            except ApiError:
+                await task
+                raise
+            await task
+        finally:
+            await ended([task])
+            if not task.cancelled():
+                task.exception()  # who was canceled raises none
+
+    async def checked(self) -> None:
+        """Returns once no check is open; raises ApiError where the call may not pass."""
+        await asyncio.gather(*self._checks)
 
     async def send_headers(self) -> None:
         """Sends the initial metadata once, with `headers`; for a stream, before its first message."""

@@ -18,7 +18,7 @@ from camserve_server.core.stored_results import stored_error
 from camserve_server.core.webhooks import WebhookService
 from camserve_server.rpc.answers import accepted, batch_result, timestamp
 from camserve_server.rpc.batch_inputs import batch_inputs
-from camserve_server.rpc.call import Call
+from camserve_server.rpc.call import Call, checks_itself
 from camserve_server.rpc.ending import deprecation_headers
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import Images
@@ -52,6 +52,7 @@ class JobServicer:
         self._prefix = prefix
         self._metadata = MetadataReader()
 
+    @checks_itself
     async def create_job(self, call: Call, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
         """Accepts a job."""
         tenant = call.identity.tenant
@@ -67,6 +68,7 @@ class JobServicer:
                 callback_url=callback_url,
             ),
             nonce=call.nonce,
+            checked=call.checked,
         )
         accepted(call, self._prefix, receipt.job_id)
         return pb.CreateJobResponse(

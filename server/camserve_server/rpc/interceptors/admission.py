@@ -29,9 +29,8 @@ def admission(admissions: Admission, refuse_early: Callable[[Call], None]) -> In
             check_inputs([entry.id for entry in inputs], call.tenant_limits.max_batch_size)
         images = (1 if inputs is None else len(inputs)) if call.policy.costs_images else 0
         streamed = call.method.client_streaming
-        async with admissions.admitted(
-            call.identity.tenant, call.tenant_limits, images=0 if streamed else images
-        ) as stay:
+        tenant = call.identity.tenant
+        async with admissions.staying(tenant, call.tenant_limits) as stay:
             if streamed and images:
                 once = call.once
 
@@ -43,7 +42,9 @@ def admission(admissions: Admission, refuse_early: Callable[[Call], None]) -> In
                     return await once(digest, serve_charged)
 
                 call.once = charged
-            await proceed()
+            charge = admissions.charge(stay, 0 if streamed else images)
+            async with call.passing(charge, likely=not admissions.refused_lately(tenant)):
+                await proceed()
 
     return check
 

@@ -50,6 +50,8 @@ def idempotency(keys: Idempotency, sign_again: SigningAgain) -> Interceptor:
             return
         if not _KEY.fullmatch(key):
             raise ApiError(Reason.IDEMPOTENCY_KEY_INVALID)
+        # What is taken under the key lasts.
+        await call.checked()
         if call.method.client_streaming:
             call.once = partial(once, call, key)
             await proceed()
