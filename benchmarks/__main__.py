@@ -1,4 +1,4 @@
-"""Runs the benchmark: `python -m benchmarks [--quick] [--only SECTION] [--rounds N] [--out FILE]`."""
+"""Runs the benchmark: `python -m benchmarks [--quick] [--only SECTION] [--rounds N] [--precision NAME] [--out FILE]`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 from benchmarks import machine, on_ray, replicas, sections
 from benchmarks.report import table
 from benchmarks.sections import Findings, Place, Plan
 from benchmarks.service import RESNET, SHAPES, Service, write_models
 from camserve_server.base import bundle
+from camserve_server.engine.manifest import Precision
 
 # Those of the second group share one running stack.
 _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
@@ -48,6 +50,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a first impression in under 90 s")
     parser.add_argument("--only", choices=(*_ALONE, *_ON_SERVICE), action="append", help="one section; may be repeated")
     parser.add_argument("--rounds", type=int, default=None, help="rounds of the throughput section; default 3")
+    parser.add_argument("--precision", choices=get_args(Precision), default="float32", help="what the models work in")
     parser.add_argument("--out", type=Path, default=None, help="receives every figure as JSON")
     return parser.parse_args()
 
@@ -82,7 +85,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="camserve-bench-") as name:
         folder = Path(name)
         shapes = bundle.MODELS / SHAPES
-        models_dir = write_models(folder / "models", shapes, [SHAPES, RESNET])
+        models_dir = write_models(folder / "models", shapes, [SHAPES, RESNET], options.precision)
         place = Place(folder, models_dir, shapes, partial(_progress, started))
         found = _run(place, plan, options.only or _everything())
     busy.append(machine.busy_cores())
@@ -97,6 +100,7 @@ def main() -> None:
             "machine": machine.describe(),
             "busy_cores": busy,
             "rounds": plan.rounds,
+            "precision": options.precision,
             "targets": [{**asdict(verdict), "passes": verdict.passes} for verdict in verdicts],
             **{name: findings.figures for name, findings in found.items()},
         }

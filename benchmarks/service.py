@@ -16,10 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from benchmarks.processes import by_role
 from camserve_server.base.config import load
 from camserve_server.cli.tokens import issuer
 from camserve_server.core.tokens import SCOPES
+from camserve_server.engine.golden import write_golden
+from camserve_server.engine.manifest import FILE_NAME, Precision
+from camserve_server.engine.model import bring_version
 
 SHAPES = "shapes"
 RESNET = "resnet50"
@@ -31,10 +36,14 @@ _PORTS = ("EDGE", "GRPC", "INTERNAL", "METRICS")
 # `urlopen` keeps the proxies of its first use in the process.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
+_GOLDEN = "golden.json"
+_LENIENT = {"prob": 0.05, "cam": 0.05}
+_FLOAT32 = 'precision = "float32"'
 _RESNET_TOML = """name = "resnet50"
 version = "1"
 aliases = ["stable"]
 labels = "imagenet"
+precision = "float32"
 
 [architecture]
 builder = "torchvision:resnet50"
@@ -54,15 +63,30 @@ class ServiceError(Exception):
     """The stack did not start; the message is the end of what it said."""
 
 
-def write_models(folder: Path, shapes: Path, names: Sequence[str]) -> Path:
-    """Fills `folder` with the named models, resnet50 with random weights, and returns it."""
+def write_models(folder: Path, shapes: Path, names: Sequence[str], precision: Precision = "float32") -> Path:
+    """Fills `folder` with the named models in a precision, resnet50 with random weights, and returns it."""
     if SHAPES in names:
         shutil.copytree(shapes, folder / SHAPES)
+        for manifest in folder.glob(f"{SHAPES}/*/{FILE_NAME}"):
+            manifest.write_text(manifest.read_text().replace(_FLOAT32, f'precision = "{precision}"'))
     if RESNET in names:
         version = folder / RESNET / "1"
         version.mkdir(parents=True)
-        (version / "model.toml").write_text(_RESNET_TOML)
+        (version / FILE_NAME).write_text(_RESNET_TOML.replace(_FLOAT32, f'precision = "{precision}"'))
+        if precision != "float32":
+            _write_golden(version, next(shapes.glob("*/golden/*.png")))
     return folder
+
+
+def _write_golden(folder: Path, picture: Path) -> None:
+    """Writes golden inputs that are lenient: random weights amplify a rounding more than learned ones."""
+    with (folder / FILE_NAME).open("a") as manifest:
+        manifest.write(f'[golden]\nfile = "{_GOLDEN}"\n')
+    (folder / _GOLDEN).write_text('{"cases": []}')
+    model = bring_version(folder, torch.device("cpu"), max_batch=1, weights_dir=None, precise=True)
+    write_golden(folder, _GOLDEN, [(picture.name, picture.read_bytes())], model)
+    golden = json.loads((folder / _GOLDEN).read_text()) | {"tolerances": _LENIENT}
+    (folder / _GOLDEN).write_text(json.dumps(golden))
 
 
 class Service:

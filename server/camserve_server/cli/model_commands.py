@@ -65,6 +65,12 @@ def models_add(
     std: Annotated[str | None, typer.Option(help="Divided by per channel; default: ImageNet's.")] = None,
     pad_color: Annotated[str | None, typer.Option(help="Margin of --fit pad, 0-255; default: 128,128,128.")] = None,
     layer: Annotated[str, typer.Option(help="Layer of heatmaps; auto is the last convolutional feature map.")] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="float32, or bfloat16: about twice as fast where the device has it and the golden inputs agree."
+        ),
+    ] = "float32",
     alias: Annotated[
         list[str] | None,
         typer.Option(help="Name that leads here, once for each; default: stable for the first version of a model."),
@@ -101,6 +107,7 @@ def models_add(
             std=std,
             pad_color=pad_color,
             layer=layer,
+            precision=precision,
             aliases=alias,
         )
     )

@@ -35,6 +35,7 @@ def new_version(
     std: str | None,
     pad_color: str | None,
     layer: str,
+    precision: str,
     aliases: list[str] | None,
 ) -> NewVersion:
     """Returns what is to be added; raises ValueError for words that make no sense together."""
@@ -64,6 +65,7 @@ def new_version(
         labels_version=labels_version,
         input={key: value for key, value in seen.items() if value is not None},
         layer=layer,
+        precision=precision,
         aliases=tuple(aliases) if aliases is not None else _first_alias(settings, name),
     )
 

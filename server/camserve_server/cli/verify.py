@@ -80,6 +80,7 @@ def _checked(
     if manifest.golden is None:
         return "no golden inputs"
     golden = GoldenFile.model_validate_json((folder / manifest.golden.file).read_bytes())
+    tolerances = golden.tolerances.at(manifest.precision)
     stub = inference_pb2_grpc.InferenceServiceStub(running.channel)
     most_prob, most_cam = 0.0, 0.0
     for case in golden.cases:
@@ -87,12 +88,12 @@ def _checked(
         if answer.content_sha256 != content:
             raise _WrongError("another content answered than lies in the folder here")
         try:
-            most_prob = max(most_prob, _compare_classes(answer, case, golden.tolerances))
+            most_prob = max(most_prob, _compare_classes(answer, case, tolerances))
             if case.cam is not None:
                 spec = input_spec(manifest)
                 view = place(answer.image.width, answer.image.height, spec).view
                 expected = np.load(folder / case.cam, allow_pickle=False)
-                most_cam = max(most_cam, _compare_maps(answer.heatmap, expected, view, golden.tolerances))
+                most_cam = max(most_cam, _compare_maps(answer.heatmap, expected, view, tolerances))
         except _WrongError as error:
             raise _WrongError(f"{case.image}: {error}") from None
     return f"passed: {len(golden.cases)} pictures, off by {most_prob:.1e} (probability) and {most_cam:.1e} (heatmap)"

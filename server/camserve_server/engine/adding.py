@@ -75,7 +75,8 @@ def add_version(new: NewVersion, pictures: Sequence[Path], place: Place, say: Ca
 
 def _check(folder: Path, pictures: Sequence[Path], place: Place, say: Callable[[str], None]) -> None:
     (folder / _GOLDEN_NAME).write_text('{"cases": []}')
-    model = _loaded(folder, place)
+    # Golden answers are those of float32.
+    model = _loaded(folder, place, precise=True)
     size = f"{model.input.width} x {model.input.height}"
     say(f"loads: input {size}, {len(model.labels)} classes, {model.memory_bytes / 1e6:.1f} MB")
     if model.max_batch is not None:
@@ -102,16 +103,19 @@ def _check(folder: Path, pictures: Sequence[Path], place: Place, say: Callable[[
     again = _loaded(folder, place)
     if again.golden != "passed":
         raise UnloadableError(f"it does not give its own golden answers again: {again.golden_reason}")
+    if again.precision_reason:
+        say(f"works in float32 here: {again.precision_reason}")
     say("repeats: its golden inputs give the same answers when it is loaded again")
 
 
-def _loaded(folder: Path, place: Place) -> ModelVersion:
+def _loaded(folder: Path, place: Place, *, precise: bool = False) -> ModelVersion:
     return bring_version(
         folder,
         place.device,
         max_batch=place.max_batch,
         weights_dir=place.weights_dir,
         earlier=earlier_versions(place.models_dirs, folder),
+        precise=precise,
     )
 
 

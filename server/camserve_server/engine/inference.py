@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from camserve_server.engine.cam import METHODS
+from camserve_server.engine.folding import FoldedConv2d
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,13 @@ class Tap:
         self.leaf: Tensor | None = None
         self.activations: Tensor | None = None
 
-    def __call__(self, module: nn.Module, args: object, output: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Replaces the layer's output (N, C, h, w)."""
+        if isinstance(module, FoldedConv2d):
+            # Asked for is the convolution's own map.
+            self.leaf = module.unnormalised(args[0].detach()).requires_grad_()
+            self.activations = self.leaf.clone()
+            return module.normalised(self.activations)
         self.leaf = output.detach().requires_grad_()
         self.activations = self.leaf.clone()
         return self.activations
@@ -169,8 +175,9 @@ def _maps(tap: Tap, logits: Tensor, targets: Sequence[int], explains: Sequence[E
         # Samples do not interact in eval mode, so one backward over the summed scores gives each
         # image the gradient it would have had alone.
         total = logits[rows, [targets[row] for row in rows]].sum()
-        gradients = torch.autograd.grad(total, tap.leaf, allow_unused=True)[0]
-    activations = tap.activations.detach()
+        found = torch.autograd.grad(total, tap.leaf, allow_unused=True)[0]
+        gradients = None if found is None else _whole(found)
+    activations = _whole(tap.activations.detach())
     maps: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, rows in by_method.items():
@@ -181,3 +188,8 @@ def _maps(tap: Tap, logits: Tensor, targets: Sequence[int], explains: Sequence[E
             raw = method.compute(chosen, chosen if gradients is None else gradients[rows])
             maps.update(zip(rows, raw.clamp(min=0).float().cpu(), strict=True))
     return maps
+
+
+def _whole(values: Tensor) -> Tensor:
+    """Returns them with no less than float32's digits: sums over a map would use up those of bfloat16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

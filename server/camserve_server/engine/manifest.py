@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+Precision = Literal["float32", "bfloat16"]
+
 FILE_NAME = "model.toml"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 # What a caller who names no version asks for: always an alias, so that no version answers by its name alone.
@@ -113,7 +115,7 @@ class Manifest(_Table):
     aliases: tuple[Name, ...] = ()
     labels: InnerPath
     labels_version: str = "1"
-    precision: Literal["float32"] = "float32"
+    precision: Precision = "float32"
     architecture: Architecture | None = None
     weights: Weights
     input: Input | None = None
@@ -125,6 +127,8 @@ class Manifest(_Table):
     def _has_module(self) -> Self:
         if self.weights.is_program == (self.architecture is not None):
             raise ValueError("an architecture for weights, none for a program")
+        if self.weights.is_program and self.precision != "float32":
+            raise ValueError("a program has the precision that it was made with")
         return self
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine import device as devices
 from camserve_server.engine.cam import METHODS
-from camserve_server.engine.golden import GoldenState, check_golden
+from camserve_server.engine.folding import fold_norms
+from camserve_server.engine.golden import GoldenState, Tolerances, check_golden
 from camserve_server.engine.inference import Explain, Outcome, infer
 from camserve_server.engine.input_spec import InputSpec
 from camserve_server.engine.labels import Label, check_published, read_labels
@@ -27,10 +28,12 @@ from camserve_server.engine.manifest import (
     FILE_NAME,
     Input,
     Manifest,
+    Precision,
     UnloadableError,
     read_aliases,
     read_manifest,
 )
+from camserve_server.engine.precision import has_bfloat16, lowered
 from camserve_server.engine.preprocess import Preprocess
 from camserve_server.engine.weights import load_module, weights_digest
 
@@ -48,7 +51,8 @@ class ModelVersion:
     heatmap, `default_layer` is what "auto" means, None where the module cannot be explained (a
     TorchScript program does not let its layers be watched). `content_hash` is the SHA-256 over manifest, labels and
     weights. `max_batch` is set where the module takes no larger batch, and `seconds_per_picture` is what one of a full
-    batch took when it was warm, with its map. `memory_bytes` is what its parameters and buffers take once loaded, and
+    batch took when it was warm, with its map. `precision` is what it works in, and `precision_reason` says why that is
+    not what model.toml asks for. `memory_bytes` is what its parameters and buffers take once loaded, and
     `load_number` tells a version from the same one loaded again.
     """
 
@@ -73,6 +77,8 @@ class ModelVersion:
     seconds_per_picture: float | None = None
     memory_bytes: int = 0
     load_number: int = 0
+    precision: Precision = "float32"
+    precision_reason: str | None = None
     module: nn.Module | None = field(default=None, repr=False)
     preprocess: Preprocess | None = field(default=None, repr=False)
     device: torch.device = field(default=torch.device("cpu"), repr=False)
@@ -149,26 +155,41 @@ def load_version(
 
 
 def bring_version(
-    folder: Path, device: torch.device, *, max_batch: int, weights_dir: Path | None, earlier: Sequence[Path] = ()
+    folder: Path,
+    device: torch.device,
+    *,
+    max_batch: int,
+    weights_dir: Path | None,
+    earlier: Sequence[Path] = (),
+    precise: bool = False,
 ) -> ModelVersion:
-    """Does what `load_version` does; raises UnloadableError, and what the version's own code and files raise."""
+    """Does what `load_version` does; raises UnloadableError, and what the version's own code and files raise.
+
+    One that is `precise` works in float32, whatever its model.toml says.
+    """
     manifest = read_manifest(folder)
     check_published(manifest.labels_version, read_labels(folder, manifest.labels), earlier)
-    return _load(folder, manifest, device, max_batch, weights_dir)
+    return _load(folder, manifest, device, max_batch, weights_dir, precise)
 
 
 def _load(
-    folder: Path, manifest: Manifest, device: torch.device, max_batch: int, weights_dir: Path | None
+    folder: Path,
+    manifest: Manifest,
+    device: torch.device,
+    max_batch: int,
+    weights_dir: Path | None,
+    precise: bool,
 ) -> ModelVersion:
     seen = _input_of(manifest)
     labels = read_labels(folder, manifest.labels)
     module = load_module(folder, manifest, weights_dir).to(device)
     is_program = manifest.weights.is_program
-    if not is_program:
-        module = module.to(memory_format=torch.channels_last)
     preprocess = Preprocess(seen.mean, seen.std, device, channels_last=not is_program)
     shape = (max_batch, seen.height, seen.width, 3)
     noise = list(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    if not is_program:
+        fold_norms(module, preprocess(noise[:1]))
+        module = module.to(memory_format=torch.channels_last)
     largest = _largest_batch(module, preprocess, noise, len(labels))
     layers = find_layers(module, preprocess(noise[:1]))
     default = layers.default if manifest.cam.layer == _AUTO else manifest.cam.layer
@@ -199,8 +220,33 @@ def _load(
         outcomes = ready.run(noise[:largest], [Explain(default, "gradcam", None)] * largest)
         if any(outcome.disconnected for outcome in outcomes):
             raise UnloadableError("the default layer does not lead to the model's scores")
-    ready = replace(ready, seconds_per_picture=_seconds_per_picture(ready, noise[:largest]))
-    return with_golden(folder, manifest, ready)
+    ready = with_golden(folder, manifest, ready)
+    if manifest.precision != "float32" and not precise:
+        ready = _lowered(folder, manifest, ready, noise[:largest])
+    return replace(ready, seconds_per_picture=_seconds_per_picture(ready, noise[:largest]))
+
+
+def _lowered(folder: Path, manifest: Manifest, ready: ModelVersion, noise: list[NDArray[np.uint8]]) -> ModelVersion:
+    """Returns a version in bfloat16 if that gives its golden answers, or without any those of float32; else itself."""
+    assert ready.module is not None
+    assert ready.preprocess is not None
+    if not has_bfloat16(ready.device):
+        return replace(ready, precision_reason="the device has no bfloat16")
+    module = lowered(ready.module, ready.preprocess(noise[:1]))
+    low = replace(ready, precision="bfloat16", module=module, memory_bytes=_memory_bytes(module))
+    if ready.golden == "none":
+        alike = _is_alike(ready.run(noise, [None] * len(noise)), low.run(noise, [None] * len(noise)))
+        return low if alike else replace(ready, precision_reason="bfloat16 gives other probabilities")
+    low = with_golden(folder, manifest, low)
+    if low.golden == "passed":
+        return low
+    return replace(ready, precision_reason=f"bfloat16 does not give the golden answers: {low.golden_reason}")
+
+
+def _is_alike(expected: list[Outcome], actual: list[Outcome]) -> bool:
+    one, other = (torch.stack([outcome.probs for outcome in each]) for each in (expected, actual))
+    same_top = torch.equal(one.argmax(dim=1), other.argmax(dim=1))
+    return same_top and bool((one - other).abs().max() <= Tolerances().prob)
 
 
 def with_golden(folder: Path, manifest: Manifest, model: ModelVersion) -> ModelVersion:

@@ -39,6 +39,7 @@ class NewVersion:
     labels_version: str = "1"
     input: dict[str, Any] = field(default_factory=dict)
     layer: str = "auto"
+    precision: str = "float32"
     aliases: tuple[str, ...] = ()
 
 
@@ -69,6 +70,7 @@ def write_version(new: NewVersion, folder: Path, *, golden: str) -> None:
         "aliases": list(new.aliases),
         "labels": labels,
         "labels_version": new.labels_version,
+        "precision": new.precision,
     }
     (folder / FILE_NAME).write_text(to_toml(top | tables), encoding="utf-8")
 

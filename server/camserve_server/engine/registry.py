@@ -307,6 +307,8 @@ class Registry:
             state=model.state,
             reason=model.reason,
             golden=model.golden,
+            precision=model.precision,
+            precision_reason=model.precision_reason,
         )
 
 

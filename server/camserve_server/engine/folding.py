@@ -1,0 +1,195 @@
+"""Batch normalisation folded into the convolution before it, which then does both in one pass over the map."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
+
+# How far the scores may move, relative to the largest: what rounding in another order does.
+_ROUNDING = 1e-3
+
+
+class FoldedConv2d(nn.Conv2d):
+    """A convolution and the normalisation after it.
+
+    With s = gamma / sqrt(variance + eps) and t = beta - mean * s per output channel, the normalisation of W * x + b is
+    (s W) * x + (s b + t) (Jacob et al. 2018, arXiv:1712.05877, eq. 14). `scale` and `shift` are s and t, (C,).
+    """
+
+    scale: Tensor
+    shift: Tensor
+    own_bias: Tensor | None
+
+    @classmethod
+    def of(cls, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> FoldedConv2d:
+        """Returns what does the same as the two in eval mode."""
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        folded = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            cls,
+            convolution.in_channels,
+            convolution.out_channels,
+            convolution.kernel_size,
+            convolution.stride,
+            convolution.padding,
+            convolution.dilation,
+            convolution.groups,
+            True,
+            convolution.padding_mode,
+            device=convolution.weight.device,
+            dtype=convolution.weight.dtype,
+        )
+        assert isinstance(folded, cls)
+        assert folded.bias is not None
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
+        shift = -norm.running_mean.double() * scale
+        if norm.affine:
+            scale, shift = scale * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
+        with torch.no_grad():
+            folded.weight.copy_(convolution.weight.double() * scale.view(-1, 1, 1, 1))
+            folded.bias.copy_(shift if convolution.bias is None else convolution.bias.double() * scale + shift)
+        folded.register_buffer("scale", scale.to(convolution.weight.dtype))
+        folded.register_buffer("shift", shift.to(convolution.weight.dtype))
+        folded.register_buffer("own_bias", None if convolution.bias is None else convolution.bias.detach())
+        return folded.eval().requires_grad_(False)
+
+    def unnormalised(self, inputs: Tensor) -> Tensor:
+        """Returns what the convolution alone makes of (N, C, H, W), for whoever asks for that layer's map."""
+        output: Tensor = self._conv_forward(inputs, self.weight / self.scale.view(-1, 1, 1, 1), self.own_bias)
+        return output
+
+    def normalised(self, output: Tensor) -> Tensor:
+        """Returns what the normalisation makes of the convolution's output (N, C, h, w)."""
+        return output * self.scale.view(1, -1, 1, 1) + self.shift.view(1, -1, 1, 1)
+
+
+def fold_norms(module: nn.Module, inputs: Tensor) -> int:
+    """Folds, in a frozen module in eval mode, each batch normalisation that alone takes a convolution's output.
+
+    Every module keeps its name: a folded normalisation becomes an identity. Returns how many there are, none where
+    `inputs` (N, 3, H, W) then get other scores.
+    """
+    # Code may work in place on its input, which is copied for every run.
+    pairs = _pairs(module, inputs)
+    if not pairs:
+        return 0
+    before = {name: module.get_submodule(name) for pair in pairs for name in pair}
+    with torch.inference_mode():
+        expected = module(inputs.clone())
+    for name, norm_name in pairs:
+        convolution, norm = before[name], before[norm_name]
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        module.set_submodule(name, FoldedConv2d.of(convolution, norm))
+        module.set_submodule(norm_name, nn.Identity().eval())
+    if _agree(module, inputs, expected):
+        return len(pairs)
+    for name, child in before.items():
+        module.set_submodule(name, child)
+    return 0
+
+
+def _agree(module: nn.Module, inputs: Tensor, expected: object) -> bool:
+    # Code may look at its modules in other ways than by calling them.
+    try:
+        with torch.inference_mode():
+            actual = module(inputs.clone())
+    except Exception:
+        return False
+    if not isinstance(expected, Tensor) or not isinstance(actual, Tensor) or actual.shape != expected.shape:
+        return False
+    return bool((actual - expected).abs().max() <= _ROUNDING * expected.abs().max().clamp(min=1))
+
+
+def _pairs(module: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
+    """Returns the names of convolutions and their normalisations, as one run with `inputs` shows them."""
+    # A module that does not run, or not with gradients, says so where it matters.
+    try:
+        calls = _run(module, inputs)
+    except Exception:
+        return []
+    found = Counter(call.name for call in calls)
+    uses = Counter(id(child) for _, child in module.named_modules(remove_duplicate=False))
+    weights = Counter(id(child.weight) for child in module.modules() if isinstance(child, nn.Conv2d))
+    made = {id(call.output): call for call in calls if isinstance(call.module, nn.Conv2d)}
+    pairs = []
+    for call in calls:
+        source = made.get(id(call.input))
+        # Subclasses may do something else.
+        if source is None or type(source.module) is not nn.Conv2d or type(call.module) is not nn.BatchNorm2d:
+            continue
+        alone = source.readers == 1 and weights[id(source.module.weight)] == 1
+        plain = all(found[one.name] == 1 and uses[id(one.module)] == 1 and not one.hooked for one in (source, call))
+        if alone and plain and _is_lossless(call.module):
+            pairs.append((source.name, call.name))
+    return pairs
+
+
+@dataclass(slots=True)
+class _Call:
+    """A module's call; `readers` counts what takes its output on the way to the scores, and `hooked` is a module on
+    which somebody waits for calls.
+    """
+
+    name: str
+    module: nn.Module
+    hooked: bool
+    input: Tensor
+    output: Tensor
+    readers: int = 0
+
+
+def _run(module: nn.Module, inputs: Tensor) -> list[_Call]:
+    calls: list[_Call] = []
+
+    def watch(name: str, child: nn.Module) -> RemovableHandle:
+        hooked = bool(child._forward_hooks or child._forward_pre_hooks)
+
+        def note(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            calls.append(_Call(name, child, hooked, args[0], output))
+
+        return child.register_forward_hook(note)
+
+    handles = [
+        watch(name, child)
+        for name, child in module.named_modules()
+        if name and isinstance(child, nn.Conv2d | nn.BatchNorm2d)
+    ]
+    try:
+        with torch.enable_grad():
+            scores = module(inputs.detach().requires_grad_().clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    # The graph that gradients would go back by names every reader of every tensor, unlike the modules' calls.
+    readers = _readers(scores.grad_fn) if isinstance(scores, Tensor) else {}
+    for call in calls:
+        call.readers = readers.get(call.output.grad_fn, 0)
+    return calls
+
+
+def _readers(end: Node | None) -> Counter[Node | None]:
+    """Returns how many nodes of a graph lead to each of its nodes."""
+    readers: Counter[Node | None] = Counter()
+    seen, pending = {end}, [end]
+    while pending:
+        node = pending.pop()
+        for before, _ in node.next_functions if node else ():
+            readers[before] += 1
+            if before not in seen:
+                seen.add(before)
+                pending.append(before)
+    return readers
+
+
+def _is_lossless(norm: nn.BatchNorm2d) -> bool:
+    """Whether a channel's weights can be told from the folded ones."""
+    assert norm.running_var is not None
+    scale = (norm.running_var + norm.eps).rsqrt() * (norm.weight if norm.affine else 1)
+    # Far from where float32 loses digits.
+    return bool(scale.isfinite().all() and (scale.abs() > 1e-20).all())
