@@ -22,7 +22,7 @@ endif
 TOOLS := build/tools
 TOOLS_STAMP := $(TOOLS)/.installed
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-deploy test-tus test-oidc test-ray test-clamd test-metrics test-traces test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-deploy test-tus test-oidc test-ray test-clamd test-metrics test-traces test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients bench-peers train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -215,6 +215,14 @@ resilience: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks
+
+# Other servers beside this one; they get an environment of their own, and PyTorch from this one's.
+bench-peers: $(DEV_STAMP)
+	test -d $(VENV)/peers || $(BIN)/python -m venv $(VENV)/peers
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' > \
+		"$$($(VENV)/peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/camserve.pth"
+	$(VENV)/peers/bin/python -m pip install -q -r benchmarks/peers/requirements.txt
+	$(BIN)/python -m benchmarks --only peers $(ARGS)
 
 # Needs what test-clients needs, but for Chromium: what each client costs beside raw stubs, and the memory that an upload of a
 # gigabyte takes, in a quarter of an hour; `make bench-clients ARGS='--quick'`, `--only go`, `--rounds 15`.

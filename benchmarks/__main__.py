@@ -1,4 +1,4 @@
-"""Runs the benchmark: `python -m benchmarks [--quick] [--only SECTION] [--rounds N] [--precision NAME] [--out FILE]`."""
+"""Runs the benchmark: `python -m benchmarks [--quick] [--only SECTION] [--rounds N] [--precision P] [--out FILE]`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import get_args
 
 from benchmarks import machine, on_ray, replicas, sections
+from benchmarks.against_peers import PYTHON as PEERS_PYTHON
 from benchmarks.report import table
 from benchmarks.sections import Findings, Place, Plan
 from benchmarks.service import RESNET, SHAPES, Service, write_models
@@ -36,6 +37,7 @@ _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
 }
 _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {
     "throughput": sections.throughput,
+    "peers": sections.peers,
     "edge": sections.edge,
     "costs": sections.costs,
     "jobs": sections.jobs,
@@ -60,8 +62,8 @@ def _progress(started: float, text: str) -> None:
 
 
 def _everything() -> list[str]:
-    has_ray = importlib.util.find_spec("ray") is not None
-    return [name for name in (*_ALONE, *_ON_SERVICE) if name != "ray" or has_ray]
+    installed = {"ray": importlib.util.find_spec("ray") is not None, "peers": PEERS_PYTHON.exists()}
+    return [name for name in (*_ALONE, *_ON_SERVICE) if installed.get(name, True)]
 
 
 def _run(place: Place, plan: Plan, chosen: list[str]) -> dict[str, Findings]:
@@ -78,7 +80,7 @@ def main() -> None:
     options = _options()
     # As Ctrl-C does: leaves the `with` blocks that end the stack and the other processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    plan = Plan(rounds=options.rounds or (1 if options.quick else 3), quick=options.quick)
+    plan = Plan(rounds=options.rounds or (1 if options.quick else 3), quick=options.quick, precision=options.precision)
     started = time.monotonic()
     busy = [machine.busy_cores()]
     print(machine.describe())

@@ -12,19 +12,20 @@ from camserve.v1 import inference_pb2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A picture, the model, and whether a heatmap at the picture's size is drawn and sent back inline."""
+    """A picture, the model, and whether a heatmap of the picture's size comes back inline, and over the picture."""
 
     picture: bytes
     media_type: str
     model: str
     cam: bool
+    overlay: bool = False
 
     def as_message(self) -> bytes:
         """Returns the serialised InferRequest."""
         request = inference_pb2.InferRequest(
             model=self.model,
             image=inference_pb2.ImageInput(bytes=self.picture),
-            grad_cam=inference_pb2.GradCAMOptions(enabled=self.cam),
+            grad_cam=inference_pb2.GradCAMOptions(enabled=self.cam, overlay=self.overlay),
             response=inference_pb2.ResponseOptions(heatmap="inline"),
         )
         return request.SerializeToString()
@@ -34,7 +35,7 @@ class Job:
         document = {
             "model": self.model,
             "image": {"bytes": base64.b64encode(self.picture).decode()},
-            "grad_cam": {"enabled": self.cam},
+            "grad_cam": {"enabled": self.cam, "overlay": self.overlay},
             "response": {"heatmap": "inline"},
         }
         return json.dumps(document).encode()
@@ -44,6 +45,7 @@ class Job:
         options = {
             "model": self.model,
             "grad_cam.enabled": str(self.cam).lower(),
+            "grad_cam.overlay": str(self.overlay).lower(),
             "response.heatmap": "inline",
         }
         return "/v1/infer?" + urlencode(options)

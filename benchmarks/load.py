@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +58,39 @@ def rest_target(port: int, token: str, job: Job, *, upload: bool) -> Target:
         "Content-Type": job.media_type if upload else "application/json",
     }
 
-    def make(stack: ExitStack) -> Call:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
-        stack.callback(connection.close)
+    return Target(
+        partial(_posting, port, path, body, headers),
+        lambda data: check(json_format.Parse(data, inference_pb2.InferResponse()), job),
+    )
 
-        def call() -> bytes:
-            connection.request("POST", path, body, headers)
-            response = connection.getresponse()
-            data = response.read()
-            if response.status != 200:
-                raise ValueError(f"{response.status} {_code(data)}")
-            return data
 
-        return call
+def peer_target(port: int, path: str, wrapped: str | None, job: Job) -> Target:
+    """Returns another server as a target, see `peers.classifier`; `wrapped` is the key of a list that it wants."""
+    question = {"image": base64.b64encode(job.picture).decode(), "cam": job.cam}
+    body = json.dumps({wrapped: [question]} if wrapped else question).encode()
 
-    return Target(make, lambda data: check(json_format.Parse(data, inference_pb2.InferResponse()), job))
+    def check_answer(data: bytes) -> None:
+        answer = json.loads(data)[0] if wrapped else json.loads(data)
+        if len(answer["classes"]) != 5 or bool(answer["heatmap"]) != job.cam:
+            raise ValueError("the answer lacks classes or the heatmap")
+
+    return Target(partial(_posting, port, path, body, {"Content-Type": "application/json"}), check_answer)
+
+
+def _posting(port: int, path: str, body: bytes, headers: dict[str, str], stack: ExitStack) -> Call:
+    """Returns a call that posts, on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
+    stack.callback(connection.close)
+
+    def call() -> bytes:
+        connection.request("POST", path, body, headers)
+        response = connection.getresponse()
+        data = response.read()
+        if response.status != 200:
+            raise ValueError(f"{response.status} {_code(data)}")
+        return data
+
+    return call
 
 
 def run(make: Callable[[ExitStack], Call], concurrency: int, warm_up_s: float, seconds: float) -> Window:
@@ -113,10 +133,12 @@ def _code(body: bytes) -> str:
 def _serve(order: dict[str, Any]) -> Any:
     picture = Path(order["picture"])
     media_type = "image/png" if picture.suffix == ".png" else "image/jpeg"
-    job = Job(picture.read_bytes(), media_type, order["model"], order["cam"])
+    job = Job(picture.read_bytes(), media_type, order["model"], order["cam"], order.get("overlay", False))
     with ExitStack() as stack:
         if order["way"] == "grpc":
             target = grpc_target(stack, order["target"], order["token"], job)
+        elif order["way"] == "peer":
+            target = peer_target(order["port"], order["path"], order["wrapped"], job)
         else:
             target = rest_target(order["port"], order["token"], job, upload=order["way"] == "upload")
         target.check(target.make(stack)())

@@ -11,6 +11,7 @@ from benchmarks.driver import obey
 from benchmarks.loop import LoopThread
 from benchmarks.window import Window
 from camserve_server.base.config import load
+from camserve_server.base.logs import configure_logs
 from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.engine import Engine, Explain
 from camserve_server.engine.imaging import DecodeRequest, ImagingPool, RenderRequest
@@ -69,6 +70,8 @@ class Pipeline:
 
 
 def _main() -> None:
+    # To standard error: the answers go to standard output.
+    configure_logs("info")
     loop = LoopThread()
     pipeline = Pipeline()
     loop.wait(pipeline.start())

@@ -7,11 +7,15 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from math import nan
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import huge as measured_huge
 from benchmarks import picture
 from benchmarks import uploads as measured_uploads
+from benchmarks.against_peers import GRPC as PEER_GRPC
+from benchmarks.against_peers import JSON as PEER_JSON
+from benchmarks.against_peers import KINDS, measure_beside
 from benchmarks.batches import Batches
 from benchmarks.costs import measure_costs
 from benchmarks.driver import Driver
@@ -35,6 +39,7 @@ from benchmarks.throughput import (
     Throughput,
     cells,
 )
+from camserve_server.engine.manifest import Precision
 
 RATIO = "engine with / without CAM"
 
@@ -45,6 +50,7 @@ class Plan:
 
     rounds: int
     quick: bool
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,54 @@ def throughput(place: Place, plan: Plan, service: Service) -> Findings:
             print(f"\n{cell.title}, {way}: failed calls: {one.errors}")
     figures = [{**_named(cell), **asdict(found)} for cell, found in measured.items()]
     return Findings(figures, list(_throughput_verdicts(measured)))
+
+
+def peers(place: Place, plan: Plan, service: Service) -> Findings:
+    """Other servers, each beside the service."""
+    photo = place.folder / "small.jpg"
+    photo.write_bytes(picture.photo(500, 375))
+    weights = next(place.shapes.glob("*/*.safetensors"))
+    found = measure_beside(service, place.folder, photo, weights, rounds=plan.rounds, report=place.progress)
+    titles = [f"{model}, {'with CAM' if cam else 'no CAM'}" for model, cam in KINDS]
+    rows = [
+        (name, *(number(one.cells[name, *kind].typical()) for kind in KINDS), number(one.memory_mb[RESNET]))
+        for name, one in found.items()
+    ]
+    for way in (PEER_GRPC, PEER_JSON):
+        typical = [median(one.cells[way, *kind].typical() for one in found.values()) for kind in KINDS]
+        rows.append((way, *map(number, typical), ""))
+    print(table("Images a second, 8 callers", ("server", *titles, "MB with resnet50"), rows))
+    rows = [
+        (f"{way} / {name}", *(number(one.ratio(way, name, *kind)) for kind in KINDS))
+        for name, one in found.items()
+        for way in (PEER_GRPC, PEER_JSON)
+    ]
+    print(table("Images a second, ratio", ("servers", *titles), rows))
+    for name, one in found.items():
+        for (way, model, cam), cell in one.cells.items():
+            if cell.errors:
+                print(f"\n{way} beside {name}, {model}, {'with' if cam else 'no'} CAM: failed calls: {cell.errors}")
+    targets = zip(KINDS, titles, (5.0 if plan.precision == "float32" else 8.0, 2.0, 8.0, 1.0), strict=True)
+    verdicts = [
+        Verdict(
+            f"service / best peer, gRPC, {title}",
+            min(one.ratio(PEER_GRPC, name, *kind) for name, one in found.items()),
+            target,
+            at_least=True,
+        )
+        for kind, title, target in targets
+    ]
+    figures = {
+        name: {
+            "memory_mb": one.memory_mb,
+            "cells": [
+                {"server": way, "model": model, "cam": cam, **asdict(cell)}
+                for (way, model, cam), cell in one.cells.items()
+            ],
+        }
+        for name, one in found.items()
+    }
+    return Findings(figures, verdicts)
 
 
 def edge(place: Place, plan: Plan, service: Service) -> Findings:

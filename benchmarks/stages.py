@@ -20,6 +20,7 @@ from benchmarks.driver import obey
 from benchmarks.loop import LoopThread
 from camserve_server.base.clock import SystemClock
 from camserve_server.base.config import Settings, load
+from camserve_server.base.logs import configure_logs
 from camserve_server.engine.buffers import SharedBuffer
 from camserve_server.engine.device import choose_device, prepare_thread
 from camserve_server.engine.folders import find_folders
@@ -147,6 +148,8 @@ class Stages:
 
 
 def _main() -> None:
+    # To standard error: the answers go to standard output.
+    configure_logs("info")
     loop = LoopThread()
     with TemporaryDirectory(prefix="camserve-bench-") as folder:
         stages = Stages(load(), Path(folder))

@@ -13,6 +13,7 @@ async def test_the_listing_has_every_version_newest_first(client):
     assert answer.page.size == len(answer.models) == 3
     newest = models["shapes"][0]
     assert (newest.state, newest.golden) == (pb.ModelVersion.ready, pb.ModelVersion.passed)
+    assert newest.precision == "float32"
     assert list(newest.aliases) == ["stable"]
     assert newest.default_layer in newest.layers
     assert newest.classes == 10

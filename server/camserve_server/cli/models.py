@@ -71,6 +71,8 @@ def _line(name: str, version: models_pb2.ModelVersion) -> str:
     parts = [state + (f": {version.reason}" if version.reason else "")]
     if version.classes:
         parts += [f"{version.classes} classes", f"golden inputs {golden}"]
+    if version.precision:
+        parts.append(version.precision)
     if version.memory_bytes:
         parts.append(f"{version.memory_bytes / 1e6:.1f} MB")
     if version.content_sha256:

@@ -74,6 +74,7 @@ def _version(version: ModelVersion, deprecation: Deprecation | None, *, full: bo
         golden=pb.ModelVersion.Golden.Value(version.golden),
         content_sha256=version.content_hash,
         memory_bytes=version.memory_bytes,
+        precision=version.precision if version.state == "ready" else "",
     )
     if version.reason:
         message.reason = version.reason

@@ -2427,6 +2427,10 @@ pub struct ModelVersion {
     /// Counts the bytes of weights and other tensors that the version holds once it is loaded. Zero while that is not known.
     #[prost(int64, tag = "20")]
     pub memory_bytes: i64,
+    /// Names the arithmetic in which the version works on the replica that answers: `float32`, or `bfloat16` where its settings
+    /// ask for that and it gives the golden answers. Empty while the version is not loaded.
+    #[prost(string, tag = "21")]
+    pub precision: ::prost::alloc::string::String,
 }
 /// Nested message and enum types in `ModelVersion`.
 pub mod model_version {

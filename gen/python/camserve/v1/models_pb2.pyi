@@ -228,6 +228,7 @@ class ModelVersion(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     DEPRECATION_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Names the version."""
     state: Global___ModelVersion.State.ValueType
@@ -248,6 +249,10 @@ class ModelVersion(_message.Message):
     """Is the SHA-256 of weights, labels and settings, in hex. Empty while the version has not been loaded."""
     memory_bytes: _builtins.int
     """Counts the bytes of weights and other tensors that the version holds once it is loaded. Zero while that is not known."""
+    precision: _builtins.str
+    """Names the arithmetic in which the version works on the replica that answers: `float32`, or `bfloat16` where its settings
+    ask for that and it gives the golden answers. Empty while the version is not loaded.
+    """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the aliases that lead here, for example `stable`."""
@@ -286,10 +291,11 @@ class ModelVersion(_message.Message):
         labels: _abc.Iterable[Global___Label] | None = ...,
         deprecation: _model_routes_pb2.ModelDeprecation | None = ...,
         memory_bytes: _builtins.int = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation", "_reason", b"_reason", "deprecation", b"deprecation", "input", b"input", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation", "_reason", b"_reason", "aliases", b"aliases", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "default_layer", b"default_layer", "deprecation", b"deprecation", "golden", b"golden", "input", b"input", "labels", b"labels", "labels_version", b"labels_version", "layers", b"layers", "memory_bytes", b"memory_bytes", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation", "_reason", b"_reason", "aliases", b"aliases", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "default_layer", b"default_layer", "deprecation", b"deprecation", "golden", b"golden", "input", b"input", "labels", b"labels", "labels_version", b"labels_version", "layers", b"layers", "memory_bytes", b"memory_bytes", "precision", b"precision", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deprecation: _TypeAlias = _typing.Literal["deprecation"]  # noqa: Y015
     _WhichOneofArgType__deprecation: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation"]  # noqa: Y015

@@ -496,7 +496,10 @@ type ModelVersion struct {
 	// Says when the version ends. Present only where that is known.
 	Deprecation *ModelDeprecation `protobuf:"bytes,14,opt,name=deprecation,proto3,oneof" json:"deprecation,omitempty"`
 	// Counts the bytes of weights and other tensors that the version holds once it is loaded. Zero while that is not known.
-	MemoryBytes   int64 `protobuf:"varint,20,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	MemoryBytes int64 `protobuf:"varint,20,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// Names the arithmetic in which the version works on the replica that answers: `float32`, or `bfloat16` where its settings
+	// ask for that and it gives the golden answers. Empty while the version is not loaded.
+	Precision     string `protobuf:"bytes,21,opt,name=precision,proto3" json:"precision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -634,6 +637,13 @@ func (x *ModelVersion) GetMemoryBytes() int64 {
 		return x.MemoryBytes
 	}
 	return 0
+}
+
+func (x *ModelVersion) GetPrecision() string {
+	if x != nil {
+		return x.Precision
+	}
+	return ""
 }
 
 // Is the size of a picture.
@@ -1121,7 +1131,7 @@ const file_camserve_v1_models_proto_rawDesc = "" +
 	"\x04view\x18\x02 \x01(\tR\x04view\"T\n" +
 	"\x05Model\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x125\n" +
-	"\bversions\x18\x02 \x03(\v2\x19.camserve.v1.ModelVersionR\bversions\"\x9e\x06\n" +
+	"\bversions\x18\x02 \x03(\v2\x19.camserve.v1.ModelVersionR\bversions\"\xbc\x06\n" +
 	"\fModelVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x125\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1f.camserve.v1.ModelVersion.StateR\x05state\x12\x18\n" +
@@ -1138,7 +1148,8 @@ const file_camserve_v1_models_proto_rawDesc = "" +
 	"\x0econtent_sha256\x18\f \x01(\tR\rcontentSha256\x12*\n" +
 	"\x06labels\x18\r \x03(\v2\x12.camserve.v1.LabelR\x06labels\x12D\n" +
 	"\vdeprecation\x18\x0e \x01(\v2\x1d.camserve.v1.ModelDeprecationH\x01R\vdeprecation\x88\x01\x01\x12!\n" +
-	"\fmemory_bytes\x18\x14 \x01(\x03R\vmemoryBytes\"T\n" +
+	"\fmemory_bytes\x18\x14 \x01(\x03R\vmemoryBytes\x12\x1c\n" +
+	"\tprecision\x18\x15 \x01(\tR\tprecision\"T\n" +
 	"\x05State\x12\x15\n" +
 	"\x11state_unspecified\x10\x00\x12\t\n" +
 	"\x05ready\x10\x01\x12\v\n" +

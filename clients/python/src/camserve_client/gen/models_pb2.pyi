@@ -183,6 +183,7 @@ class ModelVersion(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     DEPRECATION_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     state: Global___ModelVersion.State.ValueType
     labels_version: _builtins.str
@@ -193,6 +194,7 @@ class ModelVersion(_message.Message):
     reason: _builtins.str
     content_sha256: _builtins.str
     memory_bytes: _builtins.int
+    precision: _builtins.str
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -221,10 +223,11 @@ class ModelVersion(_message.Message):
         labels: _abc.Iterable[Global___Label] | None = ...,
         deprecation: _model_routes_pb2.ModelDeprecation | None = ...,
         memory_bytes: _builtins.int = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation", "_reason", b"_reason", "deprecation", b"deprecation", "input", b"input", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation", "_reason", b"_reason", "aliases", b"aliases", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "default_layer", b"default_layer", "deprecation", b"deprecation", "golden", b"golden", "input", b"input", "labels", b"labels", "labels_version", b"labels_version", "layers", b"layers", "memory_bytes", b"memory_bytes", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation", "_reason", b"_reason", "aliases", b"aliases", "calibration_version", b"calibration_version", "classes", b"classes", "content_sha256", b"content_sha256", "default_layer", b"default_layer", "deprecation", b"deprecation", "golden", b"golden", "input", b"input", "labels", b"labels", "labels_version", b"labels_version", "layers", b"layers", "memory_bytes", b"memory_bytes", "precision", b"precision", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deprecation: _TypeAlias = _typing.Literal["deprecation"]  # noqa: Y015
     _WhichOneofArgType__deprecation: _TypeAlias = _typing.Literal["_deprecation", b"_deprecation"]  # noqa: Y015
