@@ -351,3 +351,20 @@ def test_rank_correlation_is_spearmans() -> None:
     assert rank_correlation(one, other) == pytest.approx(expected, abs=1e-9)
     assert rank_correlation(one, one.square()) == pytest.approx(1)
     assert rank_correlation(one, torch.ones(7, 7)) == 0
+
+
+def test_a_version_may_ask_for_bfloat16_and_is_told_where_it_does_not_get_it(
+    new: NewVersion, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camserve_server.engine.model.has_bfloat16", lambda device: False)
+    said: list[str] = []
+    folder = add_version(replace(new, precision="bfloat16"), (), place, said.append)
+    assert read_manifest(folder).precision == "bfloat16"
+    assert said[-1] == "works in float32 here: the device has no bfloat16"
+    monkeypatch.setattr("camserve_server.engine.model.has_bfloat16", lambda device: True)
+    model = load_version(folder, torch.device("cpu"), max_batch=2, weights_dir=None)
+    assert (model.golden, model.precision) == ("passed", "bfloat16")
+
+
+def test_there_are_no_other_precisions(new: NewVersion, place: Place) -> None:
+    assert refused(replace(new, precision="float16"), place) == "model.toml: precision has no valid value"

@@ -126,6 +126,19 @@ def test_without_golden_inputs_the_answers_to_noise_decide(tmp_path: Path) -> No
     assert (model.precision, model.precision_reason) == ("float32", "bfloat16 gives other probabilities")
 
 
+class KnowsFloat32Only(TinyNet):
+    """Has a table of its own that is no weight, and so stays what it was."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x @ torch.eye(x.shape[-1]))
+
+
+def test_code_that_knows_float32_only_is_served_in_it(tmp_path: Path) -> None:
+    model = load(write_model(tmp_path, top=TOP, architecture=f'builder = "{__name__}:KnowsFloat32Only"'))
+    assert (model.state, model.precision) == ("ready", "float32")
+    assert model.precision_reason == "bfloat16 fails (RuntimeError)"
+
+
 def test_a_program_keeps_the_precision_that_it_was_made_with(tmp_path: Path) -> None:
     program = f'file = "program.pt"\nformat = "torchscript"\nsha256 = "{"0" * 64}"'
     model = load(write_model(tmp_path, top=TOP, architecture=None, weights=program))

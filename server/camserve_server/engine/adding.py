@@ -103,9 +103,9 @@ def _check(folder: Path, pictures: Sequence[Path], place: Place, say: Callable[[
     again = _loaded(folder, place)
     if again.golden != "passed":
         raise UnloadableError(f"it does not give its own golden answers again: {again.golden_reason}")
+    say("repeats: its golden inputs give the same answers when it is loaded again")
     if again.precision_reason:
         say(f"works in float32 here: {again.precision_reason}")
-    say("repeats: its golden inputs give the same answers when it is loaded again")
 
 
 def _loaded(folder: Path, place: Place, *, precise: bool = False) -> ModelVersion:
