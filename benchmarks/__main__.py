@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
-from benchmarks import machine, on_ray, replicas, sections
+from benchmarks import compared, machine, on_ray, replicas, sections
 from benchmarks.against_peers import PYTHON as PEERS_PYTHON
 from benchmarks.report import table
 from benchmarks.sections import Findings, Place, Plan
@@ -27,6 +27,7 @@ from camserve_server.engine.manifest import Precision
 _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
     "footprint": sections.footprint,
     "stages": sections.stages,
+    "growth": sections.growth,
     "queue": sections.queue,
     "events": sections.events,
     "uploads": sections.uploads,
@@ -36,8 +37,8 @@ _ALONE: dict[str, Callable[[Place, Plan], Findings]] = {
     "ray": on_ray.ray,
 }
 _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {
-    "throughput": sections.throughput,
-    "peers": sections.peers,
+    "throughput": compared.throughput,
+    "peers": compared.peers,
     "edge": sections.edge,
     "costs": sections.costs,
     "jobs": sections.jobs,

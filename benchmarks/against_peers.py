@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -120,6 +120,16 @@ class RunningPeer:
         """Returns what all its processes take, a page of a file once."""
         return memory(descendants(self._process.pid)).once_mb
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Stops its processes meanwhile: some poll while they have nothing to do."""
+        pids = descendants(self._process.pid)
+        _send(pids, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _send(pids, signal.SIGCONT)
+
     def __enter__(self) -> Self:
         """Waits until its method is there; raises RuntimeError where it ends or takes too long."""
         deadline = time.monotonic() + _STARTED_WITHIN_S
@@ -152,10 +162,14 @@ class RunningPeer:
             self._process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOPPED_WITHIN_S)
-        for pid in started:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _send(started, signal.SIGKILL)
         self._process.wait()
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def measure_beside(
@@ -189,16 +203,17 @@ def _measure(
             for way in ways if number % 2 == 0 else reversed(ways):
                 slow = model == RESNET and way == peer.name
                 seconds = 10.0 if slow and cam else 3.0
-                sample = load.ask(
-                    picture=str(picture),
-                    model=model,
-                    cam=cam,
-                    overlay=True,
-                    concurrency=_CALLERS,
-                    warm_up_s=seconds / 3,
-                    seconds=seconds,
-                    **ways[way],
-                )
+                with nullcontext() if way == peer.name else running.standing_still():
+                    sample = load.ask(
+                        picture=str(picture),
+                        model=model,
+                        cam=cam,
+                        overlay=True,
+                        concurrency=_CALLERS,
+                        warm_up_s=seconds / 3,
+                        seconds=seconds,
+                        **ways[way],
+                    )
                 cell = beside.cells.setdefault((way, model, cam), Cell())
                 cell.images_per_s.append(1000 / sample["ms_per_image"])
                 cell.p50_ms.append(sample["p50_ms"])

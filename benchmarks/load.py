@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import http.client
+import itertools
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -38,15 +39,19 @@ class Target:
     check: Callable[[bytes], None]
 
 
-def grpc_target(stack: ExitStack, address: str, token: str, job: Job) -> Target:
-    """Returns a gRPC server as a target; all threads share one connection, which `stack` closes."""
+def grpc_target(stack: ExitStack, address: str, tokens: Sequence[str], job: Job) -> Target:
+    """Returns a gRPC server as a target; all threads share one connection, which `stack` closes, and take the tokens
+    in turn.
+    """
     channel = stack.enter_context(grpc.insecure_channel(address, options=_CHANNEL_OPTIONS))
     call = channel.unary_unary(_METHOD, request_serializer=None, response_deserializer=None)
-    message, metadata = job.as_message(), (("authorization", f"Bearer {token}"),)
-    return Target(
-        lambda _: lambda: call(message, metadata=metadata, timeout=_TIMEOUT_S),
-        lambda data: check(inference_pb2.InferResponse.FromString(data), job),
-    )
+    message, turns = job.as_message(), itertools.cycle(tokens)
+
+    def make(_: ExitStack) -> Call:
+        metadata = (("authorization", f"Bearer {next(turns)}"),)
+        return lambda: call(message, metadata=metadata, timeout=_TIMEOUT_S)
+
+    return Target(make, lambda data: check(inference_pb2.InferResponse.FromString(data), job))
 
 
 def rest_target(port: int, token: str, job: Job, *, upload: bool) -> Target:
@@ -136,7 +141,7 @@ def _serve(order: dict[str, Any]) -> Any:
     job = Job(picture.read_bytes(), media_type, order["model"], order["cam"], order.get("overlay", False))
     with ExitStack() as stack:
         if order["way"] == "grpc":
-            target = grpc_target(stack, order["target"], order["token"], job)
+            target = grpc_target(stack, order["target"], order.get("tokens") or [order["token"]], job)
         elif order["way"] == "peer":
             target = peer_target(order["port"], order["path"], order["wrapped"], job)
         else:

@@ -4,43 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from math import nan
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks import huge as measured_huge
 from benchmarks import picture
 from benchmarks import uploads as measured_uploads
-from benchmarks.against_peers import GRPC as PEER_GRPC
-from benchmarks.against_peers import JSON as PEER_JSON
-from benchmarks.against_peers import KINDS, measure_beside
 from benchmarks.batches import Batches
 from benchmarks.costs import measure_costs
 from benchmarks.driver import Driver
 from benchmarks.edge import measure_added
 from benchmarks.events import measure_outage
 from benchmarks.footprint import REPLICA, measure_footprint
+from benchmarks.growth import draw_growth, measure_growth
 from benchmarks.queue import measure_queue
 from benchmarks.report import Verdict, number, table
 from benchmarks.service import RESNET, SHAPES, Service, environment_for
 from benchmarks.telemetry import RATIOS, measure_telemetry
-from benchmarks.throughput import (
-    BARE,
-    CALLERS,
-    GRPC,
-    HANDWRITTEN,
-    JSON,
-    UPLOAD,
-    Cell,
-    Measured,
-    Round,
-    Throughput,
-    cells,
-)
 from camserve_server.engine.manifest import Precision
 
+PLOTS = Path("build", "plots")
 RATIO = "engine with / without CAM"
 
 
@@ -85,12 +69,14 @@ class Findings:
 def footprint(place: Place, plan: Plan) -> Findings:
     """Start-up and idle memory."""
     place.progress("starting the stack with the bundled model")
-    found = measure_footprint(place.folder / "footprint", place.shapes, starts=1 if plan.quick else 2)
+    starts, idle_s = (1, 5.0) if plan.quick else (2, 60.0)
+    found = measure_footprint(place.folder / "footprint", place.shapes, starts, idle_s)
     rows = [
         (name, *(number(size) for size in (memory.rss_mb, memory.once_mb, memory.pss_mb)))
         for name, memory in found.memory.items()
     ]
     print(table("Idle memory with shapes, MB", ("processes", "RSS", "shared pages once", "PSS"), rows))
+    print(f"\nProcessor time of a minute in which nobody calls, all processes: {found.idle_cpu_s:.1f} s")
     return Findings(
         asdict(found),
         [
@@ -119,90 +105,6 @@ def stages(place: Place, plan: Plan) -> Findings:
     return Findings(figures, verdicts)
 
 
-def throughput(place: Place, plan: Plan, service: Service) -> Findings:
-    """Bare pipeline, service and hand-written service."""
-    place.progress("starting the bare pipeline and the hand-written service")
-    with (
-        Driver("pipeline", place.folder, place.environment("pipeline")) as bare,
-        Driver("handwritten", place.folder) as handwritten,
-        Driver("load", place.folder) as load,
-    ):
-        comparison = Throughput(service, bare, handwritten, load, place.photo())
-        measured = comparison.run(list(cells(plan.rounds, quick=plan.quick)), plan.rounds, place.progress)
-    ways = (BARE, GRPC, JSON, UPLOAD, HANDWRITTEN)
-    rows = [
-        (cell.title, *(number(found.typical(way, lambda one: one.ms_per_image)) for way in ways))
-        for cell, found in measured.items()
-    ]
-    print(table("Throughput, ms per image", ("load", *ways), rows))
-    rows = [
-        (cell.title, *(number(found.throughput_ratio(way, BARE)) for way in ways[1:4]))
-        for cell, found in measured.items()
-    ]
-    print(table("Throughput, share of the bare pipeline's", ("load", *ways[1:4]), rows))
-    rows = [
-        (cell.title, way, *_processor_row(found, way))
-        for cell, found in measured.items()
-        for way in cell.ways
-        if cell.concurrency == 8
-    ]
-    header = ("load", "way", "server", "workers", "Envoy", "callers", "images per batch")
-    print(table("Processor time, ms per image", header, rows))
-    for cell, found in measured.items():
-        for way, one in ((way, one) for way, rounds in found.rounds.items() for one in rounds if one.errors):
-            print(f"\n{cell.title}, {way}: failed calls: {one.errors}")
-    figures = [{**_named(cell), **asdict(found)} for cell, found in measured.items()]
-    return Findings(figures, list(_throughput_verdicts(measured)))
-
-
-def peers(place: Place, plan: Plan, service: Service) -> Findings:
-    """Other servers, each beside the service."""
-    photo = place.folder / "small.jpg"
-    photo.write_bytes(picture.photo(500, 375))
-    weights = next(place.shapes.glob("*/*.safetensors"))
-    found = measure_beside(service, place.folder, photo, weights, rounds=plan.rounds, report=place.progress)
-    titles = [f"{model}, {'with CAM' if cam else 'no CAM'}" for model, cam in KINDS]
-    rows = [
-        (name, *(number(one.cells[name, *kind].typical()) for kind in KINDS), number(one.memory_mb[RESNET]))
-        for name, one in found.items()
-    ]
-    for way in (PEER_GRPC, PEER_JSON):
-        typical = [median(one.cells[way, *kind].typical() for one in found.values()) for kind in KINDS]
-        rows.append((way, *map(number, typical), ""))
-    print(table("Images a second, 8 callers", ("server", *titles, "MB with resnet50"), rows))
-    rows = [
-        (f"{way} / {name}", *(number(one.ratio(way, name, *kind)) for kind in KINDS))
-        for name, one in found.items()
-        for way in (PEER_GRPC, PEER_JSON)
-    ]
-    print(table("Images a second, ratio", ("servers", *titles), rows))
-    for name, one in found.items():
-        for (way, model, cam), cell in one.cells.items():
-            if cell.errors:
-                print(f"\n{way} beside {name}, {model}, {'with' if cam else 'no'} CAM: failed calls: {cell.errors}")
-    targets = zip(KINDS, titles, (5.0 if plan.precision == "float32" else 8.0, 2.0, 8.0, 1.0), strict=True)
-    verdicts = [
-        Verdict(
-            f"service / best peer, gRPC, {title}",
-            min(one.ratio(PEER_GRPC, name, *kind) for name, one in found.items()),
-            target,
-            at_least=True,
-        )
-        for kind, title, target in targets
-    ]
-    figures = {
-        name: {
-            "memory_mb": one.memory_mb,
-            "cells": [
-                {"server": way, "model": model, "cam": cam, **asdict(cell)}
-                for (way, model, cam), cell in one.cells.items()
-            ],
-        }
-        for name, one in found.items()
-    }
-    return Findings(figures, verdicts)
-
-
 def edge(place: Place, plan: Plan, service: Service) -> Findings:
     """What Envoy adds."""
     place.progress("calls through Envoy and around it")
@@ -215,6 +117,34 @@ def edge(place: Place, plan: Plan, service: Service) -> Findings:
     print(table("One call at a time, p50 in ms", header, rows))
     verdicts = [Verdict(f"Envoy adds to {one.name}, p50", one.json_adds_ms, 1.0, " ms") for one in added]
     return Findings([asdict(one) for one in added], verdicts)
+
+
+def growth(place: Place, plan: Plan) -> Findings:
+    """What there may be more of."""
+    found = measure_growth(
+        place.folder, place.models_dir, place.photo(), rounds=1 if plan.quick else plan.rounds, report=place.progress
+    )
+    draw_growth(found, PLOTS)
+    for name, values in found.batches.items():
+        rows = [(str(count), number(value), number(value / values[1])) for count, value in values.items()]
+        print(table(f"Engine alone, {name}, pictures a second", ("in a batch", "pictures/s", "/ one by one"), rows))
+    for title, counted in (
+        ("callers", found.callers),
+        ("tenants, 32 callers", found.tenants),
+        ("models loaded, 8 callers", found.models),
+    ):
+        memory_mb = found.memory_mb if counted is found.models else {}
+        rows = [(str(count), number(value), number(memory_mb.get(count, nan))) for count, value in counted.items()]
+        print(table("Service, shapes with CAM, images a second", (title, "images/s", "MB"), rows))
+    print(f"\nDrawn in {PLOTS / 'growth.svg'}")
+    most, one = max(found.models), min(found.models)
+    verdicts = [
+        Verdict(
+            "throughput with 16 models loaded / with one", found.models[most] / found.models[one], 0.9, at_least=True
+        ),
+        Verdict("throughput of 32 tenants / of one", found.tenants[32] / found.tenants[1], 0.9, at_least=True),
+    ]
+    return Findings(asdict(found), verdicts)
 
 
 def telemetry(place: Place, plan: Plan) -> Findings:
@@ -416,32 +346,3 @@ def huge(place: Place, plan: Plan) -> Findings:
             Verdict("growth for the JPEG beyond the file", found.answers[0].beyond_file_mb(), 300, " MB"),
         ],
     )
-
-
-def _processor_row(found: Measured, way: str) -> list[str]:
-    # Neither the bare pipeline nor the hand-written server has a role of camserve's.
-    parts = [("replica", "other"), ("imaging worker",), ("Envoy",), (CALLERS,)]
-    cpu_ms = [found.typical(way, partial(_cpu_ms, roles)) for roles in parts]
-    return [number(value or nan) for value in (*cpu_ms, found.typical(way, lambda one: one.images_per_batch))]
-
-
-def _cpu_ms(roles: tuple[str, ...], one: Round) -> float:
-    return sum(one.cpu_ms.get(role, 0.0) for role in roles)
-
-
-def _named(cell: Cell) -> dict[str, Any]:
-    return {"model": cell.model, "cam": cell.cam, "concurrency": cell.concurrency}
-
-
-def _throughput_verdicts(measured: dict[Cell, Measured]) -> list[Verdict]:
-    verdicts = []
-    for cell, found in measured.items():
-        if cell.model != RESNET or cell.concurrency != 8:
-            continue
-        kind = "with CAM" if cell.cam else "no CAM"
-        name = f"service / bare pipeline, gRPC, resnet50, {kind}, 8 at once"
-        verdicts.append(Verdict(name, found.throughput_ratio(GRPC, BARE), 0.90, at_least=True))
-        if HANDWRITTEN in cell.ways:
-            name = f"service / hand-written, resnet50, {kind}, 8 at once"
-            verdicts.append(Verdict(name, found.throughput_ratio(GRPC, HANDWRITTEN), 4.0, at_least=True))
-    return verdicts
