@@ -44,6 +44,8 @@ _ON_SERVICE: dict[str, Callable[[Place, Plan, Service], Findings]] = {
     "jobs": sections.jobs,
 }
 
+# A first impression does without.
+_LONG = ("growth", "peers")
 # 32 callers at once wait longer for resnet50 than a service with default settings lets them.
 _PATIENT = {"CAMSERVE_QUEUE_WAIT_S": "60"}
 
@@ -62,9 +64,9 @@ def _progress(started: float, text: str) -> None:
     print(f"[{time.monotonic() - started:5.0f} s] {text}", file=sys.stderr, flush=True)
 
 
-def _everything() -> list[str]:
+def _everything(*, quick: bool) -> list[str]:
     installed = {"ray": importlib.util.find_spec("ray") is not None, "peers": PEERS_PYTHON.exists()}
-    return [name for name in (*_ALONE, *_ON_SERVICE) if installed.get(name, True)]
+    return [name for name in (*_ALONE, *_ON_SERVICE) if installed.get(name, True) and not (quick and name in _LONG)]
 
 
 def _run(place: Place, plan: Plan, chosen: list[str]) -> dict[str, Findings]:
@@ -90,7 +92,7 @@ def main() -> None:
         shapes = bundle.MODELS / SHAPES
         models_dir = write_models(folder / "models", shapes, [SHAPES, RESNET], options.precision)
         place = Place(folder, models_dir, shapes, partial(_progress, started))
-        found = _run(place, plan, options.only or _everything())
+        found = _run(place, plan, options.only or _everything(quick=options.quick))
     busy.append(machine.busy_cores())
     verdicts = [verdict for findings in found.values() for verdict in findings.verdicts]
     print(table("Targets", ("figure", "measured", "target", ""), [verdict.row() for verdict in verdicts]))

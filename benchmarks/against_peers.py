@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class Cell:
 
     images_per_s: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
-    errors: dict[str, int] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
 
     def typical(self) -> float:
         """Returns the median of the rounds."""
@@ -157,7 +158,8 @@ class RunningPeer:
             return connection.getresponse().status
 
     def _close(self) -> None:
-        started = descendants(self._process.pid)
+        # Once it has ended its number may be somebody else's.
+        started = descendants(self._process.pid) if self._process.poll() is None else []
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -217,4 +219,4 @@ def _measure(
                 cell = beside.cells.setdefault((way, model, cam), Cell())
                 cell.images_per_s.append(1000 / sample["ms_per_image"])
                 cell.p50_ms.append(sample["p50_ms"])
-                cell.errors |= sample["errors"]
+                cell.errors += Counter(sample["errors"])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from unittest.mock import ANY
 
 import pytest
@@ -271,4 +273,43 @@ async def test_calls_beyond_the_concurrency_are_refused_and_those_that_run_longe
     release.set()
     await asyncio.gather(*running)
     await call()
+    await admission.close()
+
+
+async def test_a_rate_is_plenty_until_a_request_of_the_last_second_left_less_than_half_of_the_burst(make, clock):
+    limits, _, _ = make()
+    # So slow that the bucket does not fill again meanwhile.
+    known = replace(DEFAULTS, requests_per_second=1)
+    assert limits.plenty("acme")
+    for _ in range(50):
+        await limits.take("acme", known)
+    assert limits.plenty("acme")
+    for _ in range(10):
+        await limits.take("acme", known)
+    assert not limits.plenty("acme")
+    assert limits.plenty("other")
+    clock.advance(1)
+    assert limits.plenty("acme")
+
+
+async def test_who_was_refused_is_likely_refused_again_for_a_second_and_beyond_the_quota_for_a_minute(make, clock):
+    limits, _, admission = make()
+    known = await limits.of("acme")
+    async with contextlib.AsyncExitStack() as running:
+        for _ in range(known.concurrency):
+            await running.enter_async_context(admitted(admission, "acme", known, images=0))
+        assert admission.likely("acme")
+        with pytest.raises(ApiError):
+            await running.enter_async_context(admitted(admission, "acme", known, images=0))
+        assert not admission.likely("acme")
+        assert admission.likely("other")
+        clock.advance(1)
+        assert admission.likely("acme")
+    with pytest.raises(ApiError):
+        async with admitted(admission, "other", known, images=known.images_per_day + 1):
+            pass
+    clock.advance(59)
+    assert not admission.likely("other")
+    clock.advance(1)
+    assert admission.likely("other")
     await admission.close()

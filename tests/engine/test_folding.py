@@ -121,9 +121,36 @@ class Switched(Block):
         return self.norm(self.conv(x))
 
 
+class OfThisBatch(Block):
+    """Normalises with what it sees now."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.norm = nn.BatchNorm2d(width, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class InBetween(Block):
+    """Does something in place between the two, so little that scores would hardly tell."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1e-6 * self.norm(self.relu(self.conv(x)))
+
+
 @pytest.mark.parametrize(
     ("kind", "folded"),
-    [(TwoReaders, 0), (OneNormTwice, 0), (ReadsTheNorm, 0), (NeedsTheNorm, 0), (Switched, 0), (InPlace, 1)],
+    [
+        (OfThisBatch, 0),
+        (InBetween, 0),
+        (TwoReaders, 0),
+        (OneNormTwice, 0),
+        (ReadsTheNorm, 0),
+        (NeedsTheNorm, 0),
+        (Switched, 0),
+        (InPlace, 1),
+    ],
 )
 def test_a_norm_is_folded_only_where_nothing_else_depends_on_it(kind: type[Block], folded: int) -> None:
     torch.manual_seed(1)
@@ -133,6 +160,28 @@ def test_a_norm_is_folded_only_where_nothing_else_depends_on_it(kind: type[Block
     assert fold_norms(module, inputs) == folded
     assert norms(module) == 1 - folded
     torch.testing.assert_close(scores(module, inputs.clone()), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_false_pair_does_not_keep_others_from_being_folded() -> None:
+    torch.manual_seed(1)
+    module = nn.Sequential(InBetween(3), InPlace(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().requires_grad_(False)
+    assert fold_norms(module, torch.rand(2, 3, 8, 8)) == 1
+
+
+def test_where_memory_is_short_all_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Sequential(InPlace(3), InPlace(3)).eval().requires_grad_(False)
+    of, made = FoldedConv2d.of, []
+
+    def short(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> FoldedConv2d:
+        if made:
+            raise torch.OutOfMemoryError
+        made.append(of(convolution, norm))
+        return made[0]
+
+    monkeypatch.setattr(FoldedConv2d, "of", short)
+    before = [module[0].conv, module[0].norm, module[1].conv, module[1].norm]
+    assert fold_norms(module, torch.rand(2, 3, 8, 8)) == 0
+    assert [module[0].conv, module[0].norm, module[1].conv, module[1].norm] == before
 
 
 def test_a_convolution_with_a_bias_and_a_norm_without_weights_are_folded() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from torch import Tensor, nn
 from camserve_server.engine.folding import fold_norms
 from camserve_server.engine.golden import Tolerances, write_golden
 from camserve_server.engine.inference import Explain, infer
-from camserve_server.engine.model import ModelVersion, load_version
+from camserve_server.engine.manifest import Precision
+from camserve_server.engine.model import ModelVersion, golden_rerun, load_version
 from camserve_server.engine.pictures import draw_picture, encode_picture
 from camserve_server.engine.precision import BFLOAT16_CAM, has_bfloat16, lowered
 
@@ -91,23 +94,27 @@ def test_a_device_without_bfloat16_works_in_float32_and_says_why(
     assert model.precision_reason == "the device has no bfloat16"
 
 
-def with_golden(tmp_path: Path) -> Path:
+def with_golden(tmp_path: Path, **tolerances: float) -> Path:
     """Writes a version that asks for bfloat16, with golden answers of float32."""
     folder = write_model(tmp_path, top=TOP, golden='file = "golden.json"')
     (folder / "golden.json").write_text('{"cases": []}')
     precise = load_version(write_model(tmp_path, version="0"), CPU, max_batch=2, weights_dir=None)
     write_golden(folder, "golden.json", [("one.png", encode_picture(draw_picture(0, 40, 40)))], precise)
+    change_golden(folder, lambda golden: golden.update(tolerances=tolerances))
     return folder
 
 
-def test_golden_answers_of_float32_decide(tmp_path: Path) -> None:
-    folder = with_golden(tmp_path)
+def change_golden(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     golden = json.loads((folder / "golden.json").read_text())
-    golden["tolerances"] = {"prob": 0.05}
+    change(golden)
     (folder / "golden.json").write_text(json.dumps(golden))
+
+
+def test_golden_answers_of_float32_decide(tmp_path: Path) -> None:
+    folder = with_golden(tmp_path, prob=0.05)
     model = load(folder)
     assert (model.precision, model.precision_reason, model.golden) == ("bfloat16", None, "passed")
-    (folder / "golden.json").write_text(json.dumps(golden | {"tolerances": {"prob": 1e-6}}))
+    change_golden(folder, lambda golden: golden.update(tolerances={"prob": 1e-6}))
     model = load(folder)
     assert (model.precision, model.golden) == ("float32", "passed")
     assert model.precision_reason == "bfloat16 does not give the golden answers: case 1: a probability is off"
@@ -145,19 +152,49 @@ def test_a_program_keeps_the_precision_that_it_was_made_with(tmp_path: Path) -> 
     assert model.reason == "model.toml: its tables: a program has the precision that it was made with"
 
 
-def test_known_maps_are_compared_with_what_three_digits_allow() -> None:
-    assert Tolerances().at("float32") == Tolerances()
-    assert Tolerances().at("bfloat16") == Tolerances(cam=BFLOAT16_CAM)
-    assert Tolerances(cam=0.2).at("bfloat16").cam == 0.2
+@pytest.mark.parametrize(
+    ("cam", "peak", "precision", "expected"),
+    [
+        (0.001, 0.1, "float32", 0.001),
+        (0.001, 9.0, "float32", 0.009),
+        (0.001, 0.1, "bfloat16", 0.005),
+        (0.001, 9.0, "bfloat16", 0.45),
+        (0.2, 9.0, "bfloat16", 1.8),
+    ],
+)
+def test_known_maps_are_compared_with_what_three_digits_allow(
+    cam: float, peak: float, precision: Precision, expected: float
+) -> None:
+    assert Tolerances(cam=cam).of_map(peak, precision) == pytest.approx(expected)
 
 
-def test_a_heatmap_that_differs_more_than_three_digits_is_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("off_by", "state"), [(0.03, "passed"), (0.08, "failed")])
+def test_a_heatmap_may_differ_by_a_share_of_its_peak(tmp_path: Path, off_by: float, state: str) -> None:
+    folder = with_golden(tmp_path, prob=0.05, cam=1e-5)
+    model = load(folder)
+    assert model.precision == "bfloat16"
+    (cam,) = folder.rglob("*.npy")
+    known = np.load(cam)
+    np.save(cam, known + off_by * known.max())
+    assert golden_rerun(folder, model).golden == state
+
+
+def test_where_float32_fails_its_golden_inputs_nothing_else_is_tried(tmp_path: Path) -> None:
     folder = with_golden(tmp_path)
-    golden = json.loads((folder / "golden.json").read_text())
-    cam = folder / golden["cases"][0]["cam"]
-    np.save(cam, np.load(cam) + 1)
+    change_golden(folder, lambda golden: golden["cases"][0].update(top="nobody"))
     model = load(folder)
     assert (model.precision, model.golden) == ("float32", "failed")
+    assert model.precision_reason == "its golden inputs fail in float32 as well"
+
+
+def test_probabilities_do_not_depend_on_the_layer_that_is_asked_for(tmp_path: Path) -> None:
+    model = load(write_model(tmp_path, top=TOP))
+    assert model.precision == "bfloat16"
+    pixels = np.asarray(draw_picture(0, 32, 32))
+    answers = [model.run([pixels], [Explain(layer, "gradcam", None)])[0] for layer in model.layers]
+    assert len(answers) > 5
+    assert all(torch.equal(answer.probs, answers[0].probs) for answer in answers)
+    assert {"body.0.conv", "body.0.norm"} < set(model.layers)
 
 
 def test_the_same_version_in_both_precisions_gives_the_same_class(tmp_path: Path) -> None:

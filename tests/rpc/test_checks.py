@@ -12,8 +12,8 @@ from tests.images import star_png
 
 from camserve.v1 import inference_pb2, jobs_pb2, jobs_pb2_grpc, limits_pb2, limits_pb2_grpc
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.rpc.adapter import bind
 from camserve_server.rpc.call import Call, checks_itself
+from camserve_server.rpc.jobs import JobServicer
 
 SERVICE = jobs_pb2.DESCRIPTOR.services_by_name["JobService"]
 
@@ -37,10 +37,11 @@ class Check:
     """One that is over when it is told."""
 
     def __init__(self) -> None:
-        self.over = asyncio.Event()
+        self.begun, self.over = asyncio.Event(), asyncio.Event()
         self.ended = False
 
     async def run(self, error: Exception | None = None) -> None:
+        self.begun.set()
         try:
             await self.over.wait()
             if error:
@@ -59,7 +60,7 @@ async def test_a_check_goes_on_beside_the_call_and_is_awaited_before_its_end():
             events.append("checked")
 
     running = asyncio.create_task(run())
-    await asyncio.sleep(0.01)
+    await check.begun.wait()
     assert events == ["begun"]
     check.over.set()
     await running
@@ -75,7 +76,7 @@ async def test_nothing_begins_before_a_check_where_it_may_not_go_on_beside(serve
             events.append("begun")
 
     running = asyncio.create_task(run())
-    await asyncio.sleep(0.01)
+    await check.begun.wait()
     check.over.set()
     with pytest.raises(ApiError) as refusal:
         await running
@@ -105,20 +106,17 @@ async def test_a_check_does_not_outlive_a_call_that_is_canceled():
             await asyncio.sleep(60)
 
     running = asyncio.create_task(run())
-    await asyncio.sleep(0.01)
+    await check.begun.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert check.ended
 
 
-def test_what_waits_is_seen_on_a_servicers_method():
-    class Servicer:
-        def __getattr__(self, name):
-            return waits
-
-    assert bind(SERVICE, Servicer(), []).service_name() == SERVICE.full_name
-    assert (begin(waits).checks_beside, begin(does_not_wait).checks_beside) == (True, False)
+def test_a_job_is_the_one_thing_whose_checks_go_on_beside_it():
+    servicer = object.__new__(JobServicer)
+    methods = [name for name in vars(JobServicer) if not name.startswith("_")]
+    assert [name for name in methods if begin(getattr(servicer, name)).checks_beside] == ["create_job"]
 
 
 def job(count: int) -> jobs_pb2.CreateJobRequest:

@@ -165,7 +165,8 @@ async def _scorer(settings: Settings, folder: Path) -> AsyncIterator[Scorer]:
     device, threads = choose_device(wanted.device), wanted.torch_threads or cores()
     pool = ImagingPool(imaging_settings(settings))
     with ThreadPoolExecutor(1, initializer=lambda: prepare_thread(device, threads)) as thread:
-        model = await _load(thread, wanted, folder)
+        # Golden answers, which it writes anew, are those of float32.
+        model = await _load(thread, wanted, folder, precise=True)
         await pool.start()
         try:
             yield Scorer(model, pool, thread, model.max_batch or wanted.max_batch)
@@ -173,13 +174,20 @@ async def _scorer(settings: Settings, folder: Path) -> AsyncIterator[Scorer]:
             await pool.close()
 
 
-async def _load(thread: Executor, wanted: EngineSettings, folder: Path) -> ModelVersion:
-    """Loads a version; raises OperatorError where it could not serve or is not as it was published."""
+async def _load(thread: Executor, wanted: EngineSettings, folder: Path, *, precise: bool) -> ModelVersion:
+    """Loads a version, `precise` in float32; raises OperatorError where it could not serve or is not as published."""
 
     def load() -> ModelVersion:
         earlier = earlier_versions(wanted.models_dirs, folder)
         device = choose_device(wanted.device)
-        return load_version(folder, device, max_batch=wanted.max_batch, weights_dir=wanted.weights_dir, earlier=earlier)
+        return load_version(
+            folder,
+            device,
+            max_batch=wanted.max_batch,
+            weights_dir=wanted.weights_dir,
+            earlier=earlier,
+            precise=precise,
+        )
 
     model = await asyncio.get_running_loop().run_in_executor(thread, load)
     if model.state != "ready":
@@ -200,7 +208,7 @@ async def _write(
         staged = await asyncio.to_thread(
             stage_recalibrated, folder, Path(staging), version, calibration, golden=golden, figures=figures
         )
-        await _load(scorer.thread, engine_settings(settings), staged)
+        await _load(scorer.thread, engine_settings(settings), staged, precise=False)
         return publish(staged, models_dir)
 
 

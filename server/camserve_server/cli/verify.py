@@ -17,7 +17,7 @@ from camserve_server.cli.service import Service, service
 from camserve_server.engine.folders import find_folders
 from camserve_server.engine.geometry import place
 from camserve_server.engine.golden import Case, GoldenFile, Tolerances
-from camserve_server.engine.manifest import UnloadableError, read_manifest
+from camserve_server.engine.manifest import Precision, UnloadableError, read_manifest
 from camserve_server.engine.model import content_hash, input_spec
 from camserve_server.engine.render import Drawing, draw
 
@@ -80,7 +80,8 @@ def _checked(
     if manifest.golden is None:
         return "no golden inputs"
     golden = GoldenFile.model_validate_json((folder / manifest.golden.file).read_bytes())
-    tolerances = golden.tolerances.at(manifest.precision)
+    # A server from before this field works in what the manifest says.
+    precision: Precision = "bfloat16" if (version.precision or manifest.precision) == "bfloat16" else "float32"
     stub = inference_pb2_grpc.InferenceServiceStub(running.channel)
     most_prob, most_cam = 0.0, 0.0
     for case in golden.cases:
@@ -88,12 +89,13 @@ def _checked(
         if answer.content_sha256 != content:
             raise _WrongError("another content answered than lies in the folder here")
         try:
-            most_prob = max(most_prob, _compare_classes(answer, case, tolerances))
+            most_prob = max(most_prob, _compare_classes(answer, case, golden.tolerances))
             if case.cam is not None:
                 spec = input_spec(manifest)
                 view = place(answer.image.width, answer.image.height, spec).view
                 expected = np.load(folder / case.cam, allow_pickle=False)
-                most_cam = max(most_cam, _compare_maps(answer.heatmap, expected, view, tolerances))
+                limit = golden.tolerances.of_map(float(np.abs(expected).max(initial=0)), precision)
+                most_cam = max(most_cam, _compare_maps(answer.heatmap, expected, view, limit))
         except _WrongError as error:
             raise _WrongError(f"{case.image}: {error}") from None
     return f"passed: {len(golden.cases)} pictures, off by {most_prob:.1e} (probability) and {most_cam:.1e} (heatmap)"
@@ -146,13 +148,12 @@ def _compare_maps(
     heatmap: inference_pb2.Heatmap,
     expected: np.ndarray,
     view: tuple[float, float, float, float],
-    tolerances: Tolerances,
+    limit: float,
 ) -> float:
-    """Returns the largest difference to the known map drawn alike, as a share of its peak; raises _WrongError."""
+    """Returns the largest difference to the known map drawn alike; raises _WrongError where that is above the limit."""
     file = io.BytesIO()
     drawing = Drawing(expected, view, heatmap.width, heatmap.height, "npy", "jet", False, 1.0, None)
     drawn = draw(drawing, file)
-    scale = max(1.0, float(np.abs(expected).max(initial=0)))
     stretch = drawn.raw_max - drawn.raw_min
     differences = [abs(heatmap.raw_min - drawn.raw_min), abs(heatmap.raw_max - drawn.raw_max)]
     if heatmap.degenerate != drawn.degenerate:
@@ -161,7 +162,7 @@ def _compare_maps(
         actual = np.load(io.BytesIO(heatmap.data_b64), allow_pickle=False)
         known = np.load(io.BytesIO(file.getvalue()), allow_pickle=False)
         differences.append(float(np.abs(actual - known).max(initial=0)) * stretch)
-    off_by = max(differences) / scale
-    if not off_by <= tolerances.cam:
+    off_by = max(differences)
+    if not off_by <= limit:
         raise _WrongError(f"the heatmap is off by {off_by:.1e}")
     return off_by

@@ -22,8 +22,9 @@ _AGAIN_S = 0.5
 _MOST_LATE = 10_000
 # At the end of the process the rest is left to the leases.
 _LAST_S = 1.0
-# Who was refused so lately is likely refused again.
-_LATELY_S = 1.0
+# For so long who was refused is likely refused again; an operator may raise a quota before the day is over.
+_LIKELY_S = 1.0
+_QUOTA_LIKELY_S = 60.0
 _REMEMBERED = 10_000
 
 
@@ -90,17 +91,18 @@ class Admission:
         if refusal is None:
             return
         stay.here = was_here
+        lasts_s = _LIKELY_S if refusal.limit == "concurrency" else min(_QUOTA_LIKELY_S, refusal.retry_in_ms / 1000)
         if len(self._refused) >= _REMEMBERED:
             self._refused.clear()
-        self._refused[stay.tenant] = self._clock.monotonic()
+        self._refused[stay.tenant] = self._clock.monotonic() + lasts_s
         if refusal.limit == "concurrency":
             raise ApiError(Reason.CONCURRENCY_EXCEEDED, limit=limits.concurrency)
         retry_after_s = max(1, math.ceil(refusal.retry_in_ms / 1000))
         raise ApiError(Reason.QUOTA_EXCEEDED, retry_after_s=retry_after_s, limit=limits.images_per_day)
 
-    def refused_lately(self, tenant: str) -> bool:
-        """Returns whether a call of the tenant was refused within the last second."""
-        return self._clock.monotonic() - self._refused.get(tenant, -math.inf) < _LATELY_S
+    def likely(self, tenant: str) -> bool:
+        """Returns whether a call of the tenant is likely admitted: none was refused lately."""
+        return self._refused.get(tenant, -math.inf) <= self._clock.monotonic()
 
     async def close(self) -> None:
         """Ends the renewal of leases, once those of calls that have ended are let go."""

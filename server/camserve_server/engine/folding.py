@@ -59,8 +59,9 @@ class FoldedConv2d(nn.Conv2d):
         return folded.eval().requires_grad_(False)
 
     def unnormalised(self, inputs: Tensor) -> Tensor:
-        """Returns what the convolution alone makes of (N, C, H, W), for whoever asks for that layer's map."""
-        output: Tensor = self._conv_forward(inputs, self.weight / self.scale.view(-1, 1, 1, 1), self.own_bias)
+        """Returns what the convolution alone makes of (N, C, H, W), no less than float32."""
+        weight = self.weight.to(self.scale.dtype) / self.scale.view(-1, 1, 1, 1)
+        output: Tensor = self._conv_forward(inputs.to(self.scale.dtype), weight, self.own_bias)
         return output
 
     def normalised(self, output: Tensor) -> Tensor:
@@ -74,35 +75,37 @@ def fold_norms(module: nn.Module, inputs: Tensor) -> int:
     Every module keeps its name: a folded normalisation becomes an identity. Returns how many there are, none where
     `inputs` (N, 3, H, W) then get other scores.
     """
-    # Code may work in place on its input, which is copied for every run.
     pairs = _pairs(module, inputs)
     if not pairs:
         return 0
     before = {name: module.get_submodule(name) for pair in pairs for name in pair}
-    with torch.inference_mode():
-        expected = module(inputs.clone())
-    for name, norm_name in pairs:
-        convolution, norm = before[name], before[norm_name]
-        assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        module.set_submodule(name, FoldedConv2d.of(convolution, norm))
-        module.set_submodule(norm_name, nn.Identity().eval())
-    if _agree(module, inputs, expected):
+    # Memory may be short, and code may look at its modules in other ways than by calling them.
+    try:
+        expected = _scores(module, inputs)
+        for name, norm_name in pairs:
+            convolution, norm = before[name], before[norm_name]
+            assert isinstance(convolution, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            module.set_submodule(name, FoldedConv2d.of(convolution, norm))
+            module.set_submodule(norm_name, nn.Identity().eval())
+        is_right = _agree(_scores(module, inputs), expected)
+    except Exception:
+        is_right = False
+    if is_right:
         return len(pairs)
     for name, child in before.items():
         module.set_submodule(name, child)
     return 0
 
 
-def _agree(module: nn.Module, inputs: Tensor, expected: object) -> bool:
-    # Code may look at its modules in other ways than by calling them.
-    try:
-        with torch.inference_mode():
-            actual = module(inputs.clone())
-    except Exception:
-        return False
-    if not isinstance(expected, Tensor) or not isinstance(actual, Tensor) or actual.shape != expected.shape:
-        return False
+def _scores(module: nn.Module, inputs: Tensor) -> Tensor:
+    with torch.inference_mode():
+        # A copy, as code may work in place on its input.
+        scores: Tensor = module(inputs.clone())
+    return scores
+
+
+def _agree(actual: Tensor, expected: Tensor) -> bool:
     return bool((actual - expected).abs().max() <= _ROUNDING * expected.abs().max().clamp(min=1))
 
 
@@ -116,10 +119,11 @@ def _pairs(module: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
     found = Counter(call.name for call in calls)
     uses = Counter(id(child) for _, child in module.named_modules(remove_duplicate=False))
     weights = Counter(id(child.weight) for child in module.modules() if isinstance(child, nn.Conv2d))
-    made = {id(call.output): call for call in calls if isinstance(call.module, nn.Conv2d)}
+    made = {call.node: call for call in calls if isinstance(call.module, nn.Conv2d)}
     pairs = []
     for call in calls:
-        source = made.get(id(call.input))
+        # What was done in place to the convolution's output stands between the two as another node.
+        source = made.get(call.node.next_functions[0][0]) if call.node and call.node.next_functions else None
         # Subclasses may do something else.
         if source is None or type(source.module) is not nn.Conv2d or type(call.module) is not nn.BatchNorm2d:
             continue
@@ -132,15 +136,14 @@ def _pairs(module: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
 
 @dataclass(slots=True)
 class _Call:
-    """A module's call; `readers` counts what takes its output on the way to the scores, and `hooked` is a module on
-    which somebody waits for calls.
+    """A module's call; `node` made its output, which `readers` take on the way to the scores, and `hooked` is a module
+    on which somebody waits for calls.
     """
 
     name: str
     module: nn.Module
     hooked: bool
-    input: Tensor
-    output: Tensor
+    node: Node | None
     readers: int = 0
 
 
@@ -150,8 +153,8 @@ def _run(module: nn.Module, inputs: Tensor) -> list[_Call]:
     def watch(name: str, child: nn.Module) -> RemovableHandle:
         hooked = bool(child._forward_hooks or child._forward_pre_hooks)
 
-        def note(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            calls.append(_Call(name, child, hooked, args[0], output))
+        def note(_: nn.Module, __: object, output: Tensor) -> None:
+            calls.append(_Call(name, child, hooked, output.grad_fn))
 
         return child.register_forward_hook(note)
 
@@ -169,7 +172,7 @@ def _run(module: nn.Module, inputs: Tensor) -> list[_Call]:
     # The graph that gradients would go back by names every reader of every tensor, unlike the modules' calls.
     readers = _readers(scores.grad_fn) if isinstance(scores, Tensor) else {}
     for call in calls:
-        call.readers = readers.get(call.output.grad_fn, 0)
+        call.readers = readers.get(call.node, 0)
     return calls
 
 
@@ -188,8 +191,9 @@ def _readers(end: Node | None) -> Counter[Node | None]:
 
 
 def _is_lossless(norm: nn.BatchNorm2d) -> bool:
-    """Whether a channel's weights can be told from the folded ones."""
-    assert norm.running_var is not None
+    """Whether it works with what it has seen before, and a channel's weights can be told from the folded ones."""
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        return False
     scale = (norm.running_var + norm.eps).rsqrt() * (norm.weight if norm.affine else 1)
     # Far from where float32 loses digits.
     return bool(scale.isfinite().all() and (scale.abs() > 1e-20).all())

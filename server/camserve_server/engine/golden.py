@@ -31,14 +31,15 @@ class _Table(BaseModel):
 
 
 class Tolerances(_Table):
-    """How far an answer may be off: a probability absolutely, a map relative to its maximum (if above 1)."""
+    """How far an answer may be off: a probability absolutely, a map relative to its peak (if above 1)."""
 
     prob: float = 1e-3
     cam: float = 1e-3
 
-    def at(self, precision: Precision) -> Tolerances:
-        """Returns those of answers in a precision; the known ones are of float32."""
-        return self if precision == "float32" else self.model_copy(update={"cam": max(self.cam, BFLOAT16_CAM)})
+    def of_map(self, peak: float, precision: Precision) -> float:
+        """Returns how far a map made in a precision may be off anywhere, where the known one has that peak."""
+        own = self.cam * max(1.0, peak)
+        return own if precision == "float32" else max(own, BFLOAT16_CAM * peak)
 
 
 class Case(_Table):
@@ -65,7 +66,7 @@ def check_golden(folder: Path, file: str, model: ModelVersion) -> tuple[GoldenSt
     try:
         golden = GoldenFile.model_validate_json((folder / file).read_bytes())
         for number, case in enumerate(golden.cases, 1):
-            fault = _fault(folder, case, golden.tolerances.at(model.precision), model)
+            fault = _fault(folder, case, golden.tolerances, model)
             if fault is not None:
                 return "failed", f"case {number}: {fault}"
     # Decoders and models raise what they like, and a fault in the golden inputs is no fault of the model.
@@ -92,7 +93,8 @@ def _fault(folder: Path, case: Case, tolerances: Tolerances, model: ModelVersion
             return "a probability is off"
     if case.cam is not None and outcome.cam is not None:
         expected_map = np.load(folder / case.cam, allow_pickle=False)
-        if not _agree(outcome.cam.numpy(), expected_map, tolerances.cam):
+        peak = float(np.abs(expected_map).max(initial=0))
+        if not _agree(outcome.cam.numpy(), expected_map, tolerances.of_map(peak, model.precision)):
             return "the heatmap is off"
     return None
 
@@ -100,8 +102,7 @@ def _fault(folder: Path, case: Case, tolerances: Tolerances, model: ModelVersion
 def _agree(actual: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> bool:
     if actual.shape != expected.shape:
         return False
-    scale = max(1.0, float(np.abs(expected).max(initial=0)))
-    return bool(np.abs(actual - expected).max(initial=0) <= tolerance * scale)
+    return bool(np.abs(actual - expected).max(initial=0) <= tolerance)
 
 
 def write_golden(folder: Path, file: str, pictures: Sequence[tuple[str, bytes]], model: ModelVersion) -> None:

@@ -59,10 +59,11 @@ class Tap:
     def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Replaces the layer's output (N, C, h, w)."""
         if isinstance(module, FoldedConv2d):
-            # Asked for is the convolution's own map.
+            # Asked for is the convolution's own map; the scores are those of any other layer.
             self.leaf = module.unnormalised(args[0].detach()).requires_grad_()
             self.activations = self.leaf.clone()
-            return module.normalised(self.activations)
+            followed = module.normalised(self.activations).to(output.dtype)
+            return output.detach() + (followed - followed.detach())
         self.leaf = output.detach().requires_grad_()
         self.activations = self.leaf.clone()
         return self.activations

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camserve_server.engine.folding import FoldedConv2d
+
 # A heatmap's share of its peak by which bfloat16 may move it: its products have three digits each.
 BFLOAT16_CAM = 0.05
 
@@ -30,10 +32,14 @@ def lowered(module: nn.Module, inputs: Tensor) -> nn.Module:
     head = _scoring_layer(module, inputs)
     low = copy.deepcopy(module).to(torch.bfloat16)
     low.register_forward_pre_hook(_to_bfloat16)
-    if head is not None:
-        scoring = low.get_submodule(head).float()
-        scoring.load_state_dict(module.get_submodule(head).state_dict())
-        scoring.register_forward_pre_hook(_to_float32)
+    for name, child in module.named_modules():
+        if name == head:
+            scoring = low.get_submodule(name).float()
+            scoring.load_state_dict(child.state_dict())
+            scoring.register_forward_pre_hook(_to_float32)
+        elif isinstance(child, FoldedConv2d):
+            # They tell the convolution's own map, which has few digits as it is.
+            low.get_submodule(name).load_state_dict(dict(child.named_buffers()), strict=False, assign=True)
     return low
 
 

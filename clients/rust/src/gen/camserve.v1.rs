@@ -2428,7 +2428,7 @@ pub struct ModelVersion {
     #[prost(int64, tag = "20")]
     pub memory_bytes: i64,
     /// Names the arithmetic in which the version works on the replica that answers: `float32`, or `bfloat16` where its settings
-    /// ask for that and it gives the golden answers. Empty while the version is not loaded.
+    /// ask for that and its answers stay what they were. Empty while the version is not loaded.
     #[prost(string, tag = "21")]
     pub precision: ::prost::alloc::string::String,
 }

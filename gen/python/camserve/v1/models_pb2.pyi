@@ -251,7 +251,7 @@ class ModelVersion(_message.Message):
     """Counts the bytes of weights and other tensors that the version holds once it is loaded. Zero while that is not known."""
     precision: _builtins.str
     """Names the arithmetic in which the version works on the replica that answers: `float32`, or `bfloat16` where its settings
-    ask for that and it gives the golden answers. Empty while the version is not loaded.
+    ask for that and its answers stay what they were. Empty while the version is not loaded.
     """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

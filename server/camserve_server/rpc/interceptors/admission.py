@@ -43,7 +43,7 @@ def admission(admissions: Admission, refuse_early: Callable[[Call], None]) -> In
 
                 call.once = charged
             charge = admissions.charge(stay, 0 if streamed else images)
-            async with call.passing(charge, likely=not admissions.refused_lately(tenant)):
+            async with call.passing(charge, likely=admissions.likely(tenant)):
                 await proceed()
 
     return check

@@ -498,7 +498,7 @@ type ModelVersion struct {
 	// Counts the bytes of weights and other tensors that the version holds once it is loaded. Zero while that is not known.
 	MemoryBytes int64 `protobuf:"varint,20,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// Names the arithmetic in which the version works on the replica that answers: `float32`, or `bfloat16` where its settings
-	// ask for that and it gives the golden answers. Empty while the version is not loaded.
+	// ask for that and its answers stay what they were. Empty while the version is not loaded.
 	Precision     string `protobuf:"bytes,21,opt,name=precision,proto3" json:"precision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

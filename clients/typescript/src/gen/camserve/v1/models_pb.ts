@@ -257,7 +257,7 @@ export type ModelVersion = Message<"camserve.v1.ModelVersion"> & {
 
   /**
    * Names the arithmetic in which the version works on the replica that answers: `float32`, or `bfloat16` where its settings
-   * ask for that and it gives the golden answers. Empty while the version is not loaded.
+   * ask for that and its answers stay what they were. Empty while the version is not loaded.
    *
    * @generated from field: string precision = 21;
    */
