@@ -26,7 +26,13 @@ def settings(tmp_path: Path) -> Settings:
 
 def parsed(settings: Settings, name: str = "mine", **options: Any) -> NewVersion:
     files = {"state": None, "torchscript": None, "exported": None} | options.pop("files", {})
-    return new_version(settings, name, "1", files=files, **NOTHING | {"labels_version": "1", "layer": "auto"} | options)
+    return new_version(
+        settings,
+        name,
+        "1",
+        files=files,
+        **NOTHING | {"labels_version": "1", "layer": "auto", "precision": "float32"} | options,
+    )
 
 
 def test_options_become_a_version(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import dataclass
 
@@ -30,32 +31,21 @@ class FoldedConv2d(nn.Conv2d):
         """Returns what does the same as the two in eval mode."""
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        folded = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-            cls,
-            convolution.in_channels,
-            convolution.out_channels,
-            convolution.kernel_size,
-            convolution.stride,
-            convolution.padding,
-            convolution.dilation,
-            convolution.groups,
-            True,
-            convolution.padding_mode,
-            device=convolution.weight.device,
-            dtype=convolution.weight.dtype,
-        )
+        folded = copy.deepcopy(convolution)
+        # A subclass with nothing of its own to initialise.
+        folded.__class__ = cls
         assert isinstance(folded, cls)
-        assert folded.bias is not None
         scale = (norm.running_var.double() + norm.eps).rsqrt()
         shift = -norm.running_mean.double() * scale
         if norm.affine:
             scale, shift = scale * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
-        with torch.no_grad():
-            folded.weight.copy_(convolution.weight.double() * scale.view(-1, 1, 1, 1))
-            folded.bias.copy_(shift if convolution.bias is None else convolution.bias.double() * scale + shift)
-        folded.register_buffer("scale", scale.to(convolution.weight.dtype))
-        folded.register_buffer("shift", shift.to(convolution.weight.dtype))
-        folded.register_buffer("own_bias", None if convolution.bias is None else convolution.bias.detach())
+        dtype, bias = convolution.weight.dtype, convolution.bias
+        weight = convolution.weight.double() * scale.view(-1, 1, 1, 1)
+        folded.weight = nn.Parameter(weight.to(dtype))
+        folded.bias = nn.Parameter((shift if bias is None else bias.double() * scale + shift).to(dtype))
+        folded.register_buffer("scale", scale.to(dtype))
+        folded.register_buffer("shift", shift.to(dtype))
+        folded.register_buffer("own_bias", None if bias is None else bias.detach())
         return folded.eval().requires_grad_(False)
 
     def unnormalised(self, inputs: Tensor) -> Tensor:
