@@ -128,14 +128,11 @@ def growth(place: Place, plan: Plan) -> Findings:
     for name, values in found.batches.items():
         rows = [(str(count), number(value), number(value / values[1])) for count, value in values.items()]
         print(table(f"Engine alone, {name}, pictures a second", ("in a batch", "pictures/s", "/ one by one"), rows))
-    for title, counted in (
-        ("callers", found.callers),
-        ("tenants, 32 callers", found.tenants),
-        ("models loaded, 8 callers", found.models),
-    ):
-        memory_mb = found.memory_mb if counted is found.models else {}
-        rows = [(str(count), number(value), number(memory_mb.get(count, nan))) for count, value in counted.items()]
-        print(table("Service, shapes with CAM, images a second", (title, "images/s", "MB"), rows))
+    title = "Service, shapes with CAM, images a second"
+    for kind, counted in (("callers", found.callers), ("tenants, 32 callers", found.tenants)):
+        print(table(title, (kind, "images/s"), [(str(count), number(value)) for count, value in counted.items()]))
+    rows = [(str(count), number(value), number(found.memory_mb[count])) for count, value in found.models.items()]
+    print(table(title, ("models loaded, 8 callers", "images/s", "MB of the replica"), rows))
     print(f"\nDrawn in {PLOTS / 'growth.svg'}")
     most, one = max(found.models), min(found.models)
     verdicts = [
