@@ -163,5 +163,6 @@ def _draw(place: Any, title: str, values: dict[int, float], **style: Any) -> Non
     counts: Iterable[int] = values.keys()
     place.plot([str(count) for count in counts], values.values(), marker="o", **style)
     place.set_xlabel(title)
+    place.margins(y=0.1)
     place.set_ylim(bottom=0)
     place.grid(axis="y", alpha=0.3)
