@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -24,7 +25,7 @@ from camserve_server.cli.calibrate import calibrate
 from camserve_server.engine.calibration import softmax
 from camserve_server.engine.engine import Engine, EngineSettings
 from camserve_server.engine.manifest import read_manifest
-from camserve_server.engine.model import load_version
+from camserve_server.engine.model import ModelVersion, load_version
 
 # The command loads a model and starts workers, and one test a whole stack.
 pytestmark = pytest.mark.timeout(180)
@@ -92,6 +93,23 @@ async def test_a_new_version_has_the_temperature_and_serves(
         assert (served.calibration_version, served.temperature) == ("2", manifest.calibration.temperature)
     finally:
         await engine.close()
+
+
+def test_a_version_in_bfloat16_is_calibrated_in_float32_and_tried_as_it_will_serve(
+    settings: Settings, said: list[str], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camserve_server.engine.model.has_bfloat16", lambda device: True)
+    write_model(tmp_path / "models", version="low", top='precision = "bfloat16"')
+    loaded: list[tuple[str, str]] = []
+
+    def noted(folder: Path, *arguments: Any, **options: Any) -> ModelVersion:
+        model = load_version(folder, *arguments, **options)
+        loaded.append((model.version, model.precision))
+        return model
+
+    monkeypatch.setattr("camserve_server.cli.calibrate.load_version", noted)
+    run(settings, said, pictures, "low-calibrated", version="low")
+    assert loaded == [("low", "float32"), ("low-calibrated", "bfloat16")]
 
 
 def test_without_a_new_version_nothing_is_written(
