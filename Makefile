@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# pip 23.0 announces at every `--no-binary` in a lock what later versions do.
+PIP := $(BIN)/python -W ignore:DEPRECATION -m pip install --quiet --disable-pip-version-check
 BUF := npx --yes --package=@bufbuild/buf@1.75.0 -- buf
 
 # $(call install,LOCK,PROJECTS): what the lock names, byte for byte, then the projects themselves. LOCKED=no takes the newest
