@@ -123,6 +123,6 @@ export class Settings {
     );
     if (mine !== this.#filling) return;
     const classes = labels.map(({ id, label }) => /** @type {[string, string]} */ ([id, id === label ? id : `${label} (${id})`]));
-    setOptions(this.#select("target"), [["", "the most probable"], ...classes]);
+    setOptions(this.#select("target"), [["", "most probable"], ...classes]);
   }
 }
