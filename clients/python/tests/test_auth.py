@@ -162,3 +162,13 @@ async def test_a_refusal_reaches_a_caller_who_is_still_sending(stack, way):
 
 def test_no_secret_is_in_what_is_printed():
     assert "hidden" not in repr(ClientCredentials("me", "hidden"))
+
+
+async def test_a_function_that_takes_too_long_is_not_waited_for(stack, way):
+    async def slow():
+        await asyncio.sleep(3600)
+
+    async with AsyncClient(address(stack, way), token=slow, timeout_s=0.2) as client:
+        with pytest.raises(CamserveError) as late:
+            await client.limits()
+    assert late.value.code == "timeout.exceeded"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import time
+from email.utils import formatdate
 
 import grpc
 import pytest
@@ -67,6 +69,7 @@ def test_the_time_to_come_again_may_be_in_the_details():
         (502, b"<html>", "upstream.failed"),
         (503, b"", "service.overloaded"),
         (404, b"[]", "route.not_found"),
+        (500, b"[" * 200_000, "internal"),
         (418, b"{}", "answer.invalid"),
         (599, b"{}", "internal"),
         (401, b'{"error": "invalid_client", "error_description": "Unknown."}', "auth.invalid_token"),
@@ -75,5 +78,26 @@ def test_the_time_to_come_again_may_be_in_the_details():
     ],
 )
 def test_an_answer_that_is_no_error_of_ours_has_a_code_all_the_same(status, body, code):
-    error = of_http(status, {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "request-id": "r"}, body)
+    error = of_http(status, {"retry-after": "soon", "request-id": "r"}, body)
     assert (error.code, error.status, error.request_id, error.retry_after_s) == (code, status, "r", None)
+
+
+@pytest.mark.parametrize(("after_s", "at_least", "at_most"), [(-3600, 0, 0), (60, 50, 60)])
+def test_the_time_to_come_again_may_be_a_date(after_s, at_least, at_most):
+    date = formatdate(time.time() + after_s, usegmt=True)
+    error = of_http(503, {"retry-after": date}, b"")
+    assert at_least <= error.retry_after_s <= at_most
+    assert at_least <= ended(grpc.StatusCode.UNAVAILABLE, retry_after=date).retry_after_s <= at_most
+
+
+def test_garbled_details_leave_the_status():
+    garbled = status_pb2.Status(code=14)
+    garbled.details.add(type_url="type.googleapis.com/camserve.v1.ErrorObject", value=b"\xff")
+    for packed in (b"\xff", garbled.SerializeToString()):
+        error = ended(grpc.StatusCode.UNAVAILABLE, grpc_status_details_bin=packed)
+        assert (error.code, error.status) == ("connection.failed", 503)
+
+
+def test_an_error_names_the_field():
+    refused = CamserveError("param.out_of_range", "Too large.", details={"field": "classify.top_k"}, request_id="r")
+    assert str(refused) == "param.out_of_range: Too large. (field classify.top_k, request r)"

@@ -159,6 +159,18 @@ async def test_every_image_of_a_batch_is_told_of_once_although_the_stream_broke(
     assert sorted(names, key=int) == [str(number) for number in range(40)]
 
 
+async def test_the_time_of_whoever_takes_the_images_does_not_count(faulty, connect):
+    proxy, at = faulty
+    names = []
+    async with connect(at, backoff=SOON, timeout_s=1.0) as client:
+        async for item in client.infer_batch([noise(300)] * 40, model="shapes"):
+            names.append(item.id)
+            if len(names) == 1:
+                await asyncio.sleep(1.5)
+                proxy.cut()
+    assert sorted(names, key=int) == [str(number) for number in range(40)]
+
+
 async def test_a_job_is_followed_although_its_stream_breaks(faulty, connect):
     proxy, at = faulty
     async with connect(at, backoff=SOON) as client:
@@ -245,3 +257,94 @@ async def test_a_job_is_waited_for_where_no_stream_comes_through(stack, connect)
         job = await client.submit([STAR, b"nothing"], model="shapes")
         assert (await job.wait()).status == "succeeded"
         assert sorted([item.id async for item in job.watch()]) == ["0", "1"]
+
+
+def saying(status, body=b"", headers=b""):
+    """An answer of HTTP, after which the connection ends."""
+    head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n" % (status, len(body), headers)
+    return head + body
+
+
+@pytest.mark.parametrize(
+    "answer", [saying(b"200 OK", body) for body in (b"", b"{}", b"[]", b'"x"')] + [saying(b"204 No")]
+)
+async def test_an_answer_that_says_nothing_is_no_answer(stack, connect, answer):
+    host, port = urlsplit(stack.edge_url).netloc.split(":")
+    with fault_proxy(host, int(port)) as proxy:
+        proxy.answer = answer
+        async with connect(f"http://127.0.0.1:{proxy.port}", backoff=SOON) as client:
+            job = client.job("job_00000000000000000000")
+            for call in (
+                client.infer(STAR, model="shapes"),
+                client.submit([STAR], model="shapes"),
+                client.upload(STAR),
+                client.upload(noise(1300)),
+                client.limits(),
+                client.models(),
+                client.webhooks.list(),
+                job.info(),
+                anext(job.results()),
+            ):
+                with pytest.raises(CamserveError) as failed:
+                    await call
+                assert failed.value.code == "answer.invalid"
+
+
+async def test_a_removal_whose_answer_was_lost_has_happened(faulty, connect):
+    proxy, at = faulty
+    async with connect(at, backoff=SOON) as client:
+        stored = await client.upload(STAR)
+        proxy.delay_s = 3600
+        call = asyncio.create_task(client.delete_upload(stored.storage_id))
+        await asyncio.sleep(1.0)
+        proxy.delay_s = 0
+        proxy.cut()
+        await call
+        with pytest.raises(CamserveError) as gone:
+            await client.delete_upload(stored.storage_id)
+        assert gone.value.code == "upload.not_found"
+
+
+async def test_a_service_that_takes_no_bytes_is_given_up(stack, connect):
+    host, port = urlsplit(stack.edge_url).netloc.split(":")
+    with fault_proxy(host, int(port)) as proxy:
+        size_bytes = b"Upload-Offset: 0\r\nUpload-Length: %d\r\n" % len(noise(1300))
+        proxy.answer = saying(b"204 No Content", b"", size_bytes + b"Upload-Expires: Fri, 31 Dec 2049 23:59:59 GMT\r\n")
+        async with connect(f"http://127.0.0.1:{proxy.port}", backoff=Backoff()) as client:
+            with pytest.raises(CamserveError) as failed:
+                await client.upload(noise(1300), resume="img_0000000000000000000000", stalled_after_s=2)
+        assert failed.value.code == "connection.failed"
+        assert proxy.taken < 12
+
+
+async def test_a_netrc_of_the_machine_changes_nothing(stack, connect, tmp_path, monkeypatch):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password something\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with connect(stack.edge_url) as client:
+        assert (await client.infer(STAR, model="shapes", cam=True, heatmap="url")).top.id == "star"
+
+
+async def test_a_proxy_of_the_environment_is_asked(stack, connect, monkeypatch):
+    host, port = urlsplit(stack.edge_url).netloc.split(":")
+    with fault_proxy(host, int(port)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with connect("http://camserve.example", backoff=SOON, timeout_s=5) as client:
+            assert (await client.health()).status
+        assert proxy.taken
+
+
+async def test_a_service_that_ends_every_stream_is_left_in_peace(stack, connect):
+    """Which is what one does that drains: the pauses grow although each stream begins with a message."""
+    host, port = urlsplit(stack.edge_url).netloc.split(":")
+    with fault_proxy(host, int(port)) as proxy:
+        event = b'{"event":"error","error":{"code":"service.draining","status":503,"message":"","request_id":"r"}}\n'
+        proxy.answer = saying(b"200 OK", event, b"Content-Type: application/x-ndjson\r\n")
+        async with connect(f"http://127.0.0.1:{proxy.port}", backoff=Backoff(first_s=0.2), timeout_s=1) as client:
+            job = client.job("job_00000000000000000000")
+            with pytest.raises(CamserveError):
+                await job.wait(timeout_s=6)
+        # Two a turn, the stream and the question after it, in pauses of up to 0.2, 0.4, 0.8 s and so on.
+        assert proxy.taken < 40

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +16,7 @@ from clients.python.tests.pictures import SQUARE, STAR, noise
 
 import camserve_client
 from camserve_client import AsyncClient, AsyncJob, AsyncWebhooks, CamserveError, Client, Job, StorageId, Webhooks
+from camserve_client.sync import _yielding
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -89,3 +93,26 @@ def test_no_method_is_missing(face, own):
 def test_everything_public_is_described():
     for name in camserve_client.__all__:
         assert name == "ImageSource" or inspect.getdoc(getattr(camserve_client, name))
+
+
+def test_what_interrupts_an_iterator_comes_to_its_caller():
+    """Although the iterator takes its time to end, as one does that has a connection to close."""
+    ended = []
+
+    async def watch(_):
+        try:
+            yield 1
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.3)
+            ended.append(True)
+
+    own = AsyncJob(None, "job_1")  # type: ignore[arg-type] # no call is made
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(_yielding(watch)(Job(own)))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert ended

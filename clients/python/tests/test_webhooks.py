@@ -111,3 +111,20 @@ async def test_an_event_of_the_service_is_authentic(make_stack):
                 assert again.event_id == deliveries[1].event_id
                 await client.webhooks.delete(webhook.webhook_id)
                 assert await client.webhooks.list() == ()
+
+
+@pytest.mark.parametrize("body", [b"no JSON", b"{}", b"[]", b"[" * 200_000])
+def test_what_is_signed_and_no_event_is_told(body):
+    with pytest.raises(CamserveError) as refused:
+        verify_webhook(signed(KEYS[0], body=body), body, SECRETS[0], now=NOW)
+    assert refused.value.code == "answer.invalid"
+
+
+def test_a_body_may_be_any_bytes_and_no_text():
+    for body in (bytearray(BODY), memoryview(BODY)):
+        assert verify_webhook(signed(KEYS[0]), body, SECRETS[0], now=NOW)
+    with pytest.raises(TypeError, match="bytes"):
+        verify_webhook(signed(KEYS[0]), BODY.decode(), SECRETS[0], now=NOW)
+    for secret in (b"whsec_", [b"whsec_"]):
+        with pytest.raises(TypeError, match="text"):
+            verify_webhook(signed(KEYS[0]), BODY, secret, now=NOW)

@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 _GRPC = {"grpc": False, "grpcs": True}
 _REST = {"http": False, "https": True}
@@ -41,6 +42,12 @@ def parse(text: str, transport: Literal["grpc", "rest"] | None = None) -> Addres
     port = parts.port or _PORTS[parts.scheme]
     url = f"{'https' if tls else 'http'}://{host}:{port}{parts.path.rstrip('/')}"
     return Address(chosen, tls, f"{host}:{port}", url)
+
+
+def proxy_of(url: str) -> str | None:
+    """Returns the proxy that the environment (`HTTPS_PROXY`, `NO_PROXY`, …) names for an address, None for none."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _is_loopback(host: str) -> bool:

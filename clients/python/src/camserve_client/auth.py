@@ -50,8 +50,14 @@ class GivenTokens:
         if self._source is None:
             return None
         given = self._source if isinstance(self._source, str) else self._source()
+        if inspect.isawaitable(given):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    given = await given
+            except TimeoutError:
+                raise timed_out(timeout_s) from None
         # Files that tokens are read from end in a newline, which no header takes.
-        token = (await given if inspect.isawaitable(given) else given).strip()
+        token = given.strip()
         if not _TOKEN.fullmatch(token):
             raise CamserveError("auth.invalid_token", "A token is visible ASCII characters.", status=401)
         return token

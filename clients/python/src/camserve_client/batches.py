@@ -186,8 +186,9 @@ async def _answers(
                     if event.HasField("error"):
                         raise of_object(event.error)
                     if event.HasField("item") and waiting.pop(event.item.id, None) is not None:
-                        tries.restart()
                         yield result(Item, event.item)
+                        # Only now: until then the time was the caller's.
+                        tries.restart()
             broken = CamserveError(CONNECTION_FAILED, "The stream ended early.")
         except CamserveError as error:
             broken = error

@@ -6,16 +6,14 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
 from uuid import uuid4
 
 from camserve_client.auth import Tokens
-from camserve_client.errors import CamserveError
+from camserve_client.errors import ANSWER_INVALID, CamserveError
 from camserve_client.method import A, Method, Q
 from camserve_client.retry import Retries, Tries
 from camserve_client.transport import Answer, Piece, Sending, Transport
 
-T = TypeVar("T")
 _KEY = re.compile(r"[!-~]{1,255}")
 _STALE = ("auth.token_expired", "auth.invalid_token")
 
@@ -39,10 +37,20 @@ class Calls:
     ) -> Answer[A]:
         """Returns the answer. A write is made under `key`, or under one made here, so that it may be repeated."""
         fixed = _fixed(method, key)
+
+        async def attempt(tries: Tries) -> Answer[A]:
+            try:
+                return await self._authorized(
+                    method, fixed, tries, lambda sending: self.transport.unary(method, request, sending)
+                )
+            except CamserveError as error:
+                if not (tries.again and error.status == 404 and _removes(method)):
+                    raise
+                # An attempt before this one did it, and its answer was lost.
+                return Answer(method.response(), {})
+
         return await self.retries.run(
-            lambda tries: self._authorized(
-                method, fixed, tries, lambda sending: self.transport.unary(method, request, sending)
-            ),
+            attempt,
             timeout_s=self.timeout_s if timeout_s is None else timeout_s,
             repeatable=method.repeatable or method.keyed,
         )
@@ -109,20 +117,35 @@ class Calls:
         method: Method[Q, A],
         headers: dict[str, str],
         tries: Tries,
-        attempt: Callable[[Sending], Awaitable[T]],
-    ) -> T:
+        attempt: Callable[[Sending], Awaitable[Answer[A]]],
+    ) -> Answer[A]:
         """Makes an attempt with a token, and one more where that had ended and another can be had."""
         token = None if method.public else await self.tokens.token(tries.left_s)
         try:
-            return await attempt(_sending(headers, token, tries.left_s))
+            return _complete(await attempt(_sending(headers, token, tries.left_s)))
         except CamserveError as error:
             if not self._renewable(error, token):
                 raise
         token = await self.tokens.token(tries.left_s)
-        return await attempt(_sending(headers, token, tries.left_s))
+        return _complete(await attempt(_sending(headers, token, tries.left_s)))
 
     def _renewable(self, error: CamserveError, token: str | None) -> bool:
         return error.code in _STALE and token is not None and self.tokens.refused(token)
+
+
+def _removes(method: Method[Q, A]) -> bool:
+    return method.verb == "DELETE" and not method.response.DESCRIPTOR.fields
+
+
+def _complete(answer: Answer[A]) -> Answer[A]:
+    """Returns the answer; raises CamserveError(answer.invalid) where it lacks what the service always says."""
+    message = answer.message
+    for field in message.DESCRIPTOR.fields:
+        # An answer begins with the id or the name of what it is about, a list has a page.
+        named = field.index == 0 and field.type == field.TYPE_STRING and not field.is_repeated
+        if (named and not getattr(message, field.name)) or (field.name == "page" and not message.HasField("page")):
+            raise CamserveError(ANSWER_INVALID, "The answer is not of the expected form.")
+    return answer
 
 
 def _fixed(method: Method[Q, A], key: str | None) -> dict[str, str]:

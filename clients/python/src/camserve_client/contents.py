@@ -15,16 +15,19 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar, Union, cast
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+S = TypeVar("S")
 _CHUNK_BYTES = 256 << 10
 _SPOOLED_BYTES = 8 << 20
 # What PNG can hold of Pillow's modes; the others go into a TIFF.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+# Modes that no file holds, and those that say the same.
+_SAVEABLE = {"HSV": "RGB", "La": "LA", "RGBa": "RGBA"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ async def content_of(source: ImageSource) -> Content | ImageUrl | StorageId:
     if isinstance(source, str) and "://" in source:
         raise ValueError("an image at an address is ImageUrl(address): a str is the path of a file")
     if isinstance(source, str | os.PathLike):
-        return await asyncio.to_thread(_of_path, Path(source))
+        return await _awaited(_of_path, Path(source))
     if isinstance(source, bytes | bytearray | memoryview):
         return _of_bytes(bytes(source))
     numpy, pillow = sys.modules.get("numpy"), sys.modules.get("PIL.Image")
@@ -145,8 +148,25 @@ async def content_of(source: ImageSource) -> Content | ImageUrl | StorageId:
     if pillow and isinstance(source, pillow.Image):
         return _of_bytes(await asyncio.to_thread(_encoded, source))
     if hasattr(source, "read"):
-        return await asyncio.to_thread(_of_file, cast(BinaryIO, source))
+        return await _awaited(_of_file, cast(BinaryIO, source))
     raise TypeError(f"{type(source).__name__} is no image: a path, bytes, a binary file, a Pillow image or an array is")
+
+
+async def _awaited(make: Callable[[S], Content], source: S) -> Content:
+    """Returns the content that a thread makes; one that comes when nobody waits for it any more is closed there."""
+    left = threading.Event()
+
+    def work() -> Content:
+        content = make(source)
+        if left.is_set():
+            content.close()
+        return content
+
+    try:
+        return await asyncio.to_thread(work)
+    except asyncio.CancelledError:
+        left.set()
+        raise
 
 
 def _of_bytes(data: bytes) -> Content:
@@ -190,7 +210,12 @@ def _encoded_array(array: np.ndarray[Any, Any]) -> bytes:
 
 
 def _encoded(picture: Image.Image) -> bytes:
+    from PIL import ImageOps
+
     file = io.BytesIO()
+    # The pixels as the file of a camera has them, which is not how they are looked at.
+    picture = ImageOps.exif_transpose(picture)
+    picture = picture.convert(_SAVEABLE.get(picture.mode, picture.mode))
     if picture.mode in _PNG_MODES:
         picture.save(file, "PNG", compress_level=1)
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 CONNECTION_FAILED = "connection.failed"
 ANSWER_INVALID = "answer.invalid"
+CLIENT_CLOSED = "client.closed"
 TIMEOUT = "timeout.exceeded"
 IN_PROGRESS = "idempotency.in_progress"
 _MAY_PASS = frozenset({429, 502, 503, 504})
@@ -16,7 +17,8 @@ class CamserveError(Exception):
     """Says why a call failed.
 
     `code` is one of the catalogue (docs/errors.md), or of this client: `connection.failed` when the service cannot be
-    reached or the connection broke, `answer.invalid` when what answered is not the service. `status` is the HTTP
+    reached or the connection broke, `answer.invalid` when what answered is not the service, `client.closed` when the
+    client was closed meanwhile. `status` is the HTTP
     status, over gRPC too, and 0 where nothing answered. `request_id` finds the call in the service's log.
     `retry_after_s` is how long to wait before another attempt, where the service said so. `details` holds facts, such
     as a limit.
@@ -41,13 +43,19 @@ class CamserveError(Exception):
         self.details: Mapping[str, Any] = dict(details or {})
 
     def __str__(self) -> str:
-        call = f" (request {self.request_id})" if self.request_id else ""
-        return f"{self.code}: {self.message}{call}"
+        facts = {"field": self.details.get("field"), "request": self.request_id}
+        told = ", ".join(f"{name} {fact}" for name, fact in facts.items() if fact)
+        return f"{self.code}: {self.message}" + (f" ({told})" if told else "")
 
     @property
     def retryable(self) -> bool:
         """Is true when the same call may succeed later."""
         return self.code in (CONNECTION_FAILED, IN_PROGRESS) or self.status in _MAY_PASS
+
+
+def closed() -> CamserveError:
+    """Returns the error of a call whose client was closed before an answer came."""
+    return CamserveError(CLIENT_CLOSED, "The client is closed.")
 
 
 def timed_out(after_s: float | None) -> CamserveError:

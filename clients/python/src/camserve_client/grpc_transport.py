@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from camserve_client.errors import CONNECTION_FAILED, CamserveError
+from camserve_client.errors import ANSWER_INVALID, CONNECTION_FAILED, CamserveError, closed
 from camserve_client.grpc_status import Status
 from camserve_client.method import A, Method, Q
 from camserve_client.refusals import of_grpc
@@ -44,14 +45,16 @@ class GrpcTransport:
         else:
             self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self._callables: dict[str, Any] = {}
+        self._closed = False
 
     async def unary(self, method: Method[Q, A], request: Q, sending: Sending) -> Answer[A]:
         """Sends a message and returns the one that answers."""
-        call = self._callable(method, "unary_unary")(request, **_options(sending))
-        try:
-            return Answer(await call, dict(await call.initial_metadata()))
-        except grpc.aio.AioRpcError as error:
-            raise of_grpc(error) from None
+        with self._closing():
+            call = self._callable(method, "unary_unary")(request, **_options(sending))
+            try:
+                return Answer(_read(await call), dict(await call.initial_metadata()))
+            except grpc.aio.AioRpcError as error:
+                raise of_grpc(error) from None
 
     async def upload(self, method: Method[Q, A], request: Q, piece: Piece, sending: Sending) -> Answer[A]:
         """Streams bytes, with the options of `request`, and returns the message that answers."""
@@ -69,28 +72,31 @@ class GrpcTransport:
             if message is request:
                 yield message
 
-        call = self._callable(method, "stream_unary")(messages(), **_options(sending))
-        status = Status(call)
-        try:
-            return Answer(await call, dict(await call.initial_metadata()))
-        except grpc.aio.AioRpcError as error:
-            raise await status.of(error) from None
-        except asyncio.CancelledError:
-            # What cannot be read to the end ends the call as if it were cancelled.
-            for failure in failures:
-                raise failure from None
-            raise
+        with self._closing():
+            call = self._callable(method, "stream_unary")(messages(), **_options(sending))
+            status = Status(call)
+            try:
+                return Answer(_read(await call), dict(await call.initial_metadata()))
+            except grpc.aio.AioRpcError as error:
+                raise await status.of(error) from None
+            except asyncio.CancelledError:
+                # What cannot be read to the end ends the call as if it were cancelled.
+                for failure in failures:
+                    raise failure from None
+                raise
 
     async def stream(self, method: Method[Q, A], request: Q, sending: Sending) -> AsyncGenerator[A]:
         """Sends a message and yields those that answer."""
-        call = self._callable(method, "unary_stream")(request, **_options(sending))
+        with self._closing():
+            call = self._callable(method, "unary_stream")(request, **_options(sending))
         try:
             while True:
-                async with asyncio.timeout(IDLE_S):
-                    message = await call.read()
+                with self._closing():
+                    async with asyncio.timeout(IDLE_S):
+                        message = await call.read()
                 if message is _END:
                     return
-                yield message
+                yield _read(message)
         except grpc.aio.AioRpcError as error:
             raise of_grpc(error) from None
         except TimeoutError:
@@ -99,8 +105,22 @@ class GrpcTransport:
             call.cancel()
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """Ends the connection, and with it every call."""
+        self._closed = True
         await self._channel.close(grace=None)
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Says so where a call ended because of `close`, and not because its caller was cancelled."""
+        try:
+            yield
+        except grpc.aio.UsageError:
+            raise closed() from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and not (task and task.cancelling()):
+                raise closed() from None
+            raise
 
     def _callable(self, method: Method[Q, A], shape: str) -> Any:
         known = self._callables.get(method.path)
@@ -111,6 +131,13 @@ class GrpcTransport:
                 response_deserializer=method.response.FromString,
             )
         return known
+
+
+def _read(message: A | None) -> A:
+    """Returns a message; raises CamserveError(answer.invalid) in the place of one that could not be read."""
+    if message is None:
+        raise CamserveError(ANSWER_INVALID, "The answer cannot be read.")
+    return message
 
 
 def _options(sending: Sending) -> dict[str, Any]:

@@ -63,9 +63,18 @@ class Heatmap:
             return picture.convert("RGB")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the file as it came, PNG or NPY, whatever `path` ends in; raises ValueError where there is no data."""
+        """Writes the file that `path` ends in: as it came where that is its format, else as Pillow writes it.
+
+        Raises ValueError where there is no data, for an ending that Pillow does not know, and for NPY of a PNG.
+        """
         target = Path(path)
-        target.write_bytes(self._bytes())
+        ending = target.suffix.removeprefix(".").lower()
+        if ending == "npy" and self.format != "npy":
+            raise ValueError('a PNG holds colours and no numbers: ask for Cam(format="npy")')
+        if ending in ("", self.format):
+            target.write_bytes(self._bytes())
+        else:
+            self.to_pil().save(target)
         return target
 
     def _bytes(self) -> bytes:

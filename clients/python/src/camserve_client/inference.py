@@ -38,9 +38,10 @@ class Inference:
 
     async def of(self, image: ImageSource, timeout_s: float | None) -> InferResult:
         """Returns the answer within `timeout_s`; None is as long as every step may take by itself."""
-        content = await content_of(image)
+        content: Content | ImageUrl | StorageId | None = None
         try:
             async with asyncio.timeout(timeout_s):
+                content = await content_of(image)
                 if isinstance(content, Content) and content.size_bytes > _STREAMED_BYTES:
                     return await self._uploaded(content, timeout_s)
                 return await self._done(await self._sent(content, timeout_s))

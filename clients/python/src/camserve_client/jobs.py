@@ -102,9 +102,9 @@ class AsyncJob:
                 async with aclosing(stream) as events:
                     async for event in events:
                         answered = True
-                        tries.forget()
                         if event.HasField("error"):
                             raise of_object(event.error)
+                        tries.forget()
                         yield event
                         if event.event == _DONE:
                             return

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 from yarl import URL
 
+from camserve_client.address import proxy_of
 from camserve_client.calls import Calls
 from camserve_client.errors import CONNECTION_FAILED, CamserveError, timed_out
 from camserve_client.gen import methods, objects_pb2
@@ -42,7 +43,7 @@ async def fetched(calls: Calls, heatmap: Heatmap) -> Heatmap:
 async def _read(url: str, tries: Tries) -> bytes:
     """Reads from the object store itself, which is another server and hears nothing of the caller's token."""
     try:
-        async with asyncio.timeout(tries.left_s), aiohttp.ClientSession(trust_env=True) as http:
+        async with asyncio.timeout(tries.left_s), aiohttp.ClientSession(proxy=proxy_of(url)) as http:
             # As it is: the signature covers the address.
             async with http.get(URL(url, encoded=True), allow_redirects=False) as response:
                 body = await response.read()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from camserve_client.errors import ANSWER_INVALID, CONNECTION_FAILED, TIMEOUT, CamserveError
@@ -61,11 +65,13 @@ def of_grpc(error: grpc.aio.AioRpcError) -> CamserveError:
     retry_after_s = _seconds(trailers.get("retry-after"))
     described = None
     for detail in _details(trailers.get("grpc-status-details-bin")):
-        if detail.type_url.endswith(_ERROR_OBJECT):
-            described = errors_pb2.ErrorObject.FromString(detail.value)
-        elif retry_after_s is None and detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            delay = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
-            retry_after_s = delay.seconds + delay.nanos / 1e9
+        # Something between may have garbled them.
+        with suppress(DecodeError):
+            if detail.type_url.endswith(_ERROR_OBJECT):
+                described = errors_pb2.ErrorObject.FromString(detail.value)
+            elif retry_after_s is None and detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                delay = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
+                retry_after_s = delay.seconds + delay.nanos / 1e9
     if described is not None:
         return of_object(described, retry_after_s)
     code = error.code()
@@ -110,21 +116,30 @@ def of_http(status: int, headers: Mapping[str, str], body: bytes) -> CamserveErr
 
 
 def _details(packed: str | bytes | None) -> Iterable[Any]:
-    return status_pb2.Status.FromString(packed).details if isinstance(packed, bytes) else ()
+    try:
+        return status_pb2.Status.FromString(packed).details if isinstance(packed, bytes) else ()
+    except DecodeError:
+        return ()
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 
 
 def _seconds(text: str | bytes | None) -> float | None:
-    """Reads `Retry-After`; a date, which the service never sends, counts as nothing said."""
-    text = _text(text)
-    return float(text) if text and text.isascii() and text.isdigit() else None
+    """Reads `Retry-After`: seconds, or the date that something between may send."""
+    text = _text(text) or ""
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _text(value: str | bytes | None) -> str | None:

@@ -16,7 +16,8 @@ import aiohttp
 from yarl import URL
 
 from camserve_client import rest_forms
-from camserve_client.errors import ANSWER_INVALID, CONNECTION_FAILED, CamserveError, timed_out
+from camserve_client.address import proxy_of
+from camserve_client.errors import ANSWER_INVALID, CONNECTION_FAILED, CamserveError, closed, timed_out
 from camserve_client.method import A, Method, Q
 from camserve_client.refusals import of_http
 from camserve_client.rest_forms import Form
@@ -47,8 +48,13 @@ class RestTransport:
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=context, socket_factory=self._socket),
             headers={"user-agent": USER_AGENT},
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
+            # Of the environment only the proxy: a netrc entry would be a second authorization.
+            proxy=proxy_of(url),
         )
+        # Attempts are counted in one place, which must know of each; aiohttp says this of no other way.
+        self._http._retry_connection = False
+        self._streams: WeakSet[aiohttp.ClientResponse] = WeakSet()
+        self._closed = False
 
     async def unary(self, method: Method[Q, A], request: Q, sending: Sending) -> Answer[A]:
         """Sends a message and returns the one that answers."""
@@ -74,14 +80,15 @@ class RestTransport:
         headers = sending.headers if raw else sending.headers | _NDJSON
         loop = asyncio.get_running_loop()
         ends = None if sending.timeout_s is None else loop.time() + sending.timeout_s
-        with _failures(self._url, sending):
+        with self._failures(sending):
             # Only what is waited for here counts: between two messages the time is the caller's.
             async with asyncio.timeout_at(ends):
                 response = await self._opened(method, form, form.content, Sending(headers), idle_s=IDLE_S)
+        self._streams.add(response)
         try:
             parts = response.content.iter_any() if raw else _lines(response.content)
             while True:
-                with _failures(self._url, sending):
+                with self._failures(sending):
                     async with asyncio.timeout_at(ends):
                         part = await anext(parts, None)
                 if part is None:
@@ -92,7 +99,11 @@ class RestTransport:
             response.close()
 
     async def close(self) -> None:
-        """Ends every connection."""
+        """Ends every connection, and with it every call."""
+        self._closed = True
+        for response in list(self._streams):
+            # Whoever waits for more of it would wait for ever.
+            response.content.set_exception(aiohttp.ClientConnectionError("closed"))
         await self._http.close()
         # A connection with something left to send would wait until it is read.
         for one in self._open():
@@ -116,7 +127,7 @@ class RestTransport:
     async def _whole(
         self, method: Method[Q, A], form: Form, content: bytes | AsyncIterator[bytes] | None, sending: Sending
     ) -> Answer[A]:
-        with _failures(self._url, sending):
+        with self._failures(sending):
             async with asyncio.timeout(sending.timeout_s):
                 response = await self._opened(method, form, content, sending)
                 async with response:
@@ -155,6 +166,27 @@ class RestTransport:
         finally:
             response.close()
 
+    @contextmanager
+    def _failures(self, sending: Sending) -> Iterator[None]:
+        """Makes what goes wrong on the way a CamserveError."""
+        try:
+            yield
+        except CamserveError:
+            raise
+        except Exception as error:
+            # Calls hear of it in many ways, few of which say so.
+            if self._closed:
+                raise closed() from error
+            # Before the other one: a connection that says nothing is both.
+            if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError):
+                message = f"The connection to {self._url} failed: {str(error) or type(error).__name__}."
+                raise CamserveError(CONNECTION_FAILED, message) from error
+            if isinstance(error, TimeoutError):
+                raise timed_out(sending.timeout_s) from None
+            if isinstance(error, aiohttp.ClientError):
+                raise CamserveError(ANSWER_INVALID, "The answer cannot be read.") from error
+            raise
+
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
     """Yields lines of any length."""
@@ -166,17 +198,3 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
             parts = []
         parts.append(rest)
     yield b"".join(parts)
-
-
-@contextmanager
-def _failures(url: str, sending: Sending) -> Iterator[None]:
-    """Makes what goes wrong on the way a CamserveError."""
-    try:
-        yield
-    # Before the other one: a connection that says nothing is both.
-    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-        raise CamserveError(CONNECTION_FAILED, f"The connection to {url} failed: {type(error).__name__}.") from error
-    except TimeoutError:
-        raise timed_out(sending.timeout_s) from None
-    except aiohttp.ClientError as error:
-        raise CamserveError(ANSWER_INVALID, "The answer cannot be read.") from error

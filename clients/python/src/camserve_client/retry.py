@@ -95,6 +95,11 @@ class Tries:
         """How many seconds are left, 0 at least; None is without end."""
         return None if self._ends is None else max(0.0, self._ends - self._retries.clock.now())
 
+    @property
+    def again(self) -> bool:
+        """Is true once an attempt has failed."""
+        return self._failures > 0
+
     def forget(self) -> None:
         """Forgets the failures: something came through."""
         self._failures = 0

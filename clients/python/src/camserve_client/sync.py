@@ -71,11 +71,18 @@ def _yielding(method: Callable[Concatenate[Any, P], AsyncGenerator[R]]) -> Calla
     @functools.wraps(method)
     def call(self: Any, /, *args: P.args, **named: P.kwargs) -> Iterator[R]:
         source = method(self._own, *args, **named)
+        steps: list[asyncio.Task[Any]] = []
 
         async def following() -> Any:
-            return await anext(source, _END)
+            steps[:] = [asyncio.ensure_future(anext(source, _END))]
+            return await steps[0]
 
         async def closed() -> None:
+            # An interrupt leaves one behind, most often on its way out already.
+            for step in steps:
+                if not step.cancelling():
+                    step.cancel()
+                await asyncio.wait([step])
             await source.aclose()
 
         try:

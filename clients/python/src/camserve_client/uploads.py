@@ -131,6 +131,9 @@ class _Pieces:
                 if reached.offset == offset and error.code == _OFFSET_CONFLICT:
                     # Somebody else adds bytes just now, such as our own connection that died unnoticed.
                     await tries.pause_after(CamserveError(CONNECTION_FAILED, error.message, status=error.status))
+            else:
+                if reached.offset <= offset < size_bytes:
+                    await tries.pause_after(CamserveError(CONNECTION_FAILED, "The service took none of the bytes."))
             if reached.offset > offset:
                 tries.restart()
             offset = reached.offset

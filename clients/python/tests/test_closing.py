@@ -1,0 +1,52 @@
+"""A client that is closed while calls are under way, or asked after that."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+import pytest
+from clients.python.tests.pictures import STAR, noise
+from tests.faults.proxy import fault_proxy
+
+from camserve_client import CamserveError
+
+pytestmark = pytest.mark.timeout(180)
+_FOR_EVER_S = 3600.0
+
+
+@pytest.fixture(params=["grpc", "http"])
+def faulty(request, stack):
+    """A proxy before the service, and the address of it."""
+    at = stack.grpc_target if request.param == "grpc" else urlsplit(stack.edge_url).netloc
+    with fault_proxy("127.0.0.1", int(at.rpartition(":")[2])) as proxy:
+        yield proxy, f"{request.param}://127.0.0.1:{proxy.port}"
+
+
+async def test_whoever_waits_for_a_closed_client_is_told_at_once(faulty, connect):
+    proxy, at = faulty
+    client = await connect(at).__aenter__()
+    job = await client.submit([noise(300)] * 20, model="shapes")
+    hears = asyncio.Event()
+
+    def on_info(_):
+        proxy.delay_s = _FOR_EVER_S
+        hears.set()
+
+    following = asyncio.create_task(job.wait(on_info=on_info))
+    await hears.wait()
+    calls = [
+        following,
+        asyncio.create_task(client.infer(STAR, model="shapes")),
+        asyncio.create_task(client.upload(noise(900))),
+        asyncio.create_task(anext(client.infer_batch([STAR], model="shapes"))),
+    ]
+    await asyncio.sleep(0.5)
+    await client.__aexit__(None, None, None)
+    async with asyncio.timeout(20):
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert [(type(one), getattr(one, "code", None)) for one in ended] == [(CamserveError, "client.closed")] * 4
+    with pytest.raises(RuntimeError, match="async with"):
+        await client.health()
+    with pytest.raises(CamserveError, match=r"client\.closed"):
+        await job.info()
