@@ -22,6 +22,8 @@ const (
 // After a broken stream those without an answer are sent again: that may be charged twice, and changes nothing else.
 func (c *Client) InferBatch(ctx context.Context, ask *pb.InferBatchRequest) iter.Seq2[*pb.BatchItem, error] {
 	return func(yield func(*pb.BatchItem, error) bool) {
+		ctx, end := c.alive(ctx)
+		defer end()
 		if err := distinct(ask.GetInputs()); err != nil {
 			yield(nil, err)
 			return

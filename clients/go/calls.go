@@ -3,6 +3,7 @@ package camserve
 import (
 	"context"
 	"crypto/rand"
+	"io"
 	"strings"
 	"time"
 
@@ -52,7 +53,7 @@ func (c *Client) unary(
 	return c.retries.run(ctx, func() error {
 		var trailer metadata.MD
 		err := invoke(ctx, method, request, reply, connection, append(callOptions, grpc.Trailer(&trailer))...)
-		return failure(ctx, err, trailer)
+		return c.failure(ctx, err, trailer)
 	})
 }
 
@@ -63,34 +64,58 @@ func (c *Client) stream(
 ) (grpc.ClientStream, error) {
 	opened, err := open(ctx, description, connection, method, callOptions...)
 	if err != nil {
-		return nil, failure(ctx, err, nil)
+		return nil, c.failure(ctx, err, nil)
 	}
-	return told{opened, ctx}, nil
+	return told{opened, c, ctx}, nil
 }
 
 // told is a stream whose failures are *Error. Its own context is canceled however it ends; the caller's tells more.
 type told struct {
 	grpc.ClientStream
+	client *Client
 	caller context.Context
 }
 
 func (t told) SendMsg(message any) error {
-	return failure(t.caller, t.ClientStream.SendMsg(message), nil)
+	return t.client.failure(t.caller, t.ClientStream.SendMsg(message), nil)
 }
 
 func (t told) RecvMsg(message any) error {
 	if err := t.ClientStream.RecvMsg(message); err != nil {
-		return failure(t.caller, err, t.Trailer())
+		return t.client.failure(t.caller, err, t.Trailer())
 	}
 	return nil
 }
 
-// bounded gives a context a deadline where it has none.
-func (c *Client) bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
-	if _, has := ctx.Deadline(); has {
-		return ctx, func() {}
+// failure is that of a call; once the client is closed, that it is.
+func (c *Client) failure(ctx context.Context, err error, trailer metadata.MD) error {
+	if err != nil && err != io.EOF && c.life.Err() != nil {
+		return errClosed
 	}
-	return context.WithTimeout(ctx, timeout)
+	return failure(ctx, err, trailer)
+}
+
+// alive ends a context with the client too: a pause between two attempts hears of no connection.
+func (c *Client) alive(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	forget := context.AfterFunc(c.life, func() { cancel(errClosed) })
+	return ctx, func() {
+		forget()
+		cancel(nil)
+	}
+}
+
+// bounded is alive, and gives a context a deadline where it has none.
+func (c *Client) bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	ctx, end := c.alive(ctx)
+	if _, has := ctx.Deadline(); has {
+		return ctx, end
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	return ctx, func() {
+		cancel()
+		end()
+	}
 }
 
 // keyed adds a key to the calls that take one, which their policy in the protos says.

@@ -39,8 +39,11 @@ type Client struct {
 	Health    pb.HealthServiceClient
 
 	connection *grpc.ClientConn
-	retries    retries
-	timeout    time.Duration
+	// Ends with Close.
+	life    context.Context
+	end     context.CancelFunc
+	retries retries
+	timeout time.Duration
 }
 
 // Token gives the token of a call. It is asked at every attempt, and so may renew it.
@@ -87,7 +90,8 @@ func NewClient(address string, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &Client{retries: newRetries(chosen.backoff), timeout: chosen.timeout}
+	life, end := context.WithCancel(context.Background())
+	client := &Client{life: life, end: end, retries: newRetries(chosen.backoff), timeout: chosen.timeout}
 	security := insecure.NewCredentials()
 	if encrypted {
 		security = credentials.NewTLS(chosen.tls)
@@ -123,8 +127,12 @@ func NewClient(address string, options ...Option) (*Client, error) {
 	return client, nil
 }
 
-// Close ends the connection and every call on it.
-func (c *Client) Close() error { return c.connection.Close() }
+// Close ends the connection and every call, also those that wait for another attempt: they fail with client.closed, and
+// so does what is called afterwards.
+func (c *Client) Close() error {
+	c.end()
+	return c.connection.Close()
+}
 
 // bearer puts a token into every attempt, encrypted or not: the address decides about that.
 type bearer struct{ token Token }

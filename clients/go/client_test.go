@@ -24,11 +24,15 @@ type faulty struct {
 	pb.UnimplementedHealthServiceServer
 	pb.UnimplementedInferenceServiceServer
 	pb.UnimplementedLimitServiceServer
+	pb.UnimplementedUploadServiceServer
 	mutex    sync.Mutex
 	refusals int
 	keys     [][]string
 	tokens   []string
 	batches  [][]string
+	entered  chan struct{}
+	started  []*pb.StartUploadRequest
+	offset   int64
 }
 
 func (f *faulty) refuse(ctx context.Context) error {
@@ -82,6 +86,13 @@ func (f *faulty) InferBatch(request *pb.InferBatchRequest, stream grpc.ServerStr
 	return stream.Send(&pb.BatchEvent{Event: pb.StreamEvent_done})
 }
 
+// ListJobs says that it was called, and does not answer.
+func (f *faulty) ListJobs(ctx context.Context, _ *pb.ListJobsRequest) (*pb.ListJobsResponse, error) {
+	close(f.entered)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 // WatchJob always breaks.
 func (f *faulty) WatchJob(*pb.WatchJobRequest, grpc.ServerStreamingServer[pb.JobEvent]) error {
 	return status.Error(codes.Unavailable, "cut")
@@ -108,6 +119,7 @@ func against(t *testing.T, service *faulty, options ...Option) (*Client, *[]time
 	pb.RegisterHealthServiceServer(server, service)
 	pb.RegisterInferenceServiceServer(server, service)
 	pb.RegisterLimitServiceServer(server, service)
+	pb.RegisterUploadServiceServer(server, service)
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	client, err := NewClient(listener.Addr().String(), options...)
@@ -187,6 +199,77 @@ func TestAnErrorCarriesWhatTheServiceSaid(t *testing.T) {
 	}
 	if failed.RetryAfter != 3*time.Second {
 		t.Fatal(failed.RetryAfter)
+	}
+}
+
+func TestAClosedClientFailsAtOnce(t *testing.T) {
+	service := &faulty{}
+	client, slept := against(t, service)
+	ctx := context.Background()
+	if _, err := client.Health.GetHealth(ctx, &pb.GetHealthRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, unary := client.Health.GetHealth(ctx, &pb.GetHealthRequest{})
+	_, waited := client.WaitJob(ctx, "job_1", nil)
+	_, opened := client.Jobs.WatchJob(ctx, &pb.WatchJobRequest{})
+	for _, err := range []error{unary, waited, opened} {
+		if err != errClosed {
+			t.Error(err)
+		}
+	}
+	if len(*slept) != 0 || len(service.keys) != 1 {
+		t.Fatal(*slept, service.keys)
+	}
+}
+
+func TestClosingEndsWhatWaitsForAnotherAttempt(t *testing.T) {
+	for name, call := range map[string]func(context.Context, *Client) error{
+		"unary": func(ctx context.Context, client *Client) error {
+			_, err := client.Health.GetHealth(ctx, &pb.GetHealthRequest{})
+			return err
+		},
+		"job": func(ctx context.Context, client *Client) error {
+			_, err := client.WaitJob(ctx, "job_1", nil)
+			return err
+		},
+		"batch": func(ctx context.Context, client *Client) error {
+			for _, err := range client.InferBatch(ctx, &pb.InferBatchRequest{Inputs: []*pb.BatchInput{{Id: "a"}, {Id: "b"}}}) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"upload": func(ctx context.Context, client *Client) error {
+			_, err := client.Upload(ctx, inPieces, nil)
+			return err
+		},
+	} {
+		client, _ := against(t, &faulty{refusals: 1000})
+		client.retries.sleep = func(ctx context.Context, _ time.Duration) error {
+			_ = client.Close()
+			return sleep(ctx, time.Hour)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := call(ctx, client); err != errClosed {
+			t.Error(name, err)
+		}
+	}
+}
+
+func TestClosingEndsCallsUnderWay(t *testing.T) {
+	service := &faulty{entered: make(chan struct{})}
+	client, slept := against(t, service)
+	go func() {
+		<-service.entered
+		_ = client.Close()
+	}()
+	if _, err := client.Jobs.ListJobs(context.Background(), &pb.ListJobsRequest{}); err != errClosed || len(*slept) != 0 {
+		t.Fatal(err, *slept)
 	}
 }
 

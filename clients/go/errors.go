@@ -27,10 +27,13 @@ const (
 )
 
 const (
+	codeClosed         = "client.closed"
 	codeTimeout        = "timeout.exceeded"
 	codeInProgress     = "idempotency.in_progress"
 	codeOffsetConflict = "upload.offset_conflict"
 )
+
+var errClosed = &Error{Code: codeClosed, Message: "The client is closed.", Status: 499}
 
 // Error says why a call failed, whoever refused: the service, the way to it, or this client.
 type Error struct {
@@ -93,7 +96,7 @@ func failure(ctx context.Context, err error, trailer metadata.MD) error {
 		return known
 	}
 	if ctx.Err() == context.Canceled {
-		return &Error{Code: "client.closed", Message: "The caller left.", Status: 499, cause: context.Canceled}
+		return &Error{Code: codeClosed, Message: "The caller left.", Status: 499, cause: context.Canceled}
 	}
 	said, ok := status.FromError(err)
 	if !ok {

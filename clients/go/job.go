@@ -21,6 +21,8 @@ func (c *Client) WaitJob(ctx context.Context, jobID string, onJob func(*pb.Job))
 	if onJob == nil {
 		onJob = func(*pb.Job) {}
 	}
+	ctx, end := c.alive(ctx)
+	defer end()
 	tried := c.retries.started(0)
 	for {
 		job, err := c.watchOnce(ctx, jobID, func() { tried.failures = 0 }, onJob)

@@ -75,8 +75,11 @@ func (r retries) run(ctx context.Context, attempt func() error) error {
 // pauseAfter waits until the next attempt; returns err when there shall be none.
 func (t *tries) pauseAfter(ctx context.Context, err error) error {
 	var failed *Error
-	if !errors.As(err, &failed) || !failed.Retryable() || ctx.Err() != nil {
+	if !errors.As(err, &failed) || !failed.Retryable() || ctx.Err() == context.DeadlineExceeded {
 		return err
+	}
+	if ctx.Err() != nil {
+		return failure(ctx, ctx.Err(), nil)
 	}
 	t.failures++
 	pause := failed.RetryAfter + time.Duration(t.random()*float64(t.backoff.window(t.failures)))

@@ -51,6 +51,8 @@ func (c *Client) ResumeUpload(
 func (c *Client) upload(
 	ctx context.Context, image Image, storageID string, onProgress func(Progress),
 ) (*pb.Upload, error) {
+	ctx, end := c.alive(ctx)
+	defer end()
 	opened, err := image.opened()
 	if err != nil {
 		return nil, err
