@@ -2,6 +2,8 @@ package camserve
 
 import (
 	"bytes"
+	"crypto/md5"
+	"encoding/base64"
 	"errors"
 	"io"
 	"os"
@@ -80,6 +82,15 @@ func (i Image) size() (int64, error) {
 		return 0, err
 	}
 	return opened.size, opened.close()
+}
+
+// md5 returns the MD5 of all bytes in base64, as the service takes it.
+func (c content) md5() (string, error) {
+	digest := md5.New()
+	if _, err := io.CopyN(digest, io.NewSectionReader(c, 0, c.size), c.size); err != nil {
+		return "", unreadable(err)
+	}
+	return base64.StdEncoding.EncodeToString(digest.Sum(nil)), nil
 }
 
 func (c content) read() ([]byte, error) {

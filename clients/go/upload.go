@@ -36,7 +36,8 @@ type Progress struct {
 // Upload stores an image, to be used any number of times as StorageID.
 //
 // Above 4 MiB it goes in pieces, and goes on where a broken connection left it; no more than a piece of a chunk is in
-// memory. onProgress may be nil. It fails when nothing moved for 150 s.
+// memory. onProgress may be nil. It fails when nothing moved for 150 s. Under a key of the caller's own the same image is
+// the same upload, which goes on where it was; such an image is read twice, for its MD5 first.
 func (c *Client) Upload(ctx context.Context, image Image, onProgress func(Progress)) (*pb.Upload, error) {
 	return c.upload(ctx, image, "", onProgress)
 }
@@ -66,7 +67,16 @@ func (c *Client) upload(
 	}
 	offset := int64(0)
 	if storageID == "" {
-		begun, err := c.Uploads.StartUpload(ctx, &pb.StartUploadRequest{SizeBytes: proto.Int64(opened.size)})
+		request := &pb.StartUploadRequest{SizeBytes: proto.Int64(opened.size)}
+		if hasKey(ctx) {
+			// Another image of that size under the key is refused so, instead of being taken for the first.
+			sum, err := opened.md5()
+			if err != nil {
+				return nil, err
+			}
+			request.ContentMd5 = &sum
+		}
+		begun, err := c.Uploads.StartUpload(ctx, request)
 		if err != nil {
 			return nil, err
 		}
@@ -146,7 +156,7 @@ func (c *Client) nextPiece(
 				return nil, err
 			}
 		}
-		reached, err = c.Uploads.GetUploadProgress(ctx, &pb.GetUploadProgressRequest{StorageId: storageID})
+		reached, err = c.reached(ctx, storageID, tried)
 		if err != nil {
 			return nil, err
 		}
@@ -159,6 +169,19 @@ func (c *Client) nextPiece(
 			if err := tried.pauseAfter(ctx, busy); err != nil {
 				return nil, err
 			}
+		}
+	}
+}
+
+// reached asks how far an upload has come, for as long as it may stand still and not only as long as a call.
+func (c *Client) reached(ctx context.Context, storageID string, tried *tries) (*pb.UploadProgress, error) {
+	for {
+		reached, err := c.Uploads.GetUploadProgress(ctx, &pb.GetUploadProgressRequest{StorageId: storageID})
+		if err == nil {
+			return reached, nil
+		}
+		if err := tried.pauseAfter(ctx, err); err != nil {
+			return nil, err
 		}
 	}
 }
