@@ -2,6 +2,7 @@ package camserve
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -31,6 +32,8 @@ type faulty struct {
 	tokens   []string
 	batches  [][]string
 	entered  chan struct{}
+	watched  []*pb.JobEvent
+	answer   *pb.InferResponse
 	started  []*pb.StartUploadRequest
 	offset   int64
 }
@@ -93,8 +96,17 @@ func (f *faulty) ListJobs(ctx context.Context, _ *pb.ListJobsRequest) (*pb.ListJ
 	return nil, ctx.Err()
 }
 
-// WatchJob always breaks.
-func (f *faulty) WatchJob(*pb.WatchJobRequest, grpc.ServerStreamingServer[pb.JobEvent]) error {
+func (f *faulty) Infer(context.Context, *pb.InferRequest) (*pb.InferResponse, error) {
+	return f.answer, nil
+}
+
+// WatchJob always breaks, after the events that it has.
+func (f *faulty) WatchJob(_ *pb.WatchJobRequest, stream grpc.ServerStreamingServer[pb.JobEvent]) error {
+	for _, event := range f.watched {
+		if err := stream.Send(event); err != nil {
+			return err
+		}
+	}
 	return status.Error(codes.Unavailable, "cut")
 }
 
@@ -308,6 +320,42 @@ func TestAJobIsAskedAboutWhereNoStreamComesThrough(t *testing.T) {
 	}
 	if !slices.Equal(*slept, seconds64(0.5, 1, 2)) {
 		t.Fatal(*slept)
+	}
+}
+
+func TestOnlyEventsOfTheJobBeginThePausesAgain(t *testing.T) {
+	draining := &pb.JobEvent{
+		Event: pb.StreamEvent_error, Error: &pb.ErrorObject{Code: "service.overloaded", Message: "Draining.", Status: 503},
+	}
+	status := &pb.JobEvent{Event: pb.StreamEvent_status, Job: &pb.Job{Status: pb.Job_running}}
+	for _, one := range []struct {
+		events []*pb.JobEvent
+		slept  []time.Duration
+	}{
+		{[]*pb.JobEvent{draining}, seconds64(0.5, 1, 2, 4)},
+		{[]*pb.JobEvent{status, draining}, seconds64(0.5, 0.5, 0.5, 0.5)},
+	} {
+		client, slept := against(t, &faulty{refusals: 3, watched: one.events})
+		if _, err := client.WaitJob(context.Background(), "job_1", nil); err != nil || !slices.Equal(*slept, one.slept) {
+			t.Error(err, *slept)
+		}
+	}
+}
+
+func TestAnAnswerThatSaysNothingIsNone(t *testing.T) {
+	for _, one := range []struct {
+		answer *pb.InferResponse
+		code   string
+	}{
+		{&pb.InferResponse{}, CodeAnswerInvalid},
+		{&pb.InferResponse{ModelVersion: "1"}, ""}, // No class was probable enough.
+	} {
+		client, _ := against(t, &faulty{answer: one.answer})
+		_, err := client.Infer(context.Background(), Bytes([]byte("image")), &pb.InferRequest{})
+		var failed *Error
+		if errors.As(err, &failed) != (one.code != "") || failed != nil && failed.Code != one.code {
+			t.Error(one.answer, err)
+		}
 	}
 }
 

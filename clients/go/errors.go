@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -102,15 +103,15 @@ func failure(ctx context.Context, err error, trailer metadata.MD) error {
 	if !ok {
 		said = status.FromContextError(err)
 	}
-	retryAfter := seconds(trailer.Get("retry-after"))
+	retryAfter, when := wait(trailer.Get("retry-after"))
 	var described *pb.ErrorObject
 	for _, detail := range said.Details() {
 		switch one := detail.(type) {
 		case *pb.ErrorObject:
 			described = one
 		case *errdetails.RetryInfo:
-			if retryAfter == 0 {
-				retryAfter = one.GetRetryDelay().AsDuration()
+			if !when {
+				retryAfter, when = one.GetRetryDelay().AsDuration(), true
 			}
 		}
 	}
@@ -119,12 +120,12 @@ func failure(ctx context.Context, err error, trailer metadata.MD) error {
 	}
 	made, ok := byGRPCCode[said.Code()]
 	switch {
-	case said.Code() == codes.ResourceExhausted && retryAfter == 0:
+	case said.Code() == codes.ResourceExhausted && !when:
 		// Without a time to come again it is gRPC's own word for a message above the limit.
 		made = Error{Code: "body.too_large", Status: 413}
 	case said.Code() == codes.ResourceExhausted:
 		made = Error{Code: "rate.exceeded", Status: 429}
-	case said.Code() == codes.Unavailable && retryAfter > 0:
+	case said.Code() == codes.Unavailable && when:
 		// The edge says so; a connection says nothing of when.
 		made = Error{Code: "service.overloaded", Status: 503}
 	case !ok:
@@ -163,14 +164,19 @@ func AsError(described *pb.ErrorObject) error {
 	return errorOf(described, 0)
 }
 
-// seconds reads Retry-After; a date, which the service never sends, counts as nothing said.
-func seconds(values []string) time.Duration {
+// wait reads Retry-After, seconds or a date, which something between may say; false where it says nothing.
+func wait(values []string) (time.Duration, bool) {
 	if len(values) == 0 {
-		return 0
+		return 0, false
 	}
-	count, err := strconv.ParseUint(values[0], 10, 31)
+	// What is too large for 64 bits comes as the largest number.
+	count, err := strconv.ParseUint(values[0], 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(count, uint64(longestWait/time.Second))) * time.Second, true
+	}
+	date, err := http.ParseTime(values[0])
 	if err != nil {
-		return 0
+		return 0, false
 	}
-	return time.Duration(count) * time.Second
+	return max(0, time.Until(date)), true
 }

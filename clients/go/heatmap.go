@@ -85,5 +85,7 @@ func readLink(ctx context.Context, link string) ([]byte, error) {
 	case http.StatusNotFound:
 		return nil, &Error{Code: "object.not_found", Message: "There is no such object.", Status: answer.StatusCode}
 	}
-	return nil, &Error{Code: "upstream.failed", Message: "The object store answered " + answer.Status + ".", Status: 502}
+	failed := &Error{Code: "upstream.failed", Message: "The object store answered " + answer.Status + ".", Status: 502}
+	failed.RetryAfter, _ = wait(answer.Header.Values("Retry-After"))
+	return nil, failed
 }

@@ -40,10 +40,16 @@ func (c *Client) Infer(ctx context.Context, image Image, ask *pb.InferRequest) (
 		image = StorageID(stored.GetStorageId())
 	}
 	answer, err := c.infer(ctx, image, ask)
-	if err != nil || answer.JobId == nil {
-		return answer, err
+	switch {
+	case err != nil:
+		return nil, err
+	case answer.JobId != nil:
+		return c.inferred(ctx, answer)
+	case len(answer.GetClasses()) == 0 && answer.GetModelVersion() == "":
+		// Without classes alone it may be that none is probable enough.
+		return nil, &Error{Code: CodeAnswerInvalid, Message: "The answer is empty."}
 	}
-	return c.inferred(ctx, answer)
+	return answer, nil
 }
 
 func (c *Client) infer(ctx context.Context, image Image, ask *pb.InferRequest) (*pb.InferResponse, error) {

@@ -66,10 +66,10 @@ func (c *Client) watchOnce(ctx context.Context, jobID string, came func(), onJob
 			return nil, err
 		}
 		idle.moved()
-		came()
 		if event.GetError() != nil {
 			return nil, AsError(event.GetError())
 		}
+		came()
 		if event.GetJob() != nil {
 			onJob(event.GetJob())
 			if event.GetEvent() == pb.StreamEvent_done {

@@ -3,9 +3,13 @@ package camserve
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"time"
 )
+
+// longestWait is what a time.Duration holds of a wait, with room for a pause.
+const longestWait = math.MaxInt64 / 2
 
 // Backoff is exponential with full jitter: a random time up to First, which grows by Factor up to Cap.
 //
@@ -82,7 +86,7 @@ func (t *tries) pauseAfter(ctx context.Context, err error) error {
 		return failure(ctx, ctx.Err(), nil)
 	}
 	t.failures++
-	pause := failed.RetryAfter + time.Duration(t.random()*float64(t.backoff.window(t.failures)))
+	pause := min(failed.RetryAfter, longestWait) + time.Duration(t.random()*float64(t.backoff.window(t.failures)))
 	begins := t.now().Add(pause)
 	if deadline, ok := ctx.Deadline(); ok && !begins.Before(deadline) || t.limit > 0 && !begins.Before(t.ends) {
 		return err

@@ -3,9 +3,15 @@ package camserve
 import (
 	"context"
 	"errors"
+	"math"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 var busy = &Error{Code: "service.overloaded", Status: 503}
@@ -75,6 +81,45 @@ func TestWhatTheServiceSaysComesBeforeTheRandomTime(t *testing.T) {
 	}
 	if !slices.Equal(*slept, seconds64(7.5, 8)) {
 		t.Fatal(*slept)
+	}
+}
+
+func TestWhatTheServiceSaysIsSecondsOrADate(t *testing.T) {
+	in := func(ahead time.Duration) string { return time.Now().Add(ahead).UTC().Format(http.TimeFormat) }
+	for text, want := range map[string]time.Duration{
+		"7":                          7 * time.Second,
+		in(time.Hour):                time.Hour,
+		in(-time.Hour):               0,
+		"4294967296":                 1 << 32 * time.Second,
+		"99999999999999999999999999": longestWait,
+	} {
+		said := failure(context.Background(), status.Error(codes.ResourceExhausted, ""), metadata.Pairs("retry-after", text))
+		// A date has no parts of a second, and some time has passed.
+		var failed *Error
+		if !errors.As(said, &failed) || failed.Code != "rate.exceeded" {
+			t.Fatal(text, said)
+		}
+		if early := want - failed.RetryAfter; early < 0 || early > 5*time.Second {
+			t.Errorf("%s: %#v", text, said)
+		}
+	}
+	for _, text := range []string{"", "soon", "-5", "1.5"} {
+		if _, when := wait([]string{text}); when {
+			t.Error(text)
+		}
+	}
+}
+
+func TestAWaitThatIsLongerThanWhatIsLeftIsNotBegun(t *testing.T) {
+	for _, long := range []time.Duration{time.Minute, longestWait, math.MaxInt64} {
+		policy, slept := clocked()
+		ctx, cancel := context.WithDeadline(context.Background(), policy.now().Add(time.Minute))
+		defer cancel()
+		refused := &Error{Code: "quota.exceeded", Status: 429, RetryAfter: long}
+		attempt, _ := refusing(1, refused)
+		if err := policy.run(ctx, attempt); err != refused || len(*slept) != 0 {
+			t.Error(long, err, *slept)
+		}
 	}
 }
 
