@@ -1,8 +1,9 @@
-import { type DescMethod, getOption, type DescMessage } from "@bufbuild/protobuf";
-import type { StreamResponse, Transport } from "@connectrpc/connect";
+import { type DescMethod, getOption } from "@bufbuild/protobuf";
+import type { Transport } from "@connectrpc/connect";
 
 import { CamserveError, CONNECTION_FAILED, failure } from "./errors.js";
 import { policy } from "./gen/camserve/options/v1/policy_pb.js";
+import type { Life } from "./life.js";
 import type { Retries } from "./retry.js";
 
 const KEY = "idempotency-key";
@@ -19,6 +20,7 @@ export interface Calls {
   token: Token | undefined;
   retries: Retries;
   timeoutS: number;
+  life: Life;
 }
 
 /**
@@ -33,44 +35,51 @@ export function calling(inner: Transport, calls: Calls): Transport {
     async unary(method, signal, timeoutMs, header, input, contextValues) {
       const fixed = keyed(method, header);
       const timeoutS = timeoutMs === undefined ? calls.timeoutS : timeoutMs / 1000;
-      return calls.retries.run(
-        async (tries) => {
-          const headers = await authorized(fixed, calls.token);
-          return inner.unary(method, signal, milliseconds(tries.leftS), headers, input, contextValues);
-        },
-        timeoutS,
-        signal,
+      return calls.life.during(signal, (alive) =>
+        calls.retries.run(
+          async (tries) => {
+            const headers = await authorized(fixed, calls.token);
+            // The call may be over by now: no connection is made for that.
+            alive.throwIfAborted();
+            return inner.unary(method, alive, milliseconds(tries.leftS), headers, input, contextValues);
+          },
+          timeoutS,
+          alive,
+        ),
       );
     },
     async stream(method, signal, timeoutMs, header, input, contextValues) {
-      const headers = await authorized(keyed(method, header), calls.token);
-      if (method.methodKind !== "server_streaming") {
-        return inner.stream(method, signal, timeoutMs, headers, input, contextValues).catch((reason: unknown) => {
-          throw failure(reason, signal);
-        });
-      }
-      const idle = new Idle(IDLE_S, signal);
+      const call = calls.life.begin(signal);
+      // Bytes that go out are watched by what sends them.
+      const idle = method.methodKind === "server_streaming" ? new Idle(IDLE_S, call.signal) : undefined;
+      const alive = idle?.signal ?? call.signal;
+      const over = () => {
+        idle?.stop();
+        call.end();
+      };
       try {
-        const opened = await inner.stream(method, idle.signal, timeoutMs, headers, input, contextValues);
-        return { ...opened, message: watched(opened, idle) };
+        const headers = await authorized(keyed(method, header), calls.token);
+        alive.throwIfAborted();
+        const opened = await inner.stream(method, alive, timeoutMs, headers, input, contextValues);
+        return { ...opened, message: told(opened.message, alive, () => idle?.moved(), over) };
       } catch (reason) {
-        idle.stop();
-        throw failure(reason, idle.signal);
+        over();
+        throw failure(reason, alive);
       }
     },
   };
 }
 
-async function* watched<I extends DescMessage, O extends DescMessage>(opened: StreamResponse<I, O>, idle: Idle) {
+async function* told<T>(messages: AsyncIterable<T>, alive: AbortSignal, moved: () => void, over: () => void) {
   try {
-    for await (const message of opened.message) {
-      idle.moved();
+    for await (const message of messages) {
+      moved();
       yield message;
     }
   } catch (reason) {
-    throw failure(reason, idle.signal);
+    throw failure(reason, alive);
   } finally {
-    idle.stop();
+    over();
   }
 }
 

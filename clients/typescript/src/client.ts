@@ -24,6 +24,7 @@ import { type Upload, UploadService } from "./gen/camserve/v1/uploads_pb.js";
 import { WebhookService } from "./gen/camserve/v1/webhooks_pb.js";
 import { heatmapData } from "./heatmaps.js";
 import { jobResults, type WaitOptions, waitJob } from "./jobs.js";
+import { Life } from "./life.js";
 import { type Backoff, Retries } from "./retry.js";
 import { type Bytes, type Image, isReference, type Source, withSource } from "./source.js";
 import { type Streams, upload, type UploadOptions, uploadTimeoutS } from "./uploads.js";
@@ -75,7 +76,7 @@ export class Client {
   readonly #close: () => void;
 
   constructor(way: Way, { token, timeoutS = 60, backoff }: ClientOptions, retries = new Retries(backoff)) {
-    this.#calls = { token, retries, timeoutS };
+    this.#calls = { token, retries, timeoutS, life: new Life() };
     const transport = calling(way.transport, this.#calls);
     this.#streams = way.streams(transport);
     this.#close = way.close;
@@ -89,8 +90,12 @@ export class Client {
     this.health = createStub(HealthService, transport);
   }
 
-  /** Ends every connection, and every call on it. */
+  /**
+   * Ends every connection and every call, also those that wait for another attempt: they fail with `client.closed`, and so
+   * does what is called afterwards.
+   */
   close(): void {
+    this.#calls.life.close();
     this.#close();
   }
 
@@ -104,6 +109,14 @@ export class Client {
     image: Image,
     ask: Omit<MessageInitShape<typeof InferRequestSchema>, "image">,
     options: InferOptions = {},
+  ): Promise<InferResponse> {
+    return this.#calls.life.during(options.signal, (signal) => this.#inferred(image, ask, { ...options, signal }));
+  }
+
+  async #inferred(
+    image: Image,
+    ask: Omit<MessageInitShape<typeof InferRequestSchema>, "image">,
+    options: InferOptions,
   ): Promise<InferResponse> {
     if (isReference(image)) return this.#done(await this.#infer(image, ask, options), options);
     return withSource(image, async (source) => {
@@ -122,14 +135,16 @@ export class Client {
 
   /** Stores an image, to be used any number of times as `{ storageId }`; above 4 MiB in pieces that survive. */
   async upload(image: Bytes, options: UploadOptions = {}): Promise<Upload> {
-    return withSource(image, (source) =>
-      upload(
-        this.#calls,
-        this.#streams,
-        this.uploads,
-        source,
-        (method) => keyed(UploadService.method[method], keyHeader(options.idempotencyKey)),
-        options,
+    return this.#calls.life.during(options.signal, (signal) =>
+      withSource(image, (source) =>
+        upload(
+          this.#calls,
+          this.#streams,
+          this.uploads,
+          source,
+          (method) => keyed(UploadService.method[method], keyHeader(options.idempotencyKey)),
+          { ...options, signal },
+        ),
       ),
     );
   }
@@ -156,13 +171,20 @@ export class Client {
     ask: MessageInitShape<typeof InferBatchRequestSchema>,
     signal?: AbortSignal,
   ): AsyncGenerator<BatchItem> {
-    const { maxBatchSize } = await this.limits.getLimits({}, { signal });
-    yield* inferBatch(this.#calls, this.inference, ask, maxBatchSize, signal);
+    const call = this.#calls.life.begin(signal);
+    try {
+      const { maxBatchSize } = await this.limits.getLimits({}, { signal: call.signal });
+      yield* inferBatch(this.#calls, this.inference, ask, maxBatchSize, call.signal);
+    } finally {
+      call.end();
+    }
   }
 
   /** Returns a job once it has ended, one way or another. Waits without end, unless `signal` says otherwise. */
   async waitJob(jobId: string, options: WaitOptions = {}): Promise<Job> {
-    return waitJob(this.#calls, this.jobs, jobId, options);
+    return this.#calls.life.during(options.signal, (signal) =>
+      waitJob(this.#calls, this.jobs, jobId, { ...options, signal }),
+    );
   }
 
   /** Yields every image of a job in the order of the request, finished or not. */
@@ -172,7 +194,7 @@ export class Client {
 
   /** Returns the file of a heatmap, PNG or NPY as its `format` says, from the answer or by its link. */
   async heatmapData(heatmap: Heatmap, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
-    return heatmapData(this.#calls, this.objects, heatmap, signal);
+    return this.#calls.life.during(signal, (alive) => heatmapData(this.#calls, this.objects, heatmap, alive));
   }
 
   async #infer(

@@ -36,6 +36,7 @@ export function createClient(url: string, options: ClientOptions = {}): Client {
     {
       transport: createGrpcWebTransport({ baseUrl, useBinaryFormat: true }),
       streams: () => restStreams(baseUrl, options.token),
+      // The connections are the browser's; what is under way ends with its signal.
       close: () => undefined,
     },
     options,
