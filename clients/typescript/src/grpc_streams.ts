@@ -67,8 +67,11 @@ async function send<I extends DescMessage, O extends DescMessage>(
   try {
     const timeoutMs = milliseconds(attempt.timeoutS);
     const opened = await transport.stream(method, idle.signal, timeoutMs, attempt.headers, messages());
-    for await (const message of opened.message) return message;
-    throw new CamserveError(ANSWER_INVALID, "The call ended without an answer.");
+    let answer: MessageShape<O> | undefined;
+    // To the end, where the status comes.
+    for await (const message of opened.message) answer = message;
+    if (answer === undefined) throw new CamserveError(ANSWER_INVALID, "The call ended without an answer.");
+    return answer;
   } catch (reason) {
     if (unread !== undefined) throw unread;
     throw failure(reason, idle.signal);

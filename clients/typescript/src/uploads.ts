@@ -3,6 +3,8 @@ import { CamserveError, CONNECTION_FAILED, failure } from "./errors.js";
 import type { InferRequest, InferResponse } from "./gen/camserve/v1/inference_pb.js";
 import type { Upload, UploadProgress, UploadService } from "./gen/camserve/v1/uploads_pb.js";
 import type { Client as Stub } from "@connectrpc/connect";
+import { md5 } from "./md5.js";
+import type { Tries } from "./retry.js";
 import type { Source } from "./source.js";
 
 // Up to this a second attempt from the beginning costs no more than asking how far the first one came.
@@ -44,7 +46,10 @@ export interface UploadOptions {
   onProgress?: (progress: Progress) => void;
   /** Is the `storageId` of an upload that was begun before. */
   resume?: string;
-  /** Is 1 to 255 visible ASCII characters: the same upload under the same key goes on where it was. */
+  /**
+   * Is 1 to 255 visible ASCII characters: the same image under the same key is the same upload, which goes on where it was,
+   * another one is refused. Above 4 MiB the image is read twice for that, for its MD5 first.
+   */
   idempotencyKey?: string;
   signal?: AbortSignal;
 }
@@ -60,7 +65,7 @@ export async function upload(
   stub: Stub<typeof UploadService>,
   source: Source,
   headers: (method: keyof typeof UploadService.method) => Headers,
-  { onProgress, resume, signal }: UploadOptions,
+  { onProgress, resume, idempotencyKey, signal }: UploadOptions,
 ): Promise<Upload> {
   const totalBytes = source.size;
   if (resume === undefined && totalBytes <= WHOLE_BYTES) {
@@ -72,10 +77,15 @@ export async function upload(
       signal,
     );
   }
-  const begun =
-    resume === undefined
-      ? await stub.startUpload({ sizeBytes: BigInt(totalBytes) }, { headers: headers("startUpload"), signal })
-      : await stub.getUploadProgress({ storageId: resume }, { signal });
+  let begun: UploadProgress;
+  if (resume === undefined) {
+    // Another image of that size under the key is refused so, instead of being taken for the first.
+    const contentMd5 = idempotencyKey === undefined ? undefined : await md5(source, signal);
+    const request = { sizeBytes: BigInt(totalBytes), contentMd5 };
+    begun = await stub.startUpload(request, { headers: headers("startUpload"), signal });
+  } else {
+    begun = await stub.getUploadProgress({ storageId: resume }, { signal });
+  }
   if (Number(begun.sizeBytes) !== totalBytes) {
     throw new RangeError(`the upload is of ${begun.sizeBytes} bytes, the image has ${totalBytes}`);
   }
@@ -121,11 +131,27 @@ async function nextPiece(
     }
     const conflict = error.code === "upload.offset_conflict";
     if (!conflict) await tries.pauseAfter(error);
-    const reached = await stub.getUploadProgress({ storageId }, { signal });
+    const reached = await progress(stub, storageId, tries, signal);
     if (Number(reached.offset) !== offset) return reached;
     if (conflict) {
       // Somebody else adds bytes just now, such as our own connection that died unnoticed.
       await tries.pauseAfter(new CamserveError(CONNECTION_FAILED, error.message, { status: error.status }));
+    }
+  }
+}
+
+/** Asks how far an upload has come, for as long as it may stand still and not only as long as a call. */
+async function progress(
+  stub: Stub<typeof UploadService>,
+  storageId: string,
+  tries: Tries,
+  signal: AbortSignal | undefined,
+): Promise<UploadProgress> {
+  for (;;) {
+    try {
+      return await stub.getUploadProgress({ storageId }, { signal });
+    } catch (reason) {
+      await tries.pauseAfter(failure(reason, signal));
     }
   }
 }
