@@ -223,7 +223,11 @@ export class Client {
 
   /** Waits for the job that a call became, and returns the answer as the call would have. */
   async #done(answer: InferResponse, { signal }: InferOptions): Promise<InferResponse> {
-    if (answer.jobId === undefined) return answer;
+    if (answer.jobId === undefined) {
+      // Without classes alone it may be that none is probable enough.
+      if (answer.classes.length > 0 || answer.modelVersion) return answer;
+      throw new CamserveError(ANSWER_INVALID, "The answer is empty.");
+    }
     const job = await this.waitJob(answer.jobId, { signal });
     for await (const item of this.jobResults(answer.jobId, signal)) {
       if (item.error) throw errorOf(item.error);

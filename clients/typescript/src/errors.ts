@@ -7,6 +7,8 @@ import { RetryInfoSchema } from "./gen/google/rpc/error_details_pb.js";
 export const CONNECTION_FAILED = "connection.failed";
 export const ANSWER_INVALID = "answer.invalid";
 const IN_PROGRESS = "idempotency.in_progress";
+// How dates of HTTP begin: what else `Date.parse` takes is none.
+const DATE = /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)/;
 const MAY_PASS = new Set([429, 502, 503, 504]);
 
 /** What an error says beside its code and message. */
@@ -137,7 +139,11 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null;
 }
 
-/** Reads `Retry-After`; a date, which the service never sends, counts as nothing said. */
+/** Reads `Retry-After`, seconds or a date, which something between may say; undefined where it says nothing. */
 function seconds(text: string | null): number | undefined {
-  return text !== null && /^\d+$/.test(text) ? Number(text) : undefined;
+  if (text === null) return undefined;
+  if (/^\d+$/.test(text)) return Number(text);
+  // Of the three forms that HTTP knows one does not name its zone.
+  const date = DATE.test(text) ? Date.parse(text.endsWith(" GMT") ? text : `${text} GMT`) : NaN;
+  return Number.isNaN(date) ? undefined : Math.max(0, (date - Date.now()) / 1000);
 }

@@ -27,8 +27,8 @@ export async function waitJob(
     let broken = new CamserveError(CONNECTION_FAILED, "The stream ended early.");
     try {
       for await (const event of stub.watchJob({ jobId }, options)) {
-        tries.restart();
         if (event.error) throw errorOf(event.error);
+        tries.restart();
         if (!event.job) continue;
         onJob?.(event.job);
         if (event.event === StreamEvent_Kind.done) return event.job;

@@ -1,3 +1,4 @@
+import { milliseconds } from "./calls.js";
 import { CamserveError, failure } from "./errors.js";
 
 /**
@@ -32,7 +33,7 @@ export const SYSTEM_CLOCK: Clock = {
       const timer = setTimeout(() => {
         signal?.removeEventListener("abort", leave);
         resolve();
-      }, seconds * 1000);
+      }, milliseconds(seconds));
       if (signal?.aborted) leave();
       else signal?.addEventListener("abort", leave, { once: true });
     }),

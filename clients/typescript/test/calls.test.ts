@@ -113,6 +113,41 @@ test("a broken batch sends again what has no answer, and a job is asked about wh
   assert.deepEqual(slept, [0.5, 0.5, 1]);
 });
 
+test("only events of the job begin the pauses again", async () => {
+  const draining = { event: StreamEvent_Kind.error, error: { code: "service.overloaded", message: "", status: 503 } };
+  const status = { event: StreamEvent_Kind.status, job: { status: Job_Status.running } };
+  for (const [events, expected] of [
+    [[draining], [0.5, 1, 2]],
+    [[status, draining], [0.5, 0.5, 0.5]],
+  ] as const) {
+    let asked = 0;
+    const transport = createRouterTransport(({ service }) => {
+      service(JobService, {
+        watchJob: async function* () {
+          yield* events;
+        },
+        getJob: () => ({ status: ++asked < expected.length ? Job_Status.running : Job_Status.succeeded }),
+      });
+    });
+    const { retries, slept } = clocked();
+    const way = { transport, streams: () => restStreams("", undefined), close: () => undefined };
+    await new Client(way, {}, retries).waitJob("job_1");
+    assert.deepEqual(slept, expected);
+  }
+});
+
+test("an answer that says nothing is none", async () => {
+  let modelVersion = "";
+  const transport = createRouterTransport(({ service }) => {
+    service(InferenceService, { infer: () => ({ modelVersion }) });
+  });
+  const client = new Client({ transport, streams: () => restStreams("", undefined), close: () => undefined }, {});
+  await assert.rejects(client.infer(new Uint8Array(9), { model: "shapes" }), { code: "answer.invalid" });
+  // No class was probable enough.
+  modelVersion = "1";
+  assert.deepEqual((await client.infer(new Uint8Array(9), { model: "shapes" })).classes, []);
+});
+
 test("addresses", () => {
   assert.equal(parseAddress("grpc://10.0.0.1"), "http://10.0.0.1:50051");
   assert.equal(parseAddress("grpcs://a.example"), "https://a.example:443");

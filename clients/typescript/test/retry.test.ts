@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { CamserveError } from "../src/errors.js";
-import { Retries } from "../src/retry.js";
+import { Code, ConnectError } from "@connectrpc/connect";
+
+import { CamserveError, failure, refusal } from "../src/errors.js";
+import { Retries, SYSTEM_CLOCK } from "../src/retry.js";
 import { clocked, refusing } from "./clock.js";
 
 const busy = new CamserveError("service.overloaded", "", { status: 503 });
@@ -25,6 +27,50 @@ test("what the service says comes before the random time", async () => {
   const { retries, slept } = clocked();
   await retries.run(refusing(2, new CamserveError("rate.exceeded", "", { status: 429, retryAfterS: 7 })).attempt, 60);
   assert.deepEqual(slept, [7.5, 8]);
+});
+
+for (const [text, least, most] of [
+  ["7", 7, 7],
+  [new Date(Date.now() + 3_600_000).toUTCString(), 3595, 3600],
+  [new Date(Date.now() - 3_600_000).toUTCString(), 0, 0],
+  ["Sunday, 06-Nov-94 08:49:37 GMT", 0, 0],
+  ["Sun Nov  6 08:49:37 1994", 0, 0],
+  ["4294967296", 4294967296, 4294967296],
+  ["9".repeat(400), Infinity, Infinity],
+] as const) {
+  test(`the service says ${text.slice(0, 40)} over gRPC and REST`, async () => {
+    const headers = { "retry-after": text };
+    const refusals = [
+      failure(new ConnectError("", Code.ResourceExhausted, headers)),
+      await refusal(new Response("", { status: 429, headers })),
+    ];
+    for (const { code, retryAfterS = NaN } of refusals) {
+      assert.equal(code, "rate.exceeded");
+      assert.ok(retryAfterS >= least && retryAfterS <= most, String(retryAfterS));
+    }
+  });
+}
+
+for (const text of ["", "soon", "-5", "1.5", "1 Jan 2100"]) {
+  test(`the service does not say when by "${text}"`, async () => {
+    const headers = { "retry-after": text };
+    assert.equal((await refusal(new Response("", { status: 503, headers }))).retryAfterS, undefined);
+  });
+}
+
+test("a wait that is longer than what is left is not begun", async () => {
+  const { retries, slept } = clocked();
+  for (const retryAfterS of [60, 2 ** 32, Infinity]) {
+    const refused = new CamserveError("quota.exceeded", "", { status: 429, retryAfterS });
+    await assert.rejects(retries.run(refusing(1, refused).attempt, 60), (error) => error === refused);
+  }
+  assert.deepEqual(slept, []);
+});
+
+test("a wait that no timer takes is not cut to nothing", async () => {
+  const leaving = new AbortController();
+  setTimeout(() => leaving.abort(), 20);
+  await assert.rejects(SYSTEM_CLOCK.sleep(2 ** 32, leaving.signal), { code: "client.closed" });
 });
 
 test("no attempt begins after the deadline", async () => {
