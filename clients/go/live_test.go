@@ -96,7 +96,35 @@ func TestACallUnderAKeyOfOnesOwnIsAnsweredAgain(t *testing.T) {
 		if ids[0] != ids[1] {
 			t.Fatal(ids)
 		}
+		file, err := os.Open(picture(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		information, err := file.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := information.Size()
+		_, err = client.Infer(ctx, Reader(otherEnd{file, size - 1}, size), &pb.InferRequest{Model: "shapes"})
+		if codeOf(err) != "idempotency.key_reused" {
+			t.Fatal(name, err)
+		}
 	}
+}
+
+// otherEnd is an image whose last byte is another one.
+type otherEnd struct {
+	io.ReaderAt
+	last int64
+}
+
+func (o otherEnd) ReadAt(data []byte, offset int64) (int, error) {
+	count, err := o.ReaderAt.ReadAt(data, offset)
+	if offset <= o.last && o.last < offset+int64(count) {
+		data[o.last-offset] ^= 1
+	}
+	return count, err
 }
 
 func TestACallerWhoLeavesEndsAnUpload(t *testing.T) {

@@ -157,6 +157,11 @@ test("a call under a key of one's own is answered again", async () => {
     const options = { idempotencyKey: crypto.randomUUID() };
     const [first, again] = [await client.infer(image, CAM, options), await client.infer(image, CAM, options)];
     assert.equal(first.requestId, again.requestId);
+    const source = await image();
+    const other = await source.read(0, source.size);
+    await source.close?.();
+    other[other.length - 1]! ^= 1;
+    await assert.rejects(client.infer(other, CAM, options), { code: "idempotency.key_reused", status: 422 });
   }
 });
 
