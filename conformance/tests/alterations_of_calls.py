@@ -112,6 +112,9 @@ _SURFACE = [
     alteration("405 has another code", "edges.other_verb", on("PUT /v1/jobs", renamed())),
     alteration("405 without Allow", "edges.allow", on("PUT /v1/jobs", header("allow", None))),
     alteration(
+        "405 allows what it refuses", "edges.allow", on("PUT /v1/jobs", header("allow", "GET, POST, PUT, DELETE"))
+    ),
+    alteration(
         "415 has another code",
         "edges.request_type",
         on("POST /v1/jobs", renamed(), sends("content-type", "text/plain")),
@@ -149,7 +152,7 @@ _SURFACE = [
     *(
         alteration(f"ids of another form: {prefix}-…", hits, _with_other_ids(prefix))
         for prefix, hits in {
-            "job": "edges.job_ids",
+            "job": "edges.job_ids deliveries.said deliveries.links",
             "img": "edges.storage_ids",
             "obj": "edges.object_ids",
             "webhook": "webhooks.ids",
@@ -159,6 +162,7 @@ _SURFACE = [
     alteration("health has another word", "health.status", on("GET /v1/health", member("status", "up"))),
 ]
 
+_NO_ID = header("request-id", None)
 _HEADERS = [
     alteration(
         "models without Request-Id", "headers.request_id", on("GET /v1/models", header("request-id", None), ok=True)
@@ -178,6 +182,15 @@ _HEADERS = [
         "headers.request_id_of_anonymous",
         on("GET /v1/models", header("request-id", None), anonymous),
     ),
+    *(
+        alteration(f"{name} without Request-Id", f"headers.request_id_of_{name}", on(route, _NO_ID, *tests))
+        for name, route, *tests in (
+            ("405", "PUT /v1/jobs"),
+            ("415", "POST /v1/jobs", sends("content-type", "text/plain")),
+            ("204", f"DELETE {ANY_UPLOAD}"),
+            ("batch", "POST /v1/infer:batch"),
+        )
+    ),
     alteration(
         "another request_id in the body",
         "headers.request_id_in_body",
@@ -191,13 +204,18 @@ _HEADERS = [
     alteration("Request-Id is the caller's", "headers.request_id_is_ours", on("GET /v1/models", _echo, ok=True)),
     alteration(
         "new jobs do not say so",
-        "headers.replayed_job",
+        "headers.replayed_job idempotency.replayed",
         on("POST /v1/jobs", header("idempotency-replayed", None), sends("idempotency-key")),
     ),
     alteration(
         "new uploads do not say so",
         "headers.replayed_upload",
         on("POST /v1/uploads", header("idempotency-replayed", None), sends("idempotency-key")),
+    ),
+    alteration(
+        "new webhooks do not say so",
+        "headers.replayed_webhook",
+        on("POST /v1/webhooks", header("idempotency-replayed", None), sends("idempotency-key")),
     ),
     alteration(
         "links do not say that they are new",
@@ -217,6 +235,19 @@ _HEADERS = [
         "headers.rate_reset",
         on("GET /v1/jobs", header("x-ratelimit-reset", "1795475251"), query("limit=2")),
     ),
+    *(
+        alteration(
+            f"uploads without X-RateLimit-{name}",
+            "headers.rate_of_upload",
+            on("POST /v1/uploads", header(f"x-ratelimit-{name}", None)),
+        )
+        for name in ("limit", "remaining", "reset")
+    ),
+    alteration(
+        "more remains than there is",
+        "headers.rate_remaining",
+        on("GET /v1/jobs", header("x-ratelimit-remaining", "999999999"), query("limit=2")),
+    ),
     alteration(
         "errors tell no rate", "headers.rate_of_error", on(f"GET {_ZEROS}", header("x-ratelimit-remaining", None))
     ),
@@ -224,6 +255,16 @@ _HEADERS = [
         "401 without WWW-Authenticate",
         "headers.www_authenticate",
         on("GET /v1/jobs", header("www-authenticate", None), anonymous),
+    ),
+    alteration(
+        "401 for a token that is none is without WWW-Authenticate",
+        "headers.www_authenticate_of_invalid",
+        on("GET /v1/jobs", header("www-authenticate", None), sends("authorization", "Bearer not.a.token")),
+    ),
+    alteration(
+        "401 for want of a scope is without WWW-Authenticate",
+        "headers.www_authenticate_of_scope",
+        on("GET /v1/models", header("www-authenticate", None), has_code("auth.scope_insufficient")),
     ),
     alteration(
         "respond-async answers 200", "headers.prefer", on("POST /v1/infer", status(200), asks("image"), sends("prefer"))

@@ -227,6 +227,10 @@ def _afresh(exchange: Exchange) -> None:
         del exchange.asked_headers["idempotency-key"]
 
 
+def _keyless(exchange: Exchange) -> None:
+    exchange.asked_headers.pop("idempotency-key", None)
+
+
 _NEW = header("idempotency-replayed", "false")
 _JSON, _RAW, _FORM = (sends("content-type", kind) for kind in ("application/json.*", "image/.*", "multipart/.*"))
 _IDEMPOTENCY = [
@@ -258,6 +262,15 @@ _IDEMPOTENCY = [
         "a replay of an upload is another",
         "idempotency.upload",
         on("POST /v1/uploads", member("storage_id", "x"), _replays),
+    ),
+    *(
+        alteration(f"keys are lost: {name}", f"idempotency.{name}", on(f"POST {route}", _keyless), of="requests")
+        for name, route in {
+            "presign": "/v1/uploads:presign",
+            "webhook": "/v1/webhooks",
+            "rotation": "/v1/webhooks/[^/]+:rotate",
+            "test_event": "/v1/webhooks/[^/]+:test",
+        }.items()
     ),
     alteration(
         "links in replays do not work",

@@ -236,6 +236,13 @@ _HEATMAP = [
         _cam(format="npy", resolution={"width": 20, "height": 15}),
     ),
     _heatmap(
+        "NPY of zeros that is not degenerate",
+        "heatmap.npy_degenerate",
+        "data_b64",
+        _edited(lambda data: data[: -4 * 24 * 18] + bytes(4 * 24 * 18)),
+        _cam(format="npy", resolution={"width": 24, "height": 18}),
+    ),
+    _heatmap(
         "4 MiB inline",
         "heatmap.too_large_for_inline",
         "type",

@@ -101,6 +101,8 @@ ALTERATIONS = [
     _alteration(
         "jobs without idempotency-replayed", "headers.replayed_job", "CreateJob", _without("idempotency-replayed")
     ),
+    _alteration("batches without request-id", "headers.request_id_of_batch", "InferBatch", _without("request-id")),
+    _alteration("uploads without a limit", "headers.rate_of_upload", "UploadImage", _without("x-ratelimit-limit")),
     _alteration(
         "a list for x-ratelimit-limit",
         "headers.x_ratelimit_limit",

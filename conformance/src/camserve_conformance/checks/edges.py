@@ -30,11 +30,12 @@ async def other_verb(kit: Kit) -> None:
     (await kit.rest.request("PUT", "/v1/jobs")).expect_refusal("method.not_allowed")
 
 
-@section.check("A 405 names the verbs that there are in Allow.")
+@section.check("A 405 names the verbs that there are in Allow, and not the one that it refuses.")
 async def allow(kit: Kit) -> None:
     answer = await kit.rest.request("PUT", "/v1/jobs")
     verbs = {verb.strip() for verb in answer.headers.get("allow", "").split(",")}
     answer.expect({"GET", "POST"} <= verbs, f"Allow is {answer.headers.get('allow')!r}, without GET or POST")
+    answer.expect("PUT" not in verbs, f"Allow is {answer.headers.get('allow')!r}, with the verb that was refused")
 
 
 @section.check("A wrong request media type answers 415 media.unsupported.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import uuid4
 
 from camserve_conformance.answer import Answer
-from camserve_conformance.check import BOTH, GRPC, Section
+from camserve_conformance.check import BOTH, GRPC, REST, Section
+from camserve_conformance.checks.tenancy import webhook_url
 from camserve_conformance.kit import Kit, image
 from camserve_conformance.outcomes import SkippedError
 from camserve_conformance.pictures import picture
@@ -18,6 +19,7 @@ section = Section("headers", "2. Headers")
 
 UNKNOWN_JOB = "job_" + "0" * 20
 _MOST_RESET_S = 86400
+_RATE = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 _HTTP_DATE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT")
 
 
@@ -48,6 +50,42 @@ async def request_id_of_edge(kit: Kit) -> None:
 async def request_id_of_anonymous(kit: Kit) -> None:
     answer = await kit.call("ListModels", token=None)
     answer.expect(answer.request_id, "there is no Request-Id")
+
+
+async def _method_not_allowed(kit: Kit) -> Answer:
+    return await kit.rest.request("PUT", "/v1/jobs")
+
+
+async def _media_unsupported(kit: Kit) -> Answer:
+    return await kit.rest.request("POST", "/v1/jobs", headers={"content-type": "text/plain"}, content=b"{}")
+
+
+async def _deleted(kit: Kit) -> Answer:
+    made = await kit.send("UploadImage", picture("star.png"), "image/png")
+    answer = await kit.call("DeleteUpload", {"storage_id": made.need()["storage_id"]})
+    answer.need()
+    return answer
+
+
+async def _batch(kit: Kit) -> Answer:
+    message = {"model": await kit.model(), "inputs": [{"id": "a", "image": image("star.png")}]}
+    answer = await kit.call("InferBatch", message)
+    answer.need()
+    return answer
+
+
+def _has_id(name: str, what: str, ask: Callable[[Kit], Awaitable[Answer]], ways: tuple[str, ...]) -> None:
+    async def has_id(kit: Kit) -> None:
+        answer = await ask(kit)
+        answer.expect(answer.request_id, "there is no Request-Id")
+
+    section.add(f"request_id_of_{name}", f"{what} carries Request-Id.", has_id, ways=ways)
+
+
+_has_id("405", "A refusal of the verb (405)", _method_not_allowed, (REST,))
+_has_id("415", "A refusal of the media type (415)", _media_unsupported, (REST,))
+_has_id("204", "An answer without a body (204)", _deleted, BOTH)
+_has_id("batch", "A stream of POST /v1/infer:batch", _batch, BOTH)
 
 
 @section.check("Request-Id equals request_id in the body.", ways=BOTH)
@@ -91,20 +129,47 @@ async def replayed_without_key(kit: Kit) -> None:
     answer.expect_equal("Idempotency-Replayed", answer.headers.get("idempotency-replayed"), "false")
 
 
+@section.check("Idempotency-Replayed is false on a webhook that is new.", ways=BOTH)
+async def replayed_webhook(kit: Kit) -> None:
+    answer = await kit.call("CreateWebhook", {"url": webhook_url(kit), "events": ["job.expired"]}, key=str(uuid4()))
+    answer.need()
+    answer.expect_equal("Idempotency-Replayed", answer.headers.get("idempotency-replayed"), "false")
+
+
+def _expect_plain(answer: Answer, name: str) -> None:
+    value = answer.headers.get(name.lower(), "")
+    answer.expect(re.fullmatch(r"\d+", value), f"{name} is {value!r}, not a plain integer")
+
+
 def _rate_header(name: str) -> None:
     async def is_plain(kit: Kit) -> None:
         answer = await kit.call("ListJobs", {"limit": 2})
         answer.need()
-        value = answer.headers.get(name.lower(), "")
-        answer.expect(re.fullmatch(r"\d+", value), f"{name} is {value!r}, not a plain integer")
+        _expect_plain(answer, name)
 
     section.add(
         name.lower().replace("-", "_"), f"Authenticated routes tell {name}, a plain integer.", is_plain, ways=BOTH
     )
 
 
-for _name in ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"):
+for _name in _RATE:
     _rate_header(_name)
+
+
+@section.check("An upload tells X-RateLimit-Limit, -Remaining and -Reset too.", ways=BOTH)
+async def rate_of_upload(kit: Kit) -> None:
+    answer = await kit.send("UploadImage", picture("star.png"), "image/png")
+    answer.need()
+    for name in _RATE:
+        _expect_plain(answer, name)
+
+
+@section.check("X-RateLimit-Remaining is what is left of X-RateLimit-Limit: never more.", ways=BOTH)
+async def rate_remaining(kit: Kit) -> None:
+    answer = await kit.call("ListJobs", {"limit": 2})
+    answer.need()
+    limit, remaining = (int(answer.headers[name.lower()]) for name in _RATE[:2])
+    answer.expect(remaining <= limit, f"X-RateLimit-Remaining is {remaining}, of {limit}")
 
 
 @section.check("X-RateLimit-Reset counts seconds from now.", ways=BOTH)
@@ -117,16 +182,27 @@ async def rate_reset(kit: Kit) -> None:
 
 @section.check("An error of an authenticated route tells X-RateLimit-Remaining too.")
 async def rate_of_error(kit: Kit) -> None:
-    answer = await kit.call("GetJob", {"job_id": UNKNOWN_JOB})
-    value = answer.headers.get("x-ratelimit-remaining", "")
-    answer.expect(re.fullmatch(r"\d+", value), f"X-RateLimit-Remaining is {value!r}, not a plain integer")
+    _expect_plain(await kit.call("GetJob", {"job_id": UNKNOWN_JOB}), "X-RateLimit-Remaining")
+
+
+def _expect_challenge(answer: Answer) -> None:
+    value = answer.headers.get("www-authenticate", "")
+    answer.expect(value.startswith("Bearer"), f"WWW-Authenticate is {value!r}")
 
 
 @section.check("401 carries WWW-Authenticate: Bearer.")
 async def www_authenticate(kit: Kit) -> None:
-    answer = await kit.rest.request("GET", "/v1/jobs", token=None)
-    value = answer.headers.get("www-authenticate", "")
-    answer.expect(value.startswith("Bearer"), f"WWW-Authenticate is {value!r}")
+    _expect_challenge(await kit.rest.request("GET", "/v1/jobs", token=None))
+
+
+@section.check("401 for a token that is none carries WWW-Authenticate: Bearer too.")
+async def www_authenticate_of_invalid(kit: Kit) -> None:
+    _expect_challenge(await kit.rest.request("GET", "/v1/jobs", token="not.a.token"))
+
+
+@section.check("401 for want of a scope carries WWW-Authenticate: Bearer too.", needs=("narrow_token",))
+async def www_authenticate_of_scope(kit: Kit) -> None:
+    _expect_challenge(await kit.rest.request("GET", "/v1/models", token=kit.options.narrow_token))
 
 
 @section.check("Prefer: respond-async makes /v1/infer answer 202.", ways=BOTH)

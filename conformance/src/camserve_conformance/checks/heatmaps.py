@@ -227,6 +227,13 @@ async def npy_values(kit: Kit) -> None:
     answer.expect(values and min(values) >= 0 and max(values) <= 1, "a value is outside 0 to 1")
 
 
+@section.check("NPY values are all one where the map is degenerate, and nowhere else.", ways=BOTH)
+async def npy_degenerate(kit: Kit) -> None:
+    answer, heatmap = await _asked(kit, format="npy", resolution={"width": 24, "height": 18})
+    _, values = _npy(answer, base64.b64decode(heatmap["data_b64"]))
+    answer.expect_equal("degenerate", heatmap["degenerate"], min(values) == max(values))
+
+
 @section.check("Beyond 2 MiB of image bytes the type is url whatever was asked.", ways=BOTH)
 async def too_large_for_inline(kit: Kit) -> None:
     answer, heatmap = await _asked(kit, format="npy", resolution=_LARGE)

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from camserve_conformance.answer import Answer
 from camserve_conformance.check import BOTH, GRPC, REST, Section
+from camserve_conformance.checks.tenancy import webhook_url
 from camserve_conformance.kit import Kit, image
 from camserve_conformance.pictures import picture
 
@@ -107,6 +108,39 @@ async def upload(kit: Kit) -> None:
     second = await kit.send("UploadImage", picture("star.png"), "image/png", key=key)
     first.need()
     second.expect_equal("storage_id", second.need()["storage_id"], first.body["storage_id"])
+
+
+async def _expect_replay(kit: Kit, operation: str, fields: dict[str, Any], member: str) -> None:
+    """Calls twice under one key: a member that is new with each call must be the first one's again."""
+    key = _key()
+    first = (await kit.call(operation, fields, key=key)).need()
+    second = await kit.call(operation, fields, key=key)
+    second.expect_equal(member, second.need()[member], first[member])
+
+
+async def _new_webhook(kit: Kit) -> dict[str, Any]:
+    made = await kit.call("CreateWebhook", {"url": webhook_url(kit), "events": ["job.expired"]})
+    return {"webhook_id": made.need()["webhook_id"]}
+
+
+@section.check("A presigned upload under a key is one upload.", ways=BOTH)
+async def presign(kit: Kit) -> None:
+    await _expect_replay(kit, "PresignUpload", {"media_type": "image/png", "size_bytes": 1000}, "storage_id")
+
+
+@section.check("A webhook under a key is made once.", ways=BOTH)
+async def webhook(kit: Kit) -> None:
+    await _expect_replay(kit, "CreateWebhook", {"url": webhook_url(kit), "events": ["job.expired"]}, "webhook_id")
+
+
+@section.check("…:rotate under a key makes one secret.", ways=BOTH)
+async def rotation(kit: Kit) -> None:
+    await _expect_replay(kit, "RotateWebhookSecret", await _new_webhook(kit), "secret")
+
+
+@section.check("…:test under a key makes one event.", ways=BOTH, needs=("receive",))
+async def test_event(kit: Kit) -> None:
+    await _expect_replay(kit, "TestWebhook", await _new_webhook(kit), "event_id")
 
 
 @section.check("Links in a replay are signed afresh, and work.", ways=BOTH)
