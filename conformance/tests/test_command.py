@@ -13,10 +13,11 @@ from xml.etree import ElementTree
 import pytest
 from conformance.tests.altering import header, on, status
 from conformance.tests.conftest import Deployment
-from conformance.tests.proxy import faulty_proxy
+from conformance.tests.proxy import Exchange, faulty_proxy
 from tests.conftest import free_ports
 
 from camserve_conformance.options import Options
+from camserve_conformance.outcomes import State
 from camserve_conformance.report import as_junit, as_text
 from camserve_conformance.runner import run
 
@@ -113,6 +114,37 @@ async def test_what_needs_an_option_is_skipped_and_says_which(options: Options) 
     assert code == 0, printed
     assert "SKIPPED   needs --narrow-token" in printed
     assert "\n  auth.scope" in printed
+
+
+async def test_runs_beside_one_another_are_not_in_each_others_way_at_the_token_endpoint(options: Options) -> None:
+    # A client that was wrong ten times in a minute gets 429.
+    for _ in range(11):
+        report = await run(replace(options, grpc="", only=("auth.unknown_client",)))
+        assert report.exit_code == 0, as_text(report)
+
+
+@pytest.mark.parametrize("pause_s", [1, 600])
+async def test_a_caller_who_is_to_come_later_does_or_says_so(
+    deployment: Deployment, proxied: Options, pause_s: int
+) -> None:
+    refusals = 0
+
+    def refuse_once(exchange: Exchange) -> None:
+        nonlocal refusals
+        refusals += 1
+        if refusals == 1:
+            exchange.status = 429
+            exchange.headers["retry-after"] = str(pause_s)
+
+    async with faulty_proxy(deployment.proxy_port, deployment.stack.edge_url) as proxy:
+        proxy.alter = on("POST /oauth2/token", refuse_once)
+        report = await run(replace(proxied, only=("auth.unknown_client",)))
+    (outcome,) = report.outcomes
+    if pause_s == 1:
+        assert outcome.state is State.PASSED, outcome.why
+    else:
+        assert (outcome.state, report.exit_code) == (State.BLOCKED, 2)
+        assert "/oauth2/token answered 429" in outcome.why
 
 
 @pytest.mark.parametrize("token", ["", "not.a.token"])

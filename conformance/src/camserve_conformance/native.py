@@ -17,6 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from camserve_conformance.answer import OK, Answer, Sent
 from camserve_conformance.options import Options
+from camserve_conformance.outcomes import BlockedError
 from camserve_conformance.pace import Pace, pause_of
 from camserve_conformance.routes import ROUTES
 
@@ -73,15 +74,20 @@ class Native:
     ) -> Answer:
         """Calls an operation of the surface; a refusal for the rate is waited for and tried again.
 
-        `fields` are the request as proto3 JSON has it. `data` is streamed in pieces as the request's `body`.
+        `fields` are the request as proto3 JSON has it. `data` is streamed in pieces as the request's `body`. Raises
+        BlockedError when the refusal for the rate stays.
         """
         token = self._token if token == "" else token
         pairs = ({"authorization": f"Bearer {token}"} if token else {}) | dict(metadata or {})
         for tries_left in reversed(range(_TRIES)):
             answer = await self._once(operation, fields or {}, pairs, data, media_type)
             pause_s = pause_of(answer.headers.get("retry-after", ""))
-            if answer.status != "RESOURCE_EXHAUSTED" or not obeys_limits or not tries_left or math.isinf(pause_s):
+            # Without the header it is no refusal for the rate: gRPC says the same of what is too large.
+            is_refused = answer.status == "RESOURCE_EXHAUSTED" and "retry-after" in answer.headers
+            if not is_refused or not obeys_limits:
                 return answer
+            if not tries_left or math.isinf(pause_s):
+                raise BlockedError(f"{answer.sent.line} answered {answer.status} {answer.code}".rstrip())
             self._pace.wait_until(pause_s)
         raise AssertionError("the last try returns")
 

@@ -56,7 +56,8 @@ class Rest:
         """Sends a request and reads the whole answer; a refusal for the rate is waited for and tried again.
 
         `token` is the run's own by default, none when None. `content` is what httpx takes: `json`, `content`, `data`,
-        `files`, `params`, `auth`. Raises BlockedError when there is no answer at all.
+        `files`, `params`, `auth`. Raises BlockedError when there is no answer at all, and when the refusal for the rate
+        stays.
         """
         token = self._token if token == "" else token
         sent_headers = ({"authorization": f"Bearer {token}"} if token else {}) | dict(headers or {})
@@ -65,8 +66,11 @@ class Rest:
             once = isinstance(content.get("content"), AsyncIterator)
             answer = await self._once(verb, path, sent_headers, content)
             pause_s = pause_of(answer.headers.get("retry-after", ""))
-            if answer.status != 429 or not obeys_limits or not tries_left or once or math.isinf(pause_s):
+            if answer.status != 429 or not obeys_limits:
                 return answer
+            if not tries_left or once or math.isinf(pause_s):
+                # No fault of the deployment: somebody, from this address or as this tenant, has asked too much.
+                raise BlockedError(f"{answer.sent.line} answered 429 {answer.code}".rstrip())
             self._pace.wait_until(pause_s)
         raise AssertionError("the last try returns")
 

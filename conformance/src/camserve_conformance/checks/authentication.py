@@ -6,6 +6,7 @@ import base64
 import hmac
 import json
 import time
+from uuid import uuid4
 
 from camserve_conformance.answer import Answer
 from camserve_conformance.check import BOTH, Section
@@ -186,7 +187,8 @@ async def issued_uncached(kit: Kit) -> None:
 
 @section.check("A client that is not known is invalid_client (RFC 6749 section 5.2).")
 async def unknown_client(kit: Kit) -> None:
-    answer = await _issue(kit, client_id="client_camserveconformance", client_secret="wrong")
+    # A name of this run's own: how often one was wrong before is counted for each.
+    answer = await _issue(kit, client_id=f"client_{uuid4().hex[:20]}", client_secret="wrong")
     answer.expect_equal("the status", answer.status, 400, 401)
     answer.expect_equal("error", (answer.body or {}).get("error"), "invalid_client")
 
