@@ -19,7 +19,7 @@ from tests.conftest import free_ports
 from camserve_conformance.options import Options
 from camserve_conformance.outcomes import State
 from camserve_conformance.report import as_junit, as_text
-from camserve_conformance.runner import run
+from camserve_conformance.runner import CannotRunError, run
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -114,6 +114,62 @@ async def test_what_needs_an_option_is_skipped_and_says_which(options: Options) 
     assert code == 0, printed
     assert "SKIPPED   needs --narrow-token" in printed
     assert "\n  auth.scope" in printed
+
+
+async def test_space_around_tokens_is_not_part_of_them(options: Options) -> None:
+    named = ["--narrow-token", f" {options.narrow_token}\r\n", "--only", "models,auth.scope"]
+    code, printed = await _command(options.url, *named, token=f"{options.token}\n")
+    assert code == 0, printed
+
+
+@pytest.mark.parametrize("token", ["tök.en", "to ken", "to\nken"])
+async def test_a_token_that_no_header_takes_is_a_usage_error_that_does_not_show_it(token: str) -> None:
+    for given in ({"token": token}, {}):
+        code, printed = await _command("http://127.0.0.1:1", *([] if given else ["--token", token]), **given)
+        assert code == 2
+        assert printed.splitlines()[-1].endswith("error: argument --token: it must be of visible ASCII characters")
+        assert token not in printed
+
+
+async def test_a_request_that_cannot_be_sent_is_told_without_its_token(options: Options) -> None:
+    with pytest.raises(CannotRunError, match="GET /v1/limits could not be sent") as raised:
+        await run(replace(options, token="opaque\n"))
+    assert "opaque" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["http://127.0.0.1:99999"],
+        ["127.0.0.1:8080"],
+        ["http://127.0.0.1:port"],
+        ["http://127.0.0.1:1", "--grpc", "127.0.0.1:99999"],
+        ["http://127.0.0.1:1", "--grpc", "grpc://127.0.0.1"],
+        ["http://127.0.0.1:1", "--receive", "127.0.0.1:99999"],
+        ["http://127.0.0.1:1", "--receive-url", "127.0.0.1:9000"],
+    ],
+)
+async def test_what_is_no_address_is_a_usage_error(arguments: list[str]) -> None:
+    code, printed = await _command(*arguments, token="a.b.c")
+    assert code == 2
+    assert " error: argument " in printed.splitlines()[-1]
+
+
+async def test_a_grpc_port_that_is_closed_is_2(options: Options) -> None:
+    closed = f"127.0.0.1:{free_ports(1)[0]}"
+    code, printed = await _command(options.url, "--grpc", closed, "--only", "health", token=options.token)
+    assert code == 2
+    (line,) = printed.splitlines()
+    assert line.startswith("could not be run: gRPC camserve.v1.HealthService/GetHealth got no answer: UNAVAILABLE")
+
+
+@pytest.mark.parametrize("option", ["--json", "--junit"])
+async def test_a_report_that_cannot_be_written_is_told_before_the_run(tmp_path: Path, option: str) -> None:
+    report = tmp_path / "missing" / "report"
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
+    code, printed = await _command(url, option, str(report), token="a.b.c")
+    assert code == 2
+    assert printed == f"could not be run: [Errno 2] No such file or directory: '{report}'\n"
 
 
 async def test_runs_beside_one_another_are_not_in_each_others_way_at_the_token_endpoint(options: Options) -> None:

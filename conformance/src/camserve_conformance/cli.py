@@ -5,19 +5,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
+
 from camserve_conformance import VERSION
 from camserve_conformance.options import Options
 from camserve_conformance.outcomes import Outcome, State
-from camserve_conformance.report import as_json, as_junit, as_text
+from camserve_conformance.report import as_json, as_junit, as_text, mask
 from camserve_conformance.runner import CannotRunError, Report, run, selected
 from camserve_conformance.signin import sign_in
 
 _COULD_NOT_RUN = 2
+_PORTS = 65536
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.token and not options.has("client"):
         parser.error("a token is missing: --token, CAM_TOKEN, or --client-id and --client-secret")
     try:
+        for path in filter(None, (given.json, given.junit)):
+            # Before the run, which takes a while; what a former one wrote stays until this one has ended.
+            path.open("a").close()
         report = asyncio.run(_run(options, _progress(given.quiet)))
         print(as_text(report), end="")
         if given.json:
@@ -41,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.junit:
             given.junit.write_text(as_junit(report))
     except (CannotRunError, OSError) as error:
-        print(f"could not be run: {error}", file=sys.stderr)
+        print(mask(options)(f"could not be run: {error}"), file=sys.stderr)
         return _COULD_NOT_RUN
     return report.exit_code
 
@@ -111,27 +118,55 @@ def _positive(kind: type[float] | type[int]) -> Callable[[str], float]:
 
 
 def _address(text: str) -> str:
-    _, _, port = text.rpartition(":")
-    if text and not port.isdigit():
+    host, _, port = text.rpartition(":")
+    if text and not (host and port.isdecimal() and int(port) < _PORTS):
         raise argparse.ArgumentTypeError("it must be HOST:PORT")
     return text
+
+
+def _target(text: str) -> str:
+    _address(text.removeprefix("grpcs://").removeprefix("grpc://"))
+    return text
+
+
+def _url(text: str) -> str:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise argparse.ArgumentTypeError(f"it is no address: {error}") from error
+    if text and not (url.scheme in ("http", "https") and url.host and (url.port or 0) < _PORTS):
+        raise argparse.ArgumentTypeError("it must be http://HOST:PORT or https://HOST:PORT")
+    return text
+
+
+def _token(text: str) -> str:
+    """Reads a token, with the space that a file or a variable has around it; another's text is not shown."""
+    token = text.strip()
+    if not re.fullmatch("[!-~]*", token):
+        raise argparse.ArgumentTypeError("it must be of visible ASCII characters")
+    return token
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="camserve_conformance",
+        usage="%(prog)s [options] URL",
         description="Checks a deployment of camserve against its public contract.",
         epilog="Ends with 0 when the deployment conforms, 1 when it does not, 2 when that could not be told.",
     )
     add = parser.add_argument
 
     def add_secret(name: str, variable: str, text: str) -> None:
-        add(name, default=os.environ.get(variable, ""), metavar="TOKEN", help=f"{text} ({variable})")
+        add(name, type=_token, default=os.environ.get(variable, ""), metavar="TOKEN", help=f"{text} ({variable})")
 
-    add("url", nargs="?", metavar="URL", help="the deployment's REST address")
+    add("url", nargs="?", type=_url, metavar="URL", help="the deployment's REST address")
     add("--version", action="version", version=VERSION)
     add(
-        "--grpc", default="", metavar="HOST:PORT", help="check native gRPC too; grpc:// or grpcs:// may stand before it"
+        "--grpc",
+        type=_target,
+        default="",
+        metavar="HOST:PORT",
+        help="check native gRPC too; grpc:// or grpcs:// may stand before it",
     )
     add("--grpc-edge", action="store_true", help="that gRPC address leads through the edge")
     add_secret("--token", "CAM_TOKEN", "a token with every scope but admin")
@@ -141,14 +176,32 @@ def _parser() -> argparse.ArgumentParser:
     add_secret("--slow-token", "CAM_SLOW_TOKEN", "a token of a tenant with a burst of at most 100, which is used up")
     add(
         "--client-id",
+        type=str.strip,
         default=os.environ.get("CAM_CLIENT_ID", ""),
         help="a client of the token endpoint (CAM_CLIENT_ID)",
     )
-    add("--client-secret", default=os.environ.get("CAM_CLIENT_SECRET", ""), help="its secret (CAM_CLIENT_SECRET)")
+    add(
+        "--client-secret",
+        type=str.strip,
+        default=os.environ.get("CAM_CLIENT_SECRET", ""),
+        help="its secret (CAM_CLIENT_SECRET)",
+    )
     add("--model", default="", help="the model to ask; default: the first one that is ready")
-    add("--public-url", default="", metavar="URL", help="what the deployment's links begin with; default: URL")
+    add(
+        "--public-url",
+        type=_url,
+        default="",
+        metavar="URL",
+        help="what the deployment's links begin with; default: URL",
+    )
     add("--receive", type=_address, default="", metavar="HOST:PORT", help="where to wait for events of webhooks")
-    add("--receive-url", default="", metavar="URL", help="how the deployment reaches that; default: http://HOST:PORT")
+    add(
+        "--receive-url",
+        type=_url,
+        default="",
+        metavar="URL",
+        help="how the deployment reaches that; default: http://HOST:PORT",
+    )
     add("--origin", default="", help="an origin that the deployment allows browsers to call from")
     add("--ca", type=Path, help="authorities to trust (PEM) instead of the public ones")
     add("--insecure", action="store_true", help="over REST, trust any certificate")

@@ -24,6 +24,8 @@ from camserve_conformance.routes import ROUTES
 _PACKAGE = "camserve.v1"
 _DETAILS = "grpc-status-details-bin"
 _TRIES = 5
+# What gRPC itself says where nobody does; a service that says so has metadata.
+_NO_ANSWER = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 _SHOWN_BYTES = 2000
 _CHUNK_BYTES = 65536
 _MESSAGE_BYTES = 64 * 1024 * 1024
@@ -75,7 +77,7 @@ class Native:
         """Calls an operation of the surface; a refusal for the rate is waited for and tried again.
 
         `fields` are the request as proto3 JSON has it. `data` is streamed in pieces as the request's `body`. Raises
-        BlockedError when the refusal for the rate stays.
+        BlockedError when there is no answer at all, and when the refusal for the rate stays.
         """
         token = self._token if token == "" else token
         pairs = ({"authorization": f"Bearer {token}"} if token else {}) | dict(metadata or {})
@@ -124,6 +126,8 @@ class Native:
                 got, status, message = [], error.code().name, error.details() or ""
                 details = _details(error)
             both = [*(await call.initial_metadata() or ()), *(await call.trailing_metadata() or ())]
+        if status in _NO_ANSWER and not both:
+            raise BlockedError(f"{sent.line} got no answer: {status} {message}")
         headers = {name: value for name, value in both if isinstance(value, str)}
         if method.output_type.full_name == "google.api.HttpBody":
             return Answer(

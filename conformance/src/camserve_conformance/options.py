@@ -67,4 +67,5 @@ class Options:
     def secrets(self) -> list[str]:
         """What no report may show."""
         tokens = [self.token, self.other_token, self.narrow_token, self.expired_token, self.slow_token]
-        return [secret for secret in (*tokens, self.client_secret) if secret]
+        # Without the space around them: an error's text may show it escaped.
+        return [secret for each in (*tokens, self.client_secret) if (secret := each.strip())]

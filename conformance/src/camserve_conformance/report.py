@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from camserve_conformance import VERSION
 from camserve_conformance.answer import Answer
+from camserve_conformance.options import Options
 from camserve_conformance.outcomes import Outcome, State
 from camserve_conformance.runner import Report
 
@@ -29,11 +30,11 @@ _VERDICTS = {
 }
 
 
-def mask(report: Report) -> Callable[[str], str]:
-    """Returns what takes the run's secrets, and whatever looks like one, out of a text."""
+def mask(options: Options) -> Callable[[str], str]:
+    """Returns what takes a run's secrets, and whatever looks like one, out of a text."""
 
     def masked(text: str) -> str:
-        for secret in report.options.secrets:
+        for secret in options.secrets:
             text = text.replace(secret, _MASK)
         return _SECRETS.sub(_MASK, text)
 
@@ -42,7 +43,7 @@ def mask(report: Report) -> Callable[[str], str]:
 
 def as_text(report: Report) -> str:
     """Returns the report for people; secrets are masked."""
-    return mask(report)("\n".join(_lines(report)) + "\n")
+    return mask(report.options)("\n".join(_lines(report)) + "\n")
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -110,7 +111,7 @@ def _content(answer: Answer) -> str:
 
 def as_json(report: Report) -> str:
     """Returns the report as a JSON document; secrets are masked."""
-    masked = mask(report)
+    masked = mask(report.options)
     document = {
         "kit": VERSION,
         "url": report.options.url,
@@ -153,7 +154,7 @@ def _as_document(outcome: Outcome, masked: Callable[[str], str]) -> dict[str, An
 
 def as_junit(report: Report) -> str:
     """Returns the report as JUnit XML: a violation is a failure, what could not be run an error; secrets are masked."""
-    masked = mask(report)
+    masked = mask(report.options)
     root = ElementTree.Element("testsuites")
     suites: dict[str, ElementTree.Element] = {}
     for outcome in report.outcomes:

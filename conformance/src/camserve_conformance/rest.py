@@ -111,6 +111,9 @@ class Rest:
         async with self._pace.turn():
             try:
                 response = await self._client.send(request, auth=None)
+            except httpx.LocalProtocolError:
+                # What it says quotes the request, the token in it too; nor may a traceback say it.
+                raise BlockedError(f"{verb} {request.url.path} could not be sent: it is no HTTP request") from None
             except httpx.HTTPError as error:
                 raise BlockedError(
                     f"{verb} {request.url.path} got no answer: {type(error).__name__} {error}"

@@ -70,8 +70,8 @@ def _is_named(check: Check, patterns: Iterable[str]) -> bool:
 async def run(options: Options, progress: Callable[[Outcome, int], None] | None = None) -> Report:
     """Runs the checks that the options select; `progress` is told each outcome and how many checks there are.
 
-    Raises CannotRunError when the deployment does not answer or refuses the token, and OSError when `receive` cannot be
-    listened at.
+    Raises CannotRunError when the deployment does not answer, over REST or gRPC, or refuses the token, and OSError when
+    `receive` cannot be listened at.
     """
     began = time.monotonic()
     checks = selected(options)
@@ -92,7 +92,7 @@ async def run(options: Options, progress: Callable[[Outcome, int], None] | None 
             receiver = Receiver((options.receive_url or f"http://{options.receive}").rstrip("/"))
             await receiver.start(options.receive)
             stack.push_async_callback(receiver.close)
-        await _prepare(rest, pace, options)
+        await _prepare(rest, native, pace, options)
         shared = Shared(options, rest, native, receiver)
         outcomes: list[Outcome] = []
 
@@ -107,13 +107,15 @@ async def run(options: Options, progress: Callable[[Outcome, int], None] | None 
     return Report(options, outcomes, left, time.monotonic() - began)
 
 
-async def _prepare(rest: Rest, pace: Pace, options: Options) -> None:
+async def _prepare(rest: Rest, native: Native | None, pace: Pace, options: Options) -> None:
     at_once = options.concurrency
     if lacking := _SCOPES - _scopes(options.token):
         # Every refusal for want of a scope would be told as a fault of the deployment.
         raise CannotRunError(f"the token lacks the scopes {', '.join(sorted(lacking))}")
     try:
         answer = await rest.request("GET", "/v1/limits")
+        if native:
+            await native.call("GetHealth", token=None)
     except BlockedError as error:
         raise CannotRunError(str(error)) from error
     if answer.status == 401:
