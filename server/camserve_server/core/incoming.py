@@ -75,7 +75,7 @@ class IncomingImage:
     async def end(self) -> None:
         """Ends the image: what waits is written. Raises ApiError(IMAGE_SOURCE_REQUIRED) when nothing has come."""
         if not self.size:
-            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+            raise empty_image()
         if self._waiting:
             await self._write_waiting()
         await self._settled()
@@ -148,6 +148,11 @@ class IncomingImage:
     async def _settled(self) -> None:
         if self._writing:
             await self._writing
+
+
+def empty_image() -> ApiError:
+    """Returns the refusal of an image that has no bytes."""
+    return ApiError(Reason.IMAGE_SOURCE_REQUIRED, "The image is empty.")
 
 
 def media_type_of(head: bytes | bytearray, media_type: str | None, file_name: str | None) -> str:

@@ -26,7 +26,7 @@ def request_from_fields(fields: dict[str, str]) -> inference_pb2.InferRequest:
     """Returns the request that dotted names and their texts spell; raises ApiError(PARAM_INVALID) for others."""
     tree: dict[str, Any] = {}
     for name, text in fields.items():
-        _place(tree, name.split("."), text, inference_pb2.InferRequest.DESCRIPTOR)
+        _place(tree, name, name.split("."), text, inference_pb2.InferRequest.DESCRIPTOR)
     return _request(tree, Reason.PARAM_INVALID)
 
 
@@ -55,20 +55,20 @@ def _request(tree: dict[str, Any], refusal: Reason) -> inference_pb2.InferReques
     return request
 
 
-def _place(tree: dict[str, Any], path: list[str], text: str, message: Descriptor) -> None:
+def _place(tree: dict[str, Any], name: str, path: list[str], text: str, message: Descriptor) -> None:
     field = message.fields_by_name.get(path[0])
     if field is None or field.name == "image":
         raise ApiError(Reason.PARAM_INVALID, "A form field has a name that is none of the request's.")
     if field.message_type is None:
         if len(path) > 1:
             raise ApiError(Reason.PARAM_INVALID, "A form field goes deeper than the request.")
-        tree[field.name] = _scalar(field, text)
+        tree[field.name] = _scalar(field, name, text)
     elif field.message_type.full_name == _VALUE:
         _place_value(tree, path, text)
     elif len(path) == 1:
-        raise ApiError(Reason.PARAM_INVALID, "A form field names a group: name its members.", field=field.name)
+        raise ApiError(Reason.PARAM_INVALID, "A form field names a group: name its members.", field=name)
     else:
-        _place(tree.setdefault(field.name, {}), path[1:], text, field.message_type)
+        _place(tree.setdefault(field.name, {}), name, path[1:], text, field.message_type)
 
 
 def _place_value(tree: dict[str, Any], path: list[str], text: str) -> None:
@@ -88,11 +88,11 @@ def _place_value(tree: dict[str, Any], path: list[str], text: str) -> None:
     members[path[1]] = value
 
 
-def _scalar(field: FieldDescriptor, text: str) -> Any:
+def _scalar(field: FieldDescriptor, name: str, text: str) -> Any:
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         if text not in _SWITCHES:
-            raise ApiError(Reason.PARAM_INVALID, "A switch is `true` or `false`.", field=field.name)
+            raise ApiError(Reason.PARAM_INVALID, "A switch is `true` or `false`.", field=name)
         return _SWITCHES[text]
     if field.cpp_type != FieldDescriptor.CPPTYPE_STRING and not _NUMBER.fullmatch(text):
-        raise ApiError(Reason.PARAM_INVALID, "A number has another form.", field=field.name)
+        raise ApiError(Reason.PARAM_INVALID, "A number has another form.", field=name)
     return text

@@ -8,6 +8,7 @@ from functools import partial
 from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.image_urls import ImageUrls
+from camserve_server.core.incoming import empty_image
 from camserve_server.core.infer_options import ImageSource
 from camserve_server.core.uploads import UploadService
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
@@ -43,7 +44,7 @@ class Images:
     def _copy(self, tenant: str, image: inference_pb2.ImageInput, limit_bytes: int) -> SharedBuffer:
         data = image.bytes  # once: every access makes a copy
         if not data:
-            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+            raise empty_image()
         check_size(len(data), limit_bytes)
         buffer = SharedBuffer.create("image", self._budget, tenant)
         try:

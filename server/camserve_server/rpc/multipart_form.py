@@ -90,7 +90,8 @@ class MultipartForm:
         try:
             text = self._text.decode()
         except UnicodeDecodeError:
-            raise ApiError(Reason.PARAM_INVALID, "A form field is not UTF-8.") from None
+            message = "The file of a form is the part `image`." if part.filename else "A form field is not UTF-8."
+            raise ApiError(Reason.PARAM_INVALID, message) from None
         if part.name in self._fields or (part.name == "request" and self._json is not None):
             raise ApiError(Reason.PARAM_INVALID, "A form field is given twice.")
         if part.name == "request":

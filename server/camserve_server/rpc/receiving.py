@@ -12,6 +12,7 @@ from google.api import httpbody_pb2
 
 from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.incoming import empty_image
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.multipart_form import MultipartForm
 from camserve_server.rpc.options import parse_md5
@@ -118,7 +119,7 @@ async def _raw(
     if size_bytes is not None and sink.size != size_bytes:
         raise _other_bytes(size_bytes, sink.size)
     if sink.size == 0:
-        raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+        raise empty_image()
     return Received(sink, declared)
 
 
@@ -145,7 +146,7 @@ async def _multipart(
     whole_body = body_md5 is not None and body_md5.digest() == declared_md5
     md5 = form.content_md5 or (None if whole_body else call.metadata.get("content-md5"))
     if sink is None or not sink.size:
-        raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+        raise empty_image()
     declared = Declared(form.media_type, md5, in_form=True, file_name=form.file_name, options=form.request)
     return Received(sink, declared)
 

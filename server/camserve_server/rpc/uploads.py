@@ -11,7 +11,7 @@ from google.protobuf import empty_pb2
 from camserve.v1 import uploads_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.tasks import completed
-from camserve_server.core.incoming import IncomingImage
+from camserve_server.core.incoming import IncomingImage, empty_image
 from camserve_server.core.resumable import Progress, ResumableUploads
 from camserve_server.core.uploads import Presigning, UploadService
 from camserve_server.rpc import tus
@@ -93,7 +93,7 @@ class UploadServicer:
         if not request.HasField("size_bytes"):
             raise ApiError(Reason.UPLOAD_LENGTH_REQUIRED)
         if not request.size_bytes:
-            raise ApiError(Reason.IMAGE_SOURCE_REQUIRED)
+            raise empty_image()
         check_size(request.size_bytes, call.tenant_limits.max_image_bytes)
         parse_md5(request.content_md5)
         if not _MEDIA_TYPE.fullmatch(request.media_type):

@@ -55,7 +55,7 @@ class CamserveError(Exception):
 
 def closed() -> CamserveError:
     """Returns the error of a call whose client was closed before an answer came."""
-    return CamserveError(CLIENT_CLOSED, "The client is closed.")
+    return CamserveError(CLIENT_CLOSED, "The client is closed.", status=499)
 
 
 def timed_out(after_s: float | None) -> CamserveError:
