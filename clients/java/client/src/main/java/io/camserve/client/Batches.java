@@ -11,8 +11,12 @@ import io.camserve.v1.InferBatchRequest;
 import io.camserve.v1.InferenceServiceGrpc;
 import io.camserve.v1.JobServiceGrpc;
 import io.camserve.v1.LimitServiceGrpc;
+import java.nio.charset.StandardCharsets;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
 import java.util.HashSet;
+import java.util.HexFormat;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -73,7 +77,9 @@ final class Batches {
                 if (!names.add(input.id())) {
                     throw duplicate();
                 }
-                BatchInput message = prepared(input, options, inlineBytes, uploaded);
+                // Each image of a request has a key of its own.
+                Optional<String> key = options.idempotencyKey().map(whole -> sha256(whole + " " + input.id()));
+                BatchInput message = prepared(input, options, key, inlineBytes, uploaded);
                 inlineBytes += message.getImage().getBytes().size();
                 request.addInputs(message);
             }
@@ -99,7 +105,7 @@ final class Batches {
             long inlineBytes = 0;
             for (Input input : group) {
                 try {
-                    BatchInput message = prepared(input, options, inlineBytes, uploaded);
+                    BatchInput message = prepared(input, options, Optional.empty(), inlineBytes, uploaded);
                     inlineBytes += message.getImage().getBytes().size();
                     waiting.put(input.id(), message);
                 } catch (CamserveException refused) {
@@ -150,12 +156,16 @@ final class Batches {
         }
     }
 
-    private BatchInput prepared(Input input, InferOptions options, long inlineBytes, List<String> uploaded) {
+    private BatchInput prepared(
+            Input input, InferOptions options, Optional<String> key, long inlineBytes, List<String> uploaded) {
         Image image = input.image();
         if (image instanceof Image.Content content
                 && content.sizeBytes() > Math.min(LARGEST_INLINE_BYTES, INLINE_BYTES - inlineBytes)) {
-            String storageId = uploads.upload(content, progress -> {}).getStorageId();
-            uploaded.add(storageId);
+            String storageId = uploads.upload(content, key, progress -> {}).getStorageId();
+            if (key.isEmpty()) {
+                // Under a key of the caller's own it stays: the same request names the same upload again.
+                uploaded.add(storageId);
+            }
             image = Image.stored(storageId);
         }
         return BatchInput.newBuilder()
@@ -204,5 +214,14 @@ final class Batches {
                 .setStatus(BatchItem.Status.failed)
                 .setError(error)
                 .build();
+    }
+
+    private static String sha256(String text) {
+        try {
+            MessageDigest digest = MessageDigest.getInstance("SHA-256");
+            return HexFormat.of().formatHex(digest.digest(text.getBytes(StandardCharsets.UTF_8)));
+        } catch (NoSuchAlgorithmException missing) {
+            throw new IllegalStateException(missing);
+        }
     }
 }

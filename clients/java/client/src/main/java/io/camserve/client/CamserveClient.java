@@ -113,7 +113,7 @@ public final class CamserveClient implements AutoCloseable {
      * broken connection left it. Throws CamserveException when it is refused, or when nothing moved for 150 s.
      */
     public Upload upload(Image.Content image, Consumer<Progress> onProgress) {
-        return CallbackException.unwrapped(() -> uploads.upload(image, guarded(onProgress)));
+        return CallbackException.unwrapped(() -> uploads.upload(image, Optional.empty(), guarded(onProgress)));
     }
 
     /** Goes on with an upload that another client or program began; its id came with the progress. */

@@ -15,7 +15,8 @@ import java.util.function.Consumer;
  * @param cam the heatmap; {@code enabled} is false for none
  * @param classify which classes are returned
  * @param placement {@code inline} for heatmaps with their data, {@code url} for signed links to them
- * @param idempotencyKey the caller's own key, 1 to 255 visible ASCII characters; else each call makes one
+ * @param idempotencyKey the caller's own key, 1 to 255 visible ASCII characters, under which what is uploaded for the call
+ *     is kept; else each call makes one; not of a batch
  * @param timeout how long a call may take with all its attempts, else the client's; not of a batch or job
  * @param onProgress is told how far the image is sent, where it goes as a stream
  */

@@ -40,11 +40,15 @@ final class Inference {
         if (content.sizeBytes() <= STREAMED_BYTES) {
             return done(streamed(content, options), options);
         }
-        String storageId = uploads.upload(content, options.onProgress()).getStorageId();
+        String storageId = uploads.upload(content, options.idempotencyKey(), options.onProgress())
+                .getStorageId();
         try {
             return done(sent(Image.stored(storageId), options), options);
         } finally {
-            uploads.remove(storageId);
+            if (options.idempotencyKey().isEmpty()) {
+                // Under a key of the caller's own it stays: the same call names the same upload again.
+                uploads.remove(storageId);
+            }
         }
     }
 

@@ -11,7 +11,14 @@ import io.camserve.v1.Upload;
 import io.camserve.v1.UploadImageRequest;
 import io.camserve.v1.UploadProgress;
 import io.camserve.v1.UploadServiceGrpc;
+import java.io.IOException;
+import java.io.OutputStream;
+import java.io.UncheckedIOException;
+import java.security.DigestInputStream;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
 import java.time.Duration;
+import java.util.Base64;
 import java.util.Optional;
 import java.util.function.Consumer;
 
@@ -36,14 +43,17 @@ final class Uploads {
         this.calls = calls;
     }
 
-    Upload upload(Image.Content image, Consumer<Progress> onProgress) {
+    /** Stores an image; the same one under the same key is the same upload, which goes on where it was. */
+    Upload upload(Image.Content image, Optional<String> key, Consumer<Progress> onProgress) {
+        // With it another image of that size under the key is refused, instead of being taken for the first.
+        Optional<String> md5 = key.map(own -> md5(image));
         if (image.sizeBytes() <= WHOLE_BYTES) {
-            return whole(image, onProgress);
+            return whole(image, key, md5, onProgress);
         }
-        StartUploadRequest begun =
-                StartUploadRequest.newBuilder().setSizeBytes(image.sizeBytes()).build();
+        StartUploadRequest.Builder begun = StartUploadRequest.newBuilder().setSizeBytes(image.sizeBytes());
+        md5.ifPresent(begun::setContentMd5);
         UploadProgress started =
-                calls.write(UploadServiceGrpc.getStartUploadMethod(), begun, Optional.empty(), calls.timeout);
+                calls.write(UploadServiceGrpc.getStartUploadMethod(), begun.build(), key, calls.timeout);
         return pieces(image, started, onProgress);
     }
 
@@ -67,19 +77,21 @@ final class Uploads {
         }
     }
 
-    private Upload whole(Image.Content image, Consumer<Progress> onProgress) {
+    private Upload whole(
+            Image.Content image, Optional<String> key, Optional<String> md5, Consumer<Progress> onProgress) {
         long size = image.sizeBytes();
+        UploadImageRequest.Builder first = UploadImageRequest.newBuilder().setSizeBytes(size);
+        md5.ifPresent(first::setContentMd5);
+        UploadImageRequest described = first.build();
         Calls.Sending<UploadImageRequest> sending = new Calls.Sending<>(
                 image,
                 0,
                 size,
-                (chunk, offset) -> {
-                    UploadImageRequest.Builder message = UploadImageRequest.newBuilder().setBody(body(chunk));
-                    return (offset == 0 ? message.setSizeBytes(size) : message).build();
-                },
+                (chunk, offset) -> (offset == 0 ? described.toBuilder() : UploadImageRequest.newBuilder())
+                        .setBody(body(chunk))
+                        .build(),
                 sent -> onProgress.accept(new Progress(sent, size, Optional.empty())));
-        return calls.upload(
-                UploadServiceGrpc.getUploadImageMethod(), sending, Optional.empty(), Optional.empty());
+        return calls.upload(UploadServiceGrpc.getUploadImageMethod(), sending, key, Optional.empty());
     }
 
     /** Sends the rest of an upload, and goes on where it broke off. */
@@ -126,7 +138,7 @@ final class Uploads {
             if (!conflict) {
                 tries.pauseAfter(refused);
             }
-            UploadProgress reached = progress(storageId);
+            UploadProgress reached = reached(storageId, tries);
             if (conflict && reached.getOffset() == begin) {
                 // Somebody else adds bytes just now, such as our own connection that died unnoticed.
                 tries.pauseAfter(new CamserveException(
@@ -136,10 +148,33 @@ final class Uploads {
         }
     }
 
+    /** Asks how far the upload has come, for as long as it may stand still and not only as long as a call. */
+    private UploadProgress reached(String storageId, Retries.Tries tries) {
+        while (true) {
+            try {
+                return progress(storageId);
+            } catch (CamserveException refused) {
+                tries.pauseAfter(refused);
+            }
+        }
+    }
+
     private UploadProgress progress(String storageId) {
         GetUploadProgressRequest request =
                 GetUploadProgressRequest.newBuilder().setStorageId(storageId).build();
         return calls.unary(UploadServiceGrpc.getGetUploadProgressMethod(), request);
+    }
+
+    /** Returns the MD5 of all bytes in base64. */
+    private static String md5(Image.Content image) {
+        try (DigestInputStream bytes = new DigestInputStream(image.open(0), MessageDigest.getInstance("MD5"))) {
+            bytes.transferTo(OutputStream.nullOutputStream());
+            return Base64.getEncoder().encodeToString(bytes.getMessageDigest().digest());
+        } catch (IOException unreadable) {
+            throw new UncheckedIOException(unreadable);
+        } catch (NoSuchAlgorithmException missing) {
+            throw new IllegalStateException(missing);
+        }
     }
 
     private static HttpBody body(ByteString chunk) {

@@ -164,21 +164,4 @@ class RetriesTest {
             return next.startCall(call, headers);
         }
     }
-
-    /** Passes only while somebody sleeps. */
-    private static final class StillClock implements Retries.Clock {
-        private final List<Duration> slept = new ArrayList<>();
-        private long nanos;
-
-        @Override
-        public long nanos() {
-            return nanos;
-        }
-
-        @Override
-        public void sleep(Duration duration) {
-            slept.add(duration);
-            nanos += duration.toNanos();
-        }
-    }
 }
