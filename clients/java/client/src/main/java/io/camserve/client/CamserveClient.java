@@ -140,9 +140,13 @@ public final class CamserveClient implements AutoCloseable {
         return channel;
     }
 
-    /** Ends the connection, and calls that still run after five seconds. */
+    /**
+     * Ends the connection, and calls that still run after five seconds. Those that wait for another attempt, and those
+     * made later, fail at once ({@code client.closed}).
+     */
     @Override
     public void close() {
+        calls.retries.close();
         connection.shutdown();
         try {
             if (!connection.awaitTermination(CLOSED_WITHIN_S, TimeUnit.SECONDS)) {

@@ -9,7 +9,8 @@ import java.util.Set;
  * Says why a call failed, whoever refused: the service, the way to it, or this client.
  *
  * <p>{@link #code} is one of the catalogue (docs/errors.md), or of this client: {@link #CONNECTION_FAILED} when the
- * service cannot be reached or the connection broke, {@link #ANSWER_INVALID} when what answered is not the service.
+ * service cannot be reached or the connection broke, {@link #ANSWER_INVALID} when what answered is not the service,
+ * {@code client.closed} when the client was closed or the thread interrupted.
  */
 public final class CamserveException extends RuntimeException {
     /** The service cannot be reached, or the connection broke. */
@@ -20,6 +21,7 @@ public final class CamserveException extends RuntimeException {
 
     static final String TIMEOUT = "timeout.exceeded";
     static final String OFFSET_CONFLICT = "upload.offset_conflict";
+    private static final String CLOSED = "client.closed";
     private static final String IN_PROGRESS = "idempotency.in_progress";
     private static final Set<Integer> MAY_PASS = Set.of(429, 502, 503, 504);
 
@@ -79,9 +81,14 @@ public final class CamserveException extends RuntimeException {
         return code.equals(CONNECTION_FAILED) || code.equals(IN_PROGRESS) || MAY_PASS.contains(status);
     }
 
+    /** Returns the error of a call that a closed client does not make, or not again after {@code refused}. */
+    static CamserveException closed(CamserveException refused) {
+        return new CamserveException(CLOSED, 499, "The client is closed.", refused);
+    }
+
     /** Returns the error of a thread that was interrupted while it waited; its flag is set again. */
     static CamserveException interrupted(InterruptedException cause) {
         Thread.currentThread().interrupt();
-        return new CamserveException("client.closed", 499, "The thread was interrupted.", cause);
+        return new CamserveException(CLOSED, 499, "The thread was interrupted.", cause);
     }
 }

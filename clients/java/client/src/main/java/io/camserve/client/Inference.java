@@ -108,6 +108,10 @@ final class Inference {
     }
 
     private InferResponse done(InferResponse answer, InferOptions options) {
+        if (!answer.hasJobId() && answer.getModel().isEmpty()) {
+            // Classes may all be less probable than was asked for; a model always answers.
+            throw new CamserveException(CamserveException.ANSWER_INVALID, 0, "The answer is empty.", null);
+        }
         InferResponse whole = answer.hasJobId() ? ofJob(answer) : answer;
         if (!whole.hasHeatmap() || options.placement().equals("url")) {
             return whole;

@@ -3,6 +3,7 @@ package io.camserve.client;
 import com.google.protobuf.Any;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.Struct;
+import com.google.protobuf.util.Durations;
 import com.google.rpc.RetryInfo;
 import io.camserve.v1.ErrorObject;
 import io.grpc.Metadata;
@@ -10,6 +11,9 @@ import io.grpc.Status;
 import io.grpc.StatusException;
 import io.grpc.protobuf.StatusProto;
 import java.time.Duration;
+import java.time.Instant;
+import java.time.format.DateTimeFormatter;
+import java.time.format.DateTimeParseException;
 
 /** Makes statuses of gRPC and errors within answers into the one exception. */
 final class Refusals {
@@ -23,14 +27,16 @@ final class Refusals {
     static CamserveException of(StatusException refused) {
         Metadata trailers = refused.getTrailers() == null ? new Metadata() : refused.getTrailers();
         ErrorObject described = null;
-        Duration retryAfter = seconds(trailers.get(RETRY_AFTER));
+        Duration retryAfter = wait(trailers.get(RETRY_AFTER));
         try {
             for (Any detail : StatusProto.fromThrowable(refused).getDetailsList()) {
                 if (detail.is(ErrorObject.class)) {
                     described = detail.unpack(ErrorObject.class);
                 } else if (detail.is(RetryInfo.class)) {
                     com.google.protobuf.Duration delay = detail.unpack(RetryInfo.class).getRetryDelay();
-                    retryAfter = Duration.ofSeconds(delay.getSeconds(), delay.getNanos());
+                    retryAfter = Durations.isValid(delay) && !Durations.isNegative(delay)
+                            ? Duration.ofSeconds(delay.getSeconds(), delay.getNanos())
+                            : retryAfter;
                 }
             }
         } catch (InvalidProtocolBufferException unreadable) {
@@ -86,8 +92,21 @@ final class Refusals {
         };
     }
 
-    private static Duration seconds(String text) {
-        return text != null && text.matches("[0-9]{1,9}") ? Duration.ofSeconds(Long.parseLong(text)) : null;
+    /** Reads {@code Retry-After}: seconds, or a date where something between wrote it. */
+    private static Duration wait(String text) {
+        if (text == null) {
+            return null;
+        }
+        if (text.matches("[0-9]+")) {
+            return Duration.ofSeconds(text.length() < 19 ? Long.parseLong(text) : Long.MAX_VALUE);
+        }
+        try {
+            Instant then = DateTimeFormatter.RFC_1123_DATE_TIME.parse(text, Instant::from);
+            Duration left = Duration.between(Instant.now(), then);
+            return left.isNegative() ? Duration.ZERO : left;
+        } catch (DateTimeParseException unreadable) {
+            return null;
+        }
     }
 
     private record Named(String code, int status) {}

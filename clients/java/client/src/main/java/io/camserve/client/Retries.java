@@ -1,6 +1,8 @@
 package io.camserve.client;
 
 import java.time.Duration;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 import java.util.function.DoubleSupplier;
 
 /** Tries calls again as a {@link Backoff} says. */
@@ -8,6 +10,7 @@ final class Retries {
     private final Backoff backoff;
     private final Clock clock;
     private final DoubleSupplier random;
+    private final CountDownLatch closed = new CountDownLatch(1);
 
     /** {@code random} gives numbers from 0 to below 1. */
     Retries(Backoff backoff, Clock clock, DoubleSupplier random) {
@@ -16,9 +19,17 @@ final class Retries {
         this.random = random;
     }
 
-    /** Returns the state of a call that begins now and may take that long in all. */
+    /**
+     * Returns the state of a call that begins now and may take that long in all; throws CamserveException once closed.
+     */
     Tries started(Duration timeout) {
+        checkOpen(null);
         return new Tries(timeout);
+    }
+
+    /** Lets no other attempt begin, and ends the pauses before them. */
+    void close() {
+        closed.countDown();
     }
 
     /** Returns what an attempt returns; throws the last exception when no other attempt may help or time is over. */
@@ -30,6 +41,12 @@ final class Retries {
             } catch (CamserveException refused) {
                 tries.pauseAfter(refused);
             }
+        }
+    }
+
+    private void checkOpen(CamserveException refused) {
+        if (closed.getCount() == 0) {
+            throw CamserveException.closed(refused);
         }
     }
 
@@ -47,14 +64,15 @@ final class Retries {
             }
 
             @Override
-            public void sleep(Duration duration) throws InterruptedException {
-                Thread.sleep(duration.toMillis());
+            public void sleep(Duration duration, CountDownLatch end) throws InterruptedException {
+                end.await(duration.toNanos(), TimeUnit.NANOSECONDS);
             }
         };
 
         long nanos();
 
-        void sleep(Duration duration) throws InterruptedException;
+        /** Waits that long, or until {@code end}. */
+        void sleep(Duration duration, CountDownLatch end) throws InterruptedException;
     }
 
     /** Counts the failures of one call and knows how much time is left. */
@@ -88,17 +106,20 @@ final class Retries {
             if (!refused.isRetryable()) {
                 throw refused;
             }
+            checkOpen(refused);
             failures++;
             long random = (long) (Retries.this.random.getAsDouble() * backoff.window(failures).toNanos());
-            Duration pause = refused.retryAfter().orElse(Duration.ZERO).plusNanos(random);
-            if (pause.compareTo(left()) >= 0) {
+            Duration told = refused.retryAfter().orElse(Duration.ZERO);
+            // Compared first, since what is asked for may be too long to add anything to it.
+            if (told.compareTo(left()) >= 0 || told.plusNanos(random).compareTo(left()) >= 0) {
                 throw refused;
             }
             try {
-                clock.sleep(pause);
+                clock.sleep(told.plusNanos(random), closed);
             } catch (InterruptedException interrupted) {
                 throw CamserveException.interrupted(interrupted);
             }
+            checkOpen(refused);
         }
     }
 }

@@ -2,6 +2,7 @@ package io.camserve.client;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTimeoutPreemptively;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.google.protobuf.Any;
@@ -18,18 +19,25 @@ import io.grpc.Server;
 import io.grpc.ServerCall;
 import io.grpc.ServerCallHandler;
 import io.grpc.ServerInterceptor;
+import io.grpc.Status;
 import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.StreamObserver;
 import java.io.IOException;
 import java.time.Duration;
+import java.time.ZoneOffset;
+import java.time.ZonedDateTime;
+import java.time.format.DateTimeFormatter;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Queue;
+import java.util.concurrent.CountDownLatch;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 class RetriesTest {
     private static final Image STAR = Image.bytes(new byte[] {1});
@@ -105,6 +113,82 @@ class RetriesTest {
     }
 
     @Test
+    void aDateToComeAgainIsWaitedFor() {
+        refusals.add(toldToComeAgain(DateTimeFormatter.RFC_1123_DATE_TIME.format(
+                ZonedDateTime.now(ZoneOffset.UTC).plusSeconds(40))));
+        client.infer(STAR, SHAPES);
+        assertBetween(Duration.ofSeconds(30), Duration.ofMillis(40_500), clock.slept.get(0));
+    }
+
+    @ParameterizedTest
+    @ValueSource(
+            strings = {
+                "3600",
+                "99999999999",
+                "9223372036854775807",
+                "99999999999999999999",
+                "Fri, 31 Dec 9999 23:59:59 GMT"
+            })
+    void whoIsToldToComeAgainTooLateGivesUp(String when) {
+        refusals.add(toldToComeAgain(when));
+        CamserveException refused = assertThrows(CamserveException.class, () -> client.infer(STAR, SHAPES));
+        assertEquals("service.overloaded", refused.code());
+        assertTrue(clock.slept.isEmpty());
+    }
+
+    @Test
+    void aClosedClientMakesNoCall() {
+        client.close();
+        CamserveException refused = assertThrows(CamserveException.class, () -> client.infer(STAR, SHAPES));
+        assertEquals("client.closed", refused.code());
+        assertTrue(clock.slept.isEmpty());
+        assertTrue(keys.isEmpty());
+    }
+
+    @Test
+    void aCallThatBreaksAsItsClientIsClosedIsNotTriedAgain() {
+        Retries retries = new Retries(Backoff.DEFAULT, clock, () -> 0.5);
+        CamserveException broken = new CamserveException(CamserveException.CONNECTION_FAILED, 0, "Broken.", null);
+        CamserveException refused = assertThrows(
+                CamserveException.class, () -> retries.run(Duration.ofSeconds(60), tries -> {
+                    retries.close();
+                    throw broken;
+                }));
+        assertEquals("client.closed", refused.code());
+        assertEquals(broken, refused.getCause());
+        assertTrue(clock.slept.isEmpty());
+    }
+
+    @Test
+    void aCallThatWaitsAsItsClientIsClosedEnds() {
+        Retries.Clock closing = new Retries.Clock() {
+            @Override
+            public long nanos() {
+                return Retries.Clock.SYSTEM.nanos();
+            }
+
+            @Override
+            public void sleep(Duration duration, CountDownLatch end) throws InterruptedException {
+                client.close();
+                Retries.Clock.SYSTEM.sleep(duration, end);
+            }
+        };
+        client.close();
+        client = CamserveClient.at("127.0.0.1:" + server.getPort()).clock(closing).build();
+        refusals.add(refusal("quota.exceeded", 429, Code.RESOURCE_EXHAUSTED, Duration.ofSeconds(50)));
+        CamserveException refused = assertTimeoutPreemptively(
+                Duration.ofSeconds(20), () -> assertThrows(CamserveException.class, () -> client.infer(STAR, SHAPES)));
+        assertEquals("client.closed", refused.code());
+    }
+
+    @Test
+    void anEmptyAnswerIsNone() {
+        CamserveException refused =
+                assertThrows(CamserveException.class, () -> client.infer(STAR, InferOptions.of("")));
+        assertEquals(CamserveException.ANSWER_INVALID, refused.code());
+    }
+
+    @Test
     void theWindowOfThePausesDoublesUpToItsCap() {
         assertEquals(Duration.ofMillis(500), Backoff.DEFAULT.window(1));
         assertEquals(Duration.ofSeconds(1), Backoff.DEFAULT.window(2));
@@ -141,6 +225,13 @@ class RetriesTest {
             refusal.addDetails(Any.pack(RetryInfo.newBuilder().setRetryDelay(delay).build()));
         }
         return StatusProto.toStatusRuntimeException(refusal.build());
+    }
+
+    /** Returns what the edge refuses with, which says when but knows nothing of the service's errors. */
+    private static RuntimeException toldToComeAgain(String when) {
+        Metadata trailers = new Metadata();
+        trailers.put(Metadata.Key.of("retry-after", Metadata.ASCII_STRING_MARSHALLER), when);
+        return Status.UNAVAILABLE.asRuntimeException(trailers);
     }
 
     /** Refuses as often as the test says, then answers. */

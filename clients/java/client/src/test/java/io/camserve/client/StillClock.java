@@ -3,6 +3,7 @@ package io.camserve.client;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CountDownLatch;
 
 /** Passes only while somebody sleeps. */
 final class StillClock implements Retries.Clock {
@@ -15,7 +16,7 @@ final class StillClock implements Retries.Clock {
     }
 
     @Override
-    public void sleep(Duration duration) {
+    public void sleep(Duration duration, CountDownLatch end) {
         slept.add(duration);
         nanos += duration.toNanos();
     }
