@@ -87,10 +87,10 @@ public final class JobHandle {
             try {
                 calls.<WatchJobRequest, JobEvent>stream(
                         JobServiceGrpc.getWatchJobMethod(), request, Optional.of(tries.left()), event -> {
-                            tries.forget();
                             if (event.hasError()) {
                                 throw Refusals.of(event.getError());
                             }
+                            tries.forget();
                             if (event.hasJob()) {
                                 CallbackException.guard(onChange, event.getJob());
                             }
