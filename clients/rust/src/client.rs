@@ -13,7 +13,7 @@ use tonic::{
 use uuid::Uuid;
 
 use crate::{
-    Backoff, Error, Progress, address,
+    ANSWER_INVALID, Backoff, Error, Progress, address,
     retry::Tries,
     upload,
     v1::{
@@ -71,6 +71,7 @@ impl Client {
             stub.infer(prepared(request.clone(), left, Some(&key))).await
         })
         .await
+        .and_then(answered)
     }
 
     /// Stores the image in a file, of which a small part is in memory at a time; `on_progress` is told how far it came.
@@ -196,6 +197,29 @@ pub(crate) fn prepared<Q>(message: Q, within: Duration, key: Option<&AsciiMetada
     request
 }
 
+/// Returns an answer that is one: classes may all be less probable than was asked for, but a model always answers.
+fn answered(answer: InferResponse) -> Result<InferResponse, Error> {
+    if answer.job_id.is_none() && answer.model.is_empty() {
+        return Err(Error::here(ANSWER_INVALID, 0, "The answer is empty."));
+    }
+    Ok(answer)
+}
+
 fn invalid(wrong: tonic::transport::Error) -> Error {
     Error::here("param.invalid", 400, wrong.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::answered;
+    use crate::{ANSWER_INVALID, v1::InferResponse};
+
+    #[test]
+    fn an_empty_answer_is_none() {
+        assert_eq!(answered(InferResponse::default()).unwrap_err().code, ANSWER_INVALID);
+        let improbable = InferResponse { model: "shapes".to_owned(), ..Default::default() };
+        assert_eq!(answered(improbable.clone()), Ok(improbable));
+        let receipt = InferResponse { job_id: Some("job_1".to_owned()), ..Default::default() };
+        assert_eq!(answered(receipt.clone()), Ok(receipt));
+    }
 }

@@ -1,8 +1,12 @@
 //! The one error of this crate, whoever refused: the service, the way to it, or this client.
 
-use std::{error, fmt, time::Duration};
+use std::{
+    error, fmt,
+    time::{Duration, SystemTime},
+};
 
 use prost::{Message, Name};
+use prost_types::Timestamp;
 use tonic::{Code, Status};
 
 use crate::{google::rpc, v1::ErrorObject};
@@ -65,8 +69,7 @@ impl error::Error for Error {}
 impl From<Status> for Error {
     fn from(refused: Status) -> Self {
         let mut described = None;
-        let mut retry_after =
-            text(&refused, "retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        let mut retry_after = text(&refused, "retry-after").and_then(|when| wait(&when));
         // A status whose details cannot be read still has its code.
         for detail in rpc::Status::decode(refused.details()).unwrap_or_default().details {
             match detail.type_url.rsplit('/').next() {
@@ -120,6 +123,59 @@ fn named(code: Code, says_when: bool) -> (&'static str, u16) {
     }
 }
 
+/// Reads `Retry-After`: seconds, or a date where something between wrote it.
+fn wait(when: &str) -> Option<Duration> {
+    if !when.is_empty() && when.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(when.parse().unwrap_or(u64::MAX)));
+    }
+    Some(date(when)?.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// Reads a date as HTTP writes it, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn date(written: &str) -> Option<SystemTime> {
+    const MONTHS: &str = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
+    let [_, day, month, year, time, "GMT"] = written.split(' ').collect::<Vec<_>>()[..] else { return None };
+    let month = (1..).zip(MONTHS.split(' ')).find(|(_, name)| *name == month)?.0;
+    let [hour, minute, second] = time.split(':').collect::<Vec<_>>()[..] else { return None };
+    let (day, hour, minute) = (day.parse().ok()?, hour.parse().ok()?, minute.parse().ok()?);
+    let date = Timestamp::date_time(year.parse().ok()?, month, day, hour, minute, second.parse().ok()?).ok()?;
+    SystemTime::try_from(date).ok()
+}
+
 fn text(refused: &Status, name: &str) -> Option<String> {
     Some(refused.metadata().get(name)?.to_str().ok()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use tonic::Status;
+
+    use super::{Error, date};
+
+    fn told(when: &str) -> Option<Duration> {
+        let mut refused = Status::unavailable("no");
+        refused.metadata_mut().insert("retry-after", when.parse().unwrap());
+        Error::from(refused).retry_after
+    }
+
+    #[test]
+    fn seconds_to_come_again_in_are_read_however_many() {
+        assert_eq!(told("7"), Some(Duration::from_secs(7)));
+        assert_eq!(told("18446744073709551615"), Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(told("99999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(told("soon"), None);
+    }
+
+    #[test]
+    fn a_date_to_come_again_at_is_read() {
+        let known = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(known));
+        assert_eq!(told("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert!(told("Fri, 31 Dec 9999 23:59:59 GMT").unwrap() > Duration::from_secs(1 << 32));
+        for wrong in ["", "Sun, 06 Nov 1994", "Sun, 31 Feb 1994 08:49:37 GMT", "Sun, 06 Now 1994 08:49 GMT"] {
+            assert_eq!(date(wrong), None, "{wrong}");
+        }
+    }
 }

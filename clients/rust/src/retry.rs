@@ -59,7 +59,7 @@ impl Tries {
         }
         self.failures += 1;
         let random = self.backoff.window(self.failures).mul_f64(rand::random());
-        let pause = refused.retry_after.unwrap_or_default() + random;
+        let pause = refused.retry_after.unwrap_or_default().saturating_add(random);
         if pause >= self.left() {
             return Err(refused);
         }
@@ -103,6 +103,13 @@ mod tests {
         let mut tries = Tries::started(Backoff::default(), Duration::from_secs(60));
         let busy =
             Error { retry_after: Some(Duration::from_secs(60)), ..Error::here("quota.exceeded", 429, "Used up.") };
+        assert_eq!(tries.pause_after(busy.clone()).await, Err(busy));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_told_to_come_again_in_ages_gives_up() {
+        let mut tries = Tries::started(Backoff::default(), Duration::from_secs(60));
+        let busy = Error { retry_after: Some(Duration::MAX), ..Error::here("quota.exceeded", 429, "Used up.") };
         assert_eq!(tries.pause_after(busy.clone()).await, Err(busy));
     }
 

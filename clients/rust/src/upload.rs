@@ -141,15 +141,26 @@ async fn after(
     if !conflict {
         tries.pause_after(refused.clone()).await?;
     }
-    let request = GetUploadProgressRequest { storage_id: last.storage_id.clone() };
-    let reached = client
-        .retried(async |left| client.uploads().get_upload_progress(prepared(request.clone(), left, None)).await)
-        .await?;
+    let reached = reached(client, &last.storage_id, tries).await?;
     if conflict && reached.offset == last.offset {
         // Somebody else adds bytes just now, such as our own connection that died unnoticed.
         tries.pause_after(Error::here(CONNECTION_FAILED, refused.status, refused.message)).await?;
     }
     Ok(reached)
+}
+
+/// Asks how far the upload has come, for as long as it may stand still and not only as long as a call.
+async fn reached(client: &Client, storage_id: &str, tries: &mut Tries) -> Result<UploadProgress, Error> {
+    let request = GetUploadProgressRequest { storage_id: storage_id.to_owned() };
+    loop {
+        let asked = client
+            .retried(async |left| client.uploads().get_upload_progress(prepared(request.clone(), left, None)).await)
+            .await;
+        match asked {
+            Ok(reached) => return Ok(reached),
+            Err(refused) => tries.pause_after(refused).await?,
+        }
+    }
 }
 
 /// Waits for the answer while the file is read; an unreadable file is what counts then.
@@ -211,4 +222,28 @@ fn transfer(bytes: u64) -> Duration {
 
 fn unreadable(failed: std::io::Error) -> Error {
     Error::here(FILE_UNREADABLE, 0, format!("The image cannot be read: {failed}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{STALLED_AFTER, after};
+    use crate::{CONNECTION_FAILED, Client, Error, retry::Tries, v1::UploadProgress};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_stands_still_for_longer_than_a_call_may_take() {
+        // Nothing listens there.
+        let client = Client::at("127.0.0.1:1", "token").unwrap().build();
+        let mut tries = Tries::started(client.backoff, STALLED_AFTER);
+        let before = Instant::now();
+        let broken = Error::here(CONNECTION_FAILED, 0, "Broken.");
+        let refused = after(&client, broken, &UploadProgress::default(), &mut tries).await.unwrap_err();
+        assert_eq!(refused.code, CONNECTION_FAILED);
+        // Who gives up does so when the next pause, of half a minute at most, would be too long.
+        let stood = before.elapsed();
+        assert!(stood >= STALLED_AFTER - Duration::from_secs(30), "{stood:?}");
+    }
 }
