@@ -1,4 +1,4 @@
-"""The C++ client: it builds, and its examples call the running service."""
+"""The C++ client: it builds, its own tests pass, and its examples call the running service."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ def environment_of_a_way(request, environment, stack):
     """What the examples are told, to go either way."""
     direct = request.param == "the service's own port"
     return environment | {"CAM_ADDRESS": stack.grpc_target if direct else stack.edge_url.removeprefix("http://")}
+
+
+def test_its_own_tests_pass(built):
+    run("ctest", "--output-on-failure", cwd=built)
 
 
 def test_an_image_is_classified_and_its_heatmap_written(built, environment_of_a_way, pictures, tmp_path):

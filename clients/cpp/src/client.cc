@@ -102,6 +102,8 @@ v1::InferResponse Client::Infer(const v1::InferRequest& request, const std::stri
   v1::InferResponse answer;
   Retried(options_.timeout, Keyed(key),
           [&](grpc::ClientContext& call) { return stub->Infer(&call, request, &answer); });
+  // Classes may all be less probable than was asked for; a model always answers.
+  if (!answer.has_job_id() && answer.model().empty()) throw Error("answer.invalid", 0, "The answer is empty.");
   return answer;
 }
 

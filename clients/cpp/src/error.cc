@@ -2,6 +2,11 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdint>
+#include <ctime>
+#include <iomanip>
+#include <locale>
+#include <sstream>
 #include <utility>
 
 #include "google/rpc/error_details.pb.h"
@@ -10,16 +15,31 @@
 namespace camserve {
 namespace {
 
+// Longer than anybody waits, and short enough to be added to any time.
+constexpr std::int64_t kLongestSeconds = 999'999'999;
+
 std::string Trailer(const grpc::ClientContext& call, const std::string& name) {
   const auto& trailers = call.GetServerTrailingMetadata();
   const auto found = trailers.find(name);
   return found == trailers.end() ? "" : std::string(found->second.data(), found->second.size());
 }
 
-std::optional<std::chrono::nanoseconds> Seconds(const std::string& text) {
-  const bool digits = std::all_of(text.begin(), text.end(), [](unsigned char one) { return std::isdigit(one) != 0; });
-  if (text.empty() || text.size() > 9 || !digits) return std::nullopt;
-  return std::chrono::seconds(std::stoi(text));
+std::chrono::nanoseconds Bounded(std::int64_t seconds) {
+  return std::chrono::seconds(std::clamp<std::int64_t>(seconds, 0, kLongestSeconds));
+}
+
+// Reads Retry-After: seconds, or a date where something between wrote it.
+std::optional<std::chrono::nanoseconds> Wait(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  if (std::all_of(text.begin(), text.end(), [](unsigned char one) { return std::isdigit(one) != 0; })) {
+    return Bounded(text.size() > 9 ? kLongestSeconds : std::stoi(text));
+  }
+  std::tm date{};
+  std::istringstream written(text);
+  written.imbue(std::locale::classic());
+  written >> std::get_time(&date, "%a, %d %b %Y %H:%M:%S GMT");
+  if (written.fail()) return std::nullopt;
+  return Bounded(timegm(&date) - std::time(nullptr));
 }
 
 // Says what an error is that carries its canonical code only: made by the edge, by gRPC or by something between.
@@ -60,7 +80,7 @@ Error::Error(std::string code, int status, const std::string& message)
     : std::runtime_error(code + ": " + message), code_(std::move(code)), status_(status) {}
 
 Error Error::Of(const grpc::Status& refused, const grpc::ClientContext& call) {
-  std::optional<std::chrono::nanoseconds> retry_after = Seconds(Trailer(call, "retry-after"));
+  std::optional<std::chrono::nanoseconds> retry_after = Wait(Trailer(call, "retry-after"));
   v1::ErrorObject described;
   google::rpc::Status details;
   // A status whose details cannot be read still has its code.
@@ -70,8 +90,7 @@ Error Error::Of(const grpc::Status& refused, const grpc::ClientContext& call) {
       if (detail.Is<v1::ErrorObject>()) {
         detail.UnpackTo(&described);
       } else if (detail.UnpackTo(&retry)) {
-        retry_after =
-            std::chrono::seconds(retry.retry_delay().seconds()) + std::chrono::nanoseconds(retry.retry_delay().nanos());
+        retry_after = Bounded(retry.retry_delay().seconds()) + std::chrono::nanoseconds(retry.retry_delay().nanos());
       }
     }
   }
