@@ -123,3 +123,15 @@ async def test_waiting_ends_when_its_time_is_over(client):
         await job.wait(timeout_s=1e-4)
     assert late.value.code == "timeout.exceeded"
     assert (await job.wait()).status == "succeeded"
+
+
+async def test_what_is_no_id_is_not_there(client):
+    for call, code in (
+        (client.job("nope").info(), "job.not_found"),
+        (client.job("nope").wait(), "job.not_found"),
+        (client.get_upload("nope"), "upload.not_found"),
+        (client.webhooks.get("nope"), "webhook.not_found"),
+    ):
+        with pytest.raises(CamserveError) as refused:
+            await call
+        assert (refused.value.code, refused.value.status) == (code, 404)

@@ -19,7 +19,6 @@ from camserve.options.v1 import policy_pb2
 
 JSON = "application/json"
 _VARIABLE = re.compile(r"\{([a-z0-9_.]+)\}")
-# As the service makes them.
 ID = "[a-z]+_[0-9A-Za-z]{16,40}"
 
 
@@ -38,10 +37,10 @@ class Binding:
 
     @property
     def regex(self) -> str:
-        """The pattern that the whole path must match; behind the colon that ends an id is a verb of our own."""
+        """The pattern that the whole path must match; ids have their own form, other names any."""
         parts = _VARIABLE.split(self.template)
         literals = [re.escape(part) for part in parts[::2]]
-        names = ["[^/:]+" if name.endswith("_id") else "[^/]+" for name in parts[1::2]]
+        names = [ID if name.endswith("_id") else "[^/]+" for name in parts[1::2]]
         return "".join(part for pair in zip(literals, [*names, ""], strict=True) for part in pair)
 
 

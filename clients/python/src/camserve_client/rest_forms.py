@@ -24,6 +24,12 @@ RAW = "google.api.HttpBody"
 _TUS = {"tus-resumable": "1.0.0"}
 _RESUMABLE = (methods.START_UPLOAD, methods.APPEND_UPLOAD, methods.GET_UPLOAD_PROGRESS)
 
+_MISSING = {
+    "job_id": ("job.not_found", "There is no such job."),
+    "storage_id": ("upload.not_found", "There is no such upload."),
+    "webhook_id": ("webhook.not_found", "There is no such webhook."),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -85,6 +91,15 @@ def from_headers(message: Message, storage_id: str, headers: Mapping[str, str]) 
             message.expires_at.FromDatetime(parsedate_to_datetime(headers["upload-expires"]))
         except (KeyError, ValueError) as error:
             raise CamserveError(ANSWER_INVALID, "The answer does not say how far the upload has come.") from error
+
+
+def told(method: Method[Any, Any], error: CamserveError) -> CamserveError:
+    """Returns the error as gRPC has it: an id of another form than the service's is no route over REST."""
+    named = next((field for field in _MISSING if f"{{{field}}}" in method.route), None)
+    if error.code != "route.not_found" or named is None:
+        return error
+    code, message = _MISSING[named]
+    return CamserveError(code, message, status=error.status, request_id=error.request_id)
 
 
 def _fields(message: Message) -> dict[str, Any]:

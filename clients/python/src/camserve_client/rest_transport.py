@@ -162,7 +162,7 @@ class RestTransport:
             return response
         try:
             # Not `read`, which waits until the request was sent.
-            raise of_http(response.status, response.headers, await response.content.read())
+            raise rest_forms.told(method, of_http(response.status, response.headers, await response.content.read()))
         finally:
             response.close()
 
