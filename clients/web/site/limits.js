@@ -2,6 +2,7 @@
 
 import { ask } from "./api.js";
 import { element } from "./dom.js";
+import { zoned } from "./time.js";
 
 const MB = 1_000_000;
 
@@ -13,10 +14,9 @@ const MB = 1_000_000;
 export async function showLimits(place) {
   const limits = await ask("/v1/limits");
   const { requests_per_second: rate, images_per_day: images, concurrency, retention_hours: retention } = limits;
-  const resets = new Date(images.resets_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   const rows = {
     "Requests a second": `${count(rate.limit)}; ${count(rate.remaining)} of ${count(rate.burst)} left now`,
-    "Images today": `${count(images.used)} of ${count(images.limit)}, anew at ${resets}`,
+    "Images today": `${count(images.used)} of ${count(images.limit)}, anew at ${zoned(new Date(images.resets_at))}`,
     "Calls at once": `${concurrency.in_use} of ${concurrency.limit}`,
     "Image size": `${megabytes(limits.max_image_bytes)}, ${limits.max_side_px} px a side`,
     "Pixels of an image": `${(limits.max_pixels / MB).toFixed(0)} megapixels`,

@@ -9,6 +9,7 @@ import { catalogue } from "./models.js";
 import { Pane } from "./pane.js";
 import { readPicture } from "./picture.js";
 import { expiresAt, renews, signOut, signedIn, useClient, useToken } from "./session.js";
+import { moment } from "./time.js";
 
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
@@ -86,7 +87,7 @@ function watchExpiry() {
   expiry = setTimeout(() => {
     place("session-state").textContent = "The token has expired: sign out, and in with a new one";
   }, inMs);
-  return ` until ${new Date(expiresAt()).toLocaleTimeString()}`;
+  return ` until ${moment(new Date(expiresAt()))}`;
 }
 
 /** @param {() => Promise<void> | void} enter */
@@ -100,7 +101,7 @@ async function signIn(enter) {
     place("sign-in").hidden = true;
     place("work").hidden = false;
     place("sign-out").hidden = false;
-    place("session-state").textContent = `Signed in, tenant ${tenant}${watchExpiry()}`;
+    place("session-state").textContent = `Signed in as ${tenant}${watchExpiry()}`;
     place("image-title").focus();
     for (const pane of panes) void pane.settings.offer(found);
   } catch (failure) {

@@ -44,7 +44,7 @@ class Visit:
     def sign_in(self) -> None:
         self.page.get_by_label("Token", exact=True).fill(self.token())
         self.page.get_by_role("button", name="Sign in with the token").click()
-        expect(self.page.get_by_text(f"Signed in, tenant {self.tenant}")).to_be_visible()
+        expect(self.page.get_by_text(f"Signed in as {self.tenant}")).to_be_visible()
         expect(self.side().get_by_label("Target class").locator("option")).to_have_count(
             11
         )  # the classes of shapes, and one more

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from clients.web.tests.conftest import GOLDEN, Visit
 from playwright.sync_api import Request, expect
 
@@ -30,6 +32,19 @@ def test_a_token_stays_in_memory_only(signed_in: Visit) -> None:
     signed_in.page.reload()
     expect(signed_in.page.get_by_text("Not signed in")).to_be_visible()
     expect(signed_in.work).to_be_hidden()
+
+
+def test_times_are_those_of_a_clock_and_a_zone(signed_in: Visit) -> None:
+    expect(signed_in.page.locator("#session-state")).to_have_text(re.compile(r"until (\d+ \w+ \d+, )?\d\d:\d\d$"))
+    expect(signed_in.page.locator("#limits")).to_contain_text(re.compile(r"anew at \d\d:\d\d\s(UTC|GMT|[A-Z]+)"))
+
+
+def test_the_focus_after_signing_in_is_not_drawn_around_the_heading(visit: Visit) -> None:
+    visit.page.get_by_label("Token", exact=True).fill(visit.token())
+    visit.page.keyboard.press("Enter")
+    heading = visit.page.get_by_role("heading", name="One image")
+    expect(heading).to_be_focused()
+    expect(heading).to_have_css("outline-style", "none")
 
 
 def test_a_token_goes_in_no_address(signed_in: Visit) -> None:
@@ -63,7 +78,7 @@ def test_a_wrong_token_is_told_of(visit: Visit) -> None:
 
 def test_client_credentials_sign_in(visit: Visit) -> None:
     sign_in_as_client(visit, credentials(visit))
-    expect(visit.page.get_by_text(f"Signed in, tenant {visit.tenant}")).to_be_visible()
+    expect(visit.page.get_by_text(f"Signed in as {visit.tenant}")).to_be_visible()
     assert kept(visit) == [0, 0, "", 0, 0, visit.stack.edge_url + "/"]
     visit.choose()
     visit.answered()
@@ -78,7 +93,7 @@ def test_a_wrong_secret_is_told_of(visit: Visit) -> None:
 def test_a_client_gets_a_new_token_before_its_own_expires(visit: Visit) -> None:
     visit.page.clock.install()
     sign_in_as_client(visit, credentials(visit))
-    expect(visit.page.get_by_text(f"Signed in, tenant {visit.tenant}")).to_be_visible()
+    expect(visit.page.get_by_text(f"Signed in as {visit.tenant}")).to_be_visible()
     visit.page.clock.fast_forward("59:45")
     used: list[str] = []
 
