@@ -7,7 +7,7 @@ import { Batch } from "./job.js";
 import { showLimits } from "./limits.js";
 import { catalogue } from "./models.js";
 import { Pane } from "./pane.js";
-import { readPicture } from "./picture.js";
+import { readPicture, refusal } from "./picture.js";
 import { expiresAt, renews, signOut, signedIn, useClient, useToken } from "./session.js";
 import { moment } from "./time.js";
 
@@ -16,6 +16,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const place = (/** @type {string} */ id) => find(document, `#${id}`, HTMLElement);
 const opacity = find(document, "#opacity", HTMLInputElement);
 const colormap = find(document, "#colormap", HTMLSelectElement);
+const imageInput = find(document, "#file", HTMLInputElement);
 const compare = find(document, "#compare", HTMLInputElement);
 
 const view = () => ({ opacity: opacity.valueAsNumber / 100, colormap: colormap.value });
@@ -49,14 +50,19 @@ async function takeImage([file]) {
   reading += 1;
   const mine = reading;
   picture = null;
-  for (const pane of panes) if (!pane.own) pane.expect(file);
+  const why = refusal(file, imageInput.accept);
+  for (const pane of panes.filter(({ own }) => !own)) {
+    if (why) pane.refuse(file, why);
+    else pane.expect(file);
+  }
+  if (why) return;
   const taken = await readPicture(file);
   // Another has been chosen since, or whose it was has signed out.
   if (mine !== reading) return;
   picture = taken;
   await Promise.all(panes.map((pane) => pane.take(taken)));
 }
-takeFiles(place("drop"), find(document, "#file", HTMLInputElement), (files) => void takeImage(files));
+takeFiles(place("drop"), imageInput, (files) => void takeImage(files));
 document.addEventListener("paste", (event) => {
   if (signedIn() && event.clipboardData?.files.length) void takeImage([...event.clipboardData.files]);
 });
@@ -65,6 +71,7 @@ for (const event of ["dragover", "drop"]) document.addEventListener(event, (drag
 
 compare.addEventListener("change", () => {
   second.root.hidden = !compare.checked;
+  place("panes").classList.toggle("two", compare.checked);
   if (!compare.checked) second.clear(); // with the image of its own
   else if (picture) void second.take(picture);
 });

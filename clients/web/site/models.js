@@ -35,14 +35,20 @@ export class Settings {
   #filling = 0;
   #explains = true;
 
-  /** @param {HTMLFormElement} form */
-  constructor(form) {
+  /**
+   * @param {HTMLFormElement} form
+   * @param {() => void} changed  hears of every change of the choice
+   */
+  constructor(form, changed) {
     this.#form = form;
+    this.#changed = changed;
+    form.addEventListener("input", changed);
     this.#select("model").addEventListener("change", () => void this.#fillVersions());
     this.#select("version").addEventListener("change", () => void this.#fillRest());
   }
 
   #form;
+  #changed;
 
   /**
    * Offers what a catalogue has.
@@ -65,17 +71,6 @@ export class Settings {
     );
     const topK = find(this.#form, "[name=top_k]", HTMLInputElement).valueAsNumber;
     return /** @type {Choice} */ ({ model, version, explains: this.#explains, layer, method, target, topK });
-  }
-
-  /**
-   * Chooses the class that the heatmap explains.
-   * @param {string} id
-   */
-  explain(id) {
-    const select = this.#select("target");
-    // The labels may not have come yet.
-    if (![...select.options].some((option) => option.value === id)) select.append(new Option(id, id));
-    select.value = id;
   }
 
   /** @param {string} name */
@@ -113,6 +108,7 @@ export class Settings {
       ["auto", this.#explains ? auto : "none: it has no heatmaps"],
       ...layers.map((layer) => /** @type {[string, string]} */ ([layer, layer])),
     ]);
+    this.#changed();
 
     this.#filling += 1;
     const mine = this.#filling;
@@ -124,5 +120,6 @@ export class Settings {
     if (mine !== this.#filling) return;
     const classes = labels.map(({ id, label }) => /** @type {[string, string]} */ ([id, id === label ? id : `${label} (${id})`]));
     setOptions(this.#select("target"), [["", "most probable"], ...classes]);
+    this.#changed();
   }
 }

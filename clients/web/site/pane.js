@@ -5,8 +5,9 @@ import { copyOf, element, find, showFailure, takeFiles } from "./dom.js";
 import { paint, readHeat } from "./heat.js";
 import { infer, options } from "./infer.js";
 import { Settings } from "./models.js";
-import { readPicture } from "./picture.js";
+import { readPicture, refusal } from "./picture.js";
 
+/** @typedef {import("./models.js").Choice} Choice */
 /** @typedef {import("./picture.js").Picture} Picture */
 
 /** A side of the comparison, and all there is without one. */
@@ -15,6 +16,8 @@ export class Pane {
   #picture = null;
   /** @type {import("./heat.js").Heat | null} */
   #heat = null;
+  /** @type {Choice | null} */
+  #asked = null; // what the form said when the answer was asked for
   #running = new AbortController();
   #reading = 0;
   #own = false;
@@ -39,7 +42,7 @@ export class Pane {
       control.id = `${name}-${control.name}`;
       find(field, "label", HTMLLabelElement).htmlFor = control.id;
     }
-    this.settings = new Settings(form);
+    this.settings = new Settings(form, () => this.#compare());
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       void this.run();
@@ -51,14 +54,17 @@ export class Pane {
   offerOwnImage() {
     const own = find(this.root, ".own", HTMLElement);
     own.hidden = false;
-    takeFiles(this.root, find(own, "input", HTMLInputElement), ([file]) => {
-      if (file) void this.#takeOwn(file);
+    const input = find(own, "input", HTMLInputElement);
+    takeFiles(this.root, input, ([file]) => {
+      if (file) void this.#takeOwn(file, input.accept);
     });
   }
 
-  /** @param {File} file */
-  async #takeOwn(file) {
+  /** @param {File} file @param {string} accept */
+  async #takeOwn(file, accept) {
     this.#own = true;
+    const why = refusal(file, accept);
+    if (why) return this.refuse(file, why);
     const mine = this.expect(file);
     const picture = await readPicture(file);
     if (mine === this.#reading) await this.take(picture, true);
@@ -73,10 +79,22 @@ export class Pane {
     this.#picture = null;
     this.#withdraw();
     this.#fail();
+    this.#name(file.name);
     this.#tell(`Reading ${file.name} …`);
     find(this.root, "form button", HTMLButtonElement).disabled = true;
     this.#reading += 1;
     return this.#reading;
+  }
+
+  /**
+   * Takes the last image and its answer away, and says why there is no other.
+   * @param {File} file
+   * @param {string} why
+   */
+  refuse(file, why) {
+    this.expect(file);
+    this.#tell("");
+    this.#fail(why);
   }
 
   /** Whether this side has an image of its own. */
@@ -93,38 +111,43 @@ export class Pane {
     if (this.#own && !own) return;
     this.#own = own;
     this.#picture = picture;
+    this.#name(picture.file.name);
     find(this.root, "form button", HTMLButtonElement).disabled = false;
     if (!this.root.hidden) await this.run();
   }
 
-  /** Classifies the image that is there, if there is one; what was running is given up. */
+  /** Classifies the image that is there, if there is one, as the form says; what was running is given up. */
   async run() {
+    if (this.#picture && find(this.root, "form", HTMLFormElement).reportValidity()) await this.#ask(this.settings.choice());
+  }
+
+  /** @param {Choice} choice @param {string} [target]  the class that is explained this once */
+  async #ask(choice, target = choice.target) {
     const picture = this.#picture;
-    const form = find(this.root, "form", HTMLFormElement);
-    if (!picture || !form.reportValidity()) return;
+    if (!picture) return;
     this.#running.abort();
     this.#running = new AbortController();
     const { signal } = this.#running;
     this.#fail();
     this.#tell(`Classifying ${picture.file.name} …`);
-    const choice = this.settings.choice();
     const request = {
       model: choice.model,
       model_version: choice.version,
-      ...options(choice, picture.base),
+      ...options({ ...choice, target }, picture.base),
       response: { heatmap: "inline" },
     };
     try {
       const answer = await infer(picture, request, signal, () => this.#tell("This image takes longer: it became a job …"));
       const heat = await readHeat(answer.heatmap, signal);
       signal.throwIfAborted();
+      this.#asked = choice;
       this.#show(picture, answer, heat);
       this.#call.show({ kind: "infer", fileName: picture.file.name, request });
     } catch (failure) {
       if (signal.aborted) return;
       const away = find(this.root, "tbody", HTMLElement).contains(document.activeElement);
       this.#withdraw();
-      if (away) find(form, "button", HTMLButtonElement).focus();
+      if (away) find(this.root, "form button", HTMLButtonElement).focus();
       this.#tell("");
       this.#fail(failure);
     }
@@ -145,6 +168,7 @@ export class Pane {
     this.#own = false;
     this.#withdraw();
     this.#fail();
+    this.#name("");
     this.#tell("No image yet.");
     find(this.root, "form button", HTMLButtonElement).disabled = true;
   }
@@ -152,6 +176,8 @@ export class Pane {
   /** Shows no answer: none may stand beside an image, or an error, that it is not for. */
   #withdraw() {
     this.#heat = null;
+    this.#asked = null;
+    this.#compare();
     this.#call.show(null);
     for (const selector of ["figure", "table"]) find(this.root, selector, HTMLElement).hidden = true;
     find(this.root, "tbody", HTMLElement).replaceChildren();
@@ -178,7 +204,16 @@ export class Pane {
     if (focused) (button ?? find(this.root, "form button", HTMLButtonElement)).focus();
     const best = top ? `${top.label}, ${percent(top.prob)}` : "No class";
     this.#tell(`${best}, by ${answer.model} version ${answer.model_version} in ${timings.total} ms.`);
+    this.#compare();
     this.repaint();
+  }
+
+  /** Says whether the form has changed since the answer was asked for. */
+  #compare() {
+    const changed = this.#asked && JSON.stringify(this.#asked) !== JSON.stringify(this.settings.choice());
+    find(this.root, ".before", HTMLElement).textContent = changed
+      ? "The settings have changed: what is shown is the answer to those before. Classify asks anew."
+      : "";
   }
 
   /** @param {{id: string, label: string, prob: number}} score @param {string} [explained]  undefined without a heatmap */
@@ -188,8 +223,8 @@ export class Pane {
     button.setAttribute("aria-label", `Explain ${label}`);
     button.setAttribute("aria-pressed", String(explained === id));
     button.addEventListener("click", () => {
-      this.settings.explain(id);
-      void this.run();
+      // Of the answer that is shown, whatever the form says by now.
+      if (this.#asked) void this.#ask(this.#asked, id);
     });
     const meter = element("meter", { max: 1, value: prob });
     meter.setAttribute("aria-hidden", "true"); // the number beside it says the same
@@ -200,6 +235,11 @@ export class Pane {
       element("td", {}, meter, percent(prob)),
       element("td", {}, button),
     );
+  }
+
+  /** @param {string} text */
+  #name(text) {
+    find(this.root, ".file", HTMLElement).textContent = text;
   }
 
   /** @param {string} text */

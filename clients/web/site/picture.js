@@ -8,6 +8,20 @@ const LONGEST_SIDE_PX = 1024;
  */
 
 /**
+ * Says why a file is none of the types that an input accepts; nothing where it may be one. A file whose type the browser
+ * does not know is the service's to judge.
+ * @param {File} file
+ * @param {string} accept  as an input has it
+ */
+export function refusal({ name, type }, accept) {
+  const types = accept.split(",");
+  if (!type || types.includes(type)) return "";
+  const names = types.map((each) => each.replace("image/", "").toUpperCase());
+  const offered = new Intl.ListFormat("en-GB", { type: "disjunction" }).format(names);
+  return `${name} is of the type ${type} and was not sent. Choose a ${offered} image.`;
+}
+
+/**
  * Reads an image, upright and on white.
  * @param {File} file
  * @param {number} [longestSide]  pixels; a larger image is shrunk to that

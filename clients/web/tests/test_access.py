@@ -52,6 +52,8 @@ def everything(visit: Visit, screenshot: Path) -> None:
     for summary in visit.page.locator("summary").all():
         summary.click()
     visit.page.screenshot(path=screenshot, full_page=True)
+    visit.side().get_by_label("Method").select_option("layercam")
+    expect(visit.side().get_by_text("The settings have changed")).to_be_visible()
 
 
 def violations(visit: Visit) -> list[str]:

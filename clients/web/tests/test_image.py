@@ -111,6 +111,76 @@ def test_any_class_can_be_explained(signed_in: Visit) -> None:
     expect(signed_in.side().get_by_role("button", name="Explain").nth(1)).to_have_attribute("aria-pressed", "true")
 
 
+def test_a_class_is_explained_for_the_image_that_is_shown_only(signed_in: Visit) -> None:
+    side = signed_in.side()
+    signed_in.choose()
+    signed_in.answered()
+    side.get_by_role("button", name="Explain pentagon").click()
+    caption = side.locator("figcaption")
+    expect(caption).to_contain_text("for pentagon")
+    expect(side.get_by_label("Target class")).to_have_value("")
+    expect(side.get_by_text("The settings have changed")).to_have_count(0)
+    side.get_by_role("button", name="Classify").click()
+    expect(caption).to_contain_text("for star")
+    side.get_by_role("button", name="Explain pentagon").click()
+    expect(caption).to_contain_text("for pentagon")
+    signed_in.choose("heart.png")
+    expect(caption).to_contain_text("for heart")
+    signed_in.page.locator("#job-files").set_input_files([GOLDEN / "heart.png"])
+    expect(signed_in.page.locator("#job-items").get_by_role("img")).to_have_accessible_name(re.compile("for heart$"))
+
+
+def test_an_answer_to_other_settings_is_marked_until_it_is_asked_for_anew(
+    signed_in: Visit, asked: Callable[[], list[dict[str, Any]]]
+) -> None:
+    side = signed_in.side()
+    signed_in.choose()
+    signed_in.answered()
+    mark = side.get_by_text("The settings have changed: what is shown is the answer to those before.")
+    expect(mark).to_have_count(0)
+    side.get_by_label("Version").select_option("1")
+    expect(mark).to_be_visible()
+    # What is explained is the answer that is shown.
+    side.get_by_role("button", name="Explain pentagon").click()
+    expect(side.locator("figcaption")).to_contain_text("for pentagon")
+    expect(mark).to_be_visible()
+    side.get_by_label("Version").select_option("stable")
+    expect(mark).to_have_count(0)
+    side.get_by_label("Classes shown").fill("3")
+    expect(mark).to_be_visible()
+    side.get_by_role("button", name="Classify").click()
+    expect(side.locator("tbody tr")).to_have_count(3)
+    expect(mark).to_have_count(0)
+    assert [request["model_version"] for request in asked()] == ["stable"] * 3
+
+
+def test_the_image_that_was_chosen_is_named(signed_in: Visit) -> None:
+    side = signed_in.side()
+    signed_in.choose()
+    signed_in.answered()
+    expect(side.get_by_text("star.png", exact=True)).to_be_visible()
+    expect(side.get_by_role("heading", name="A")).to_have_count(0)
+    signed_in.page.get_by_label("Compare two side by side").check()
+    expect(side.get_by_role("heading", name="A")).to_be_visible()
+    expect(signed_in.side("B").get_by_text("star.png", exact=True)).to_be_visible()
+    signed_in.choose("heart.png")
+    expect(side.get_by_text("heart.png", exact=True)).to_be_visible()
+    expect(side.get_by_text("star.png", exact=True)).to_have_count(0)
+
+
+def test_a_type_that_is_not_offered_is_not_sent(signed_in: Visit, tmp_path: Path) -> None:
+    Image.new("L", (9, 9)).save(tmp_path / "party.gif")
+    signed_in.choose()
+    signed_in.answered()
+    before = len(signed_in.requests)
+    signed_in.choose(file=tmp_path / "party.gif")
+    expect(signed_in.side().get_by_role("alert")).to_have_text(
+        "party.gif is of the type image/gif and was not sent. Choose a JPEG, PNG, TIFF or BMP image."
+    )
+    expect(signed_in.side().locator("figure")).to_be_hidden()
+    assert signed_in.requests[before:] == []
+
+
 def test_two_are_compared_side_by_side(signed_in: Visit, asked: Callable[[], list[dict[str, Any]]]) -> None:
     signed_in.choose()
     signed_in.answered()
