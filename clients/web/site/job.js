@@ -5,12 +5,13 @@ import { CallView } from "./call_view.js";
 import { find, showFailure, takeFiles } from "./dom.js";
 import { options } from "./infer.js";
 import { Items } from "./job_items.js";
-import { readPicture } from "./picture.js";
+import { readPicture, refusal } from "./picture.js";
 import { watchJob } from "./watch.js";
 
 const TTL_HOURS = 24;
 const THUMBNAIL_PX = 256;
 const LONGEST_ID = 128;
+const JOB_ID = /^job_[0-9A-Za-z]+$/;
 // What is said of one image, and not of the caller or the service.
 const OF_THE_IMAGE = new Set([400, 413, 415, 422]);
 
@@ -38,7 +39,8 @@ export class Batch {
     this.#most = most;
     this.#items = new Items(part("items"), view);
     this.#call = new CallView(part("call"), view);
-    takeFiles(part("drop"), find(document, "#job-files", HTMLInputElement), (files) => void this.#start(files));
+    const input = find(document, "#job-files", HTMLInputElement);
+    takeFiles(part("drop"), input, (files) => void this.#start(files, input.accept));
     const form = find(document, "#job-form", HTMLFormElement);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -74,8 +76,8 @@ export class Batch {
     return this.#running.signal;
   }
 
-  /** @param {File[]} files */
-  async #start(files) {
+  /** @param {File[]} files @param {string} accept */
+  async #start(files, accept) {
     const signal = this.#begin();
     const choice = this.#choice();
     /** @type {any[]} */
@@ -89,6 +91,11 @@ export class Batch {
       }
       for (const [i, file] of files.entries()) {
         const id = `${i + 1} ${file.name}`.slice(0, LONGEST_ID);
+        const why = refusal(file, accept);
+        if (why) {
+          this.#items.refuse(id, why);
+          continue;
+        }
         this.#tell(`Storing image ${i + 1} of ${files.length} …`);
         this.#items.add(id, "storing");
         const { base } = await readPicture(file, THUMBNAIL_PX);
@@ -99,7 +106,7 @@ export class Batch {
           taken.push(file);
         } catch (failure) {
           if (!(failure instanceof Refused && OF_THE_IMAGE.has(failure.status))) throw failure;
-          this.#items.refuse(id, failure.message, base);
+          this.#items.refuse(id, failure.message);
         }
       }
       if (!inputs.length) throw new Error("None of these images was taken.");
@@ -122,6 +129,10 @@ export class Batch {
 
   /** @param {string} jobId */
   async #follow(jobId) {
+    if (!JOB_ID.test(jobId)) {
+      showFailure(part("failure"), `“${jobId}” is no job id. Job ids look like job_ and letters and digits, as the service gave them.`);
+      return;
+    }
     const signal = this.#begin();
     try {
       await this.#watch(jobId, signal);
@@ -151,7 +162,8 @@ export class Batch {
     }
     this.#withholdCancel();
     this.#items.end(status);
-    this.#tell(`Job ${jobId} ${status}: ${summary.succeeded} succeeded, ${summary.failed} failed.`);
+    const refused = this.#items.refused ? `, ${this.#items.refused} refused` : "";
+    this.#tell(`Job ${jobId} ${status}: ${summary.succeeded} succeeded, ${summary.failed} failed${refused}.`);
     this.#changed();
   }
 

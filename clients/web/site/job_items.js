@@ -32,6 +32,11 @@ export class Items {
     return [...this.#shown.values()].filter((each) => each.settled).length;
   }
 
+  /** Counts the images that are not in the job. */
+  get refused() {
+    return [...this.#shown.values()].filter((each) => each.refused).length;
+  }
+
   /**
    * Says how far an image is, and what it looks like.
    * @param {string} id
@@ -44,19 +49,17 @@ export class Items {
       shown.base = base;
       paint(shown.canvas, base, null, this.#view());
     }
-    this.#fill(shown, id, status, "", "");
+    this.#fill(shown, id, status);
   }
 
   /**
    * Says why an image is not in the job.
    * @param {string} id
    * @param {string} why
-   * @param {HTMLCanvasElement | null} base
    */
-  refuse(id, why, base) {
-    this.add(id, "refused", base);
+  refuse(id, why) {
     const shown = this.#of(id);
-    this.#fill(shown, id, "refused", why, "");
+    this.#lack(shown, id, "refused", why);
     shown.refused = true;
   }
 
@@ -67,18 +70,22 @@ export class Items {
    */
   async settle(item, signal) {
     const shown = this.#of(item.id);
-    const top = item.result?.classes[0];
     shown.settled = true;
-    this.#fill(shown, item.id, item.status, top?.label ?? item.error?.message ?? "", top ? percent(top.prob) : "");
-    if (!item.result?.heatmap || shown.heat) return;
+    if (item.error) return this.#lack(shown, item.id, item.status, item.error.message);
+    const { classes = [], heatmap } = item.result ?? {};
+    const [top] = classes;
+    const target = classes.find((/** @type {any} */ each) => each.id === heatmap?.target)?.label ?? heatmap?.target;
+    const explained = heatmap && heatmap.target !== top?.id ? `explains ${target}` : "";
+    this.#fill(shown, item.id, item.status, top?.label, top && percent(top.prob), explained);
+    if (!heatmap || shown.heat) return;
     try {
-      shown.heat = await readHeat(item.result.heatmap, signal);
+      shown.heat = await readHeat(heatmap, signal);
     } catch (failure) {
       signal.throwIfAborted();
       shown.row.lastElementChild?.replaceChildren(failure instanceof Error ? failure.message : String(failure));
       return;
     }
-    shown.canvas.setAttribute("aria-label", `Heatmap of ${item.id} for ${item.result.heatmap.target}`);
+    shown.canvas.setAttribute("aria-label", `Heatmap of ${item.id} for ${target}`);
     paint(shown.canvas, shown.base, shown.heat, this.#view());
   }
 
@@ -87,7 +94,7 @@ export class Items {
    * @param {string} status
    */
   end(status) {
-    for (const [id, shown] of this.#shown) if (!shown.settled && !shown.refused) this.#fill(shown, id, status, "", "");
+    for (const [id, shown] of this.#shown) if (!shown.settled && !shown.refused) this.#fill(shown, id, status);
   }
 
   /** Draws again, in the colours of now. */
@@ -109,14 +116,42 @@ export class Items {
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", id);
     const row = element("tr");
+    row.setAttribute("role", "row");
     const made = { row, canvas, base: null, heat: null, settled: false, refused: false };
     this.#shown.set(id, made);
     this.#body.append(row);
     return made;
   }
 
-  /** @param {Shown} shown @param {...string} texts */
-  #fill({ row, canvas }, ...texts) {
-    row.replaceChildren(...texts.map((text) => element("td", {}, text)), element("td", {}, canvas));
+  /** @param {Shown} shown @param {string} id @param {string} status @param {string} [label] @param {string} [prob] @param {string} [explained] */
+  #fill({ row, canvas }, id, status, label = "", prob = "", explained = "") {
+    row.replaceChildren(
+      heading(id),
+      cell("status", status),
+      cell("class", label),
+      cell("probability", prob),
+      cell("heat", canvas, ...(explained ? [element("span", { className: "explained" }, explained)] : [])),
+    );
   }
+
+  /** Fills the row of an image that has no class and no heatmap. @param {Shown} shown @param {string} id @param {string} status @param {string} why */
+  #lack({ row }, id, status, why) {
+    const reason = cell("why", why);
+    reason.colSpan = 3;
+    row.replaceChildren(heading(id), cell("status bad", status), reason);
+  }
+}
+
+/** @param {string} className @param {...(Node | string)} children */
+function cell(className, ...children) {
+  const made = element("td", { className }, ...children);
+  made.setAttribute("role", "cell");
+  return made;
+}
+
+/** @param {string} id */
+function heading(id) {
+  const made = element("th", { className: "image", scope: "row" }, id);
+  made.setAttribute("role", "rowheader");
+  return made;
 }

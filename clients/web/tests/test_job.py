@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 from clients.web.tests.conftest import GOLDEN, Visit, opened_page
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Route, expect
 from tests.conftest import Stack
 
@@ -39,11 +41,55 @@ def test_a_batch_is_watched_to_its_end(signed_in: Visit) -> None:
 def test_an_image_that_is_refused_leaves_the_others_to_the_job(signed_in: Visit, tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes((GOLDEN / "star.png").read_bytes()[:600])
     start(signed_in, tmp_path / "cut.png", GOLDEN / "star.png")
-    expect(state(signed_in)).to_contain_text("succeeded: 1 succeeded, 0 failed")
+    expect(state(signed_in)).to_contain_text("succeeded: 1 succeeded, 0 failed, 1 refused.")
     expect(rows(signed_in).first).to_contain_text(re.compile(r"cut\.png.*refused.*image\.decoding_failed"))
     start(signed_in, tmp_path / "cut.png")
     expect(signed_in.page.locator("#job-failure")).to_have_text("None of these images was taken.")
     expect(state(signed_in)).to_have_text("No job was made.")
+
+
+def test_a_type_that_is_not_offered_is_refused_without_a_call(signed_in: Visit, tmp_path: Path) -> None:
+    Image.new("L", (9, 9)).save(tmp_path / "party.gif")
+    start(signed_in, tmp_path / "party.gif", GOLDEN / "star.png")
+    expect(state(signed_in)).to_contain_text("succeeded: 1 succeeded, 0 failed, 1 refused.")
+    expect(rows(signed_in).first).to_contain_text(re.compile(r"party\.gif.*refused.*of the type image/gif"))
+    assert len([url for url in signed_in.requests if url.endswith("/v1/uploads")]) == 1
+
+
+def test_a_heatmap_for_another_class_says_for_which(signed_in: Visit) -> None:
+    signed_in.side().get_by_label("Target class").select_option("pentagon")
+    start(signed_in, GOLDEN / "heart.png", GOLDEN / "pentagon.png")
+    expect(state(signed_in)).to_contain_text("2 succeeded, 0 failed.")
+    expect(rows(signed_in).first).to_contain_text(re.compile("heart.*explains pentagon"))
+    expect(rows(signed_in).last).not_to_contain_text("explains")
+
+
+@pytest.mark.parametrize("width", [1280, 390, 320])
+def test_a_batch_is_read_without_scrolling_sideways(signed_in: Visit, tmp_path: Path, width: int) -> None:
+    signed_in.page.set_viewport_size({"width": width, "height": 844})
+    name = "a-very-long-name-" + "that_goes_on_without_a_break" * 3 + ".png"
+    (tmp_path / name).write_bytes((GOLDEN / "ring.png").read_bytes())
+    (tmp_path / "cut.png").write_bytes((GOLDEN / "star.png").read_bytes()[:600])
+    start(signed_in, tmp_path / name, GOLDEN / "star.png", tmp_path / "cut.png")
+    expect(state(signed_in)).to_contain_text("2 succeeded, 0 failed, 1 refused")
+    table = signed_in.page.get_by_role("table", name="Images of the job")
+    expect(table.get_by_role("columnheader")).to_have_count(5)
+    expect(table.get_by_role("rowheader", name=name)).to_be_visible()
+    expect(table.get_by_role("cell", name="star", exact=True)).to_be_visible()
+    expect(table.get_by_role("img", name="Heatmap of 2 star.png for star")).to_be_visible()
+    for each in table.locator("tbody :is(th, td, canvas)").all():
+        box = each.bounding_box()
+        assert box
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert each.evaluate("cell => cell.scrollWidth - cell.clientWidth") <= 0
+    panel, bar = (
+        signed_in.page.locator("#job-live").bounding_box(),
+        signed_in.page.get_by_role("progressbar").bounding_box(),
+    )
+    assert panel
+    assert bar
+    assert bar["width"] == panel["width"]
 
 
 def test_more_images_than_a_batch_may_have_are_not_sent(signed_in: Visit, tmp_path: Path) -> None:
@@ -102,6 +148,17 @@ def test_a_job_made_elsewhere_is_watched_by_its_id(signed_in: Visit) -> None:
     expect(state(signed_in)).to_contain_text("1 succeeded, 1 failed")
     expect(rows(signed_in).filter(has_text="bad")).to_contain_text("failed")
     assert any("/v1/objects/" in url for url in signed_in.requests)
+
+
+def test_what_is_no_job_id_is_not_asked_for(signed_in: Visit) -> None:
+    start(signed_in, GOLDEN / "star.png")
+    expect(state(signed_in)).to_contain_text("1 succeeded")
+    before = len(signed_in.requests)
+    signed_in.page.get_by_label("watch a job by its id").fill("nope")
+    signed_in.page.keyboard.press("Enter")
+    expect(signed_in.page.locator("#job-failure")).to_contain_text("“nope” is no job id. Job ids look like job_")
+    expect(rows(signed_in)).to_have_count(1)
+    assert not [url for url in signed_in.requests[before:] if "/v1/jobs" in url]
 
 
 def test_a_job_that_there_is_not_is_told_of(signed_in: Visit) -> None:
