@@ -108,13 +108,14 @@ def test_a_bad_setting_stops_the_start_and_names_itself(tmp_path):
     assert "CAMSERVE_IMAGING_WORKERS='none'" in printed.stderr
 
 
-@pytest.mark.parametrize("name", ["grpc_port", "metrics_port"])
-def test_a_port_that_is_taken_stops_the_start_and_leaves_nothing(stack, tmp_path, name):
-    taken = stack.environment[f"CAMSERVE_{name.upper()}"]
-    environment = stack_environment(tmp_path / "data", **{name: taken})
+@pytest.mark.parametrize("names", [("edge_port",), ("grpc_port", "metrics_port"), ("internal_port",)])
+def test_ports_that_are_taken_stop_the_start_and_leave_nothing(stack, tmp_path, names):
+    taken = {name: stack.environment[f"CAMSERVE_{name.upper()}"] for name in names}
+    environment = stack_environment(tmp_path / "data", **taken)
     printed = subprocess.run([camserve_program(), "up"], env=environment, capture_output=True, text=True, check=False)
     assert printed.returncode == 1
-    assert taken in printed.stderr
+    for name, port in taken.items():
+        assert f"127.0.0.1:{port} (CAMSERVE_{name.upper()})" in printed.stderr
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -44,6 +46,8 @@ class Stack:
         for folder in (self._run_dir, self._logs_dir):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = locked(self._run_dir / "lock")
+        if taken := taken_ports(self._settings):
+            raise StackError(f"another program listens on {', '.join(taken)}: choose other ports")
         if self._valkey:
             self._redis_url = await self._valkey.start()
             self._watch("valkey", self._valkey.exited, self._restart_valkey)
@@ -139,6 +143,23 @@ def edge_settings(settings: Settings, run_dir: Path, logs_dir: Path) -> EdgeSett
         collector=collector,
         to_stdout=settings.edge_logs == "stdout",
     )
+
+
+def taken_ports(settings: Settings) -> list[str]:
+    """Returns the addresses of the stack that another program has, each with the setting of its port."""
+    wanted = [(settings.host, settings.edge_port, "edge_port")]
+    for number in range(settings.replica_count):
+        for name, port in settings.replica_ports(number).items():
+            wanted.append((getattr(settings, name.replace("port", "host")), port, name))
+    return [f"{host}:{port} (CAMSERVE_{name.upper()})" for host, port, name in wanted if _is_taken(host, port)]
+
+
+def _is_taken(host: str, port: int) -> bool:
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return False
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
 
 
 def locked(path: Path) -> int:
