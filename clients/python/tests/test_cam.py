@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
-import pty
 import shlex
 import shutil
 import signal
 import stat
 import subprocess
-import sys
 import time
 
 import pytest
+from clients.python.tests.command import PROGRAM, Cam, in_terminal, ready
 from clients.python.tests.pictures import STAR, noise, star_png
 from tests.conftest import free_ports
 from tests.e2e.receiver import receiver
@@ -24,43 +23,11 @@ from tests.images import GOLDEN, opened
 from camserve_client import verify_webhook
 
 pytestmark = pytest.mark.timeout(180)
-PROGRAM = [sys.executable, "-c", "from camserve_client.cli import main; main()"]
-
-
-class Cam:
-    """Runs the command line in a folder of its own."""
-
-    def __init__(self, folder, environment):
-        self.folder = folder
-        inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("CAM_", "KITTY", "TERM"))
-        }
-        self.environment = inherited | {"CAM_LOGIN_FILE": str(folder / "login" / "login.json")} | environment
-
-    def __call__(self, *arguments, code=0, given=None, **environment):
-        done = subprocess.run(
-            [*PROGRAM, *map(str, arguments)],
-            cwd=self.folder,
-            env=self.environment | environment,
-            input=given,
-            capture_output=True,
-            text=not isinstance(given, bytes),
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == code, (done.stdout, done.stderr)
-        return done
-
-    def json(self, *arguments, **more):
-        return [json.loads(line) for line in self("--json", *arguments, **more).stdout.splitlines()]
 
 
 @pytest.fixture
 def cam(stack, tmp_path, tenant):
-    shutil.copy(STAR, tmp_path / "star.png")
-    return Cam(
-        tmp_path, {"CAM_ADDRESS": stack.edge_url, "CAM_TOKEN": stack.token(tenant=tenant), "CAM_MODEL": "shapes"}
-    )
+    return ready(stack, tmp_path, tenant)
 
 
 def test_an_image_is_told_of_and_its_heatmap_written(cam):
@@ -275,27 +242,6 @@ def test_webhooks_are_managed(make_stack, tmp_path):
         cam("webhooks", "rm", name)
         assert cam.json("webhooks", "ls") == []
         assert "param.invalid" in cam("webhooks", "create", server.url("/"), "--event", "none", code=3).stderr
-
-
-def in_terminal(cam, *arguments, **environment):
-    """Runs the command in a terminal, and returns what that was told to show."""
-    ours, theirs = pty.openpty()
-    known = cam.environment | {"TERM": "xterm-256color"} | environment
-    process = subprocess.Popen(
-        [*PROGRAM, *arguments], cwd=cam.folder, env=known, stdin=theirs, stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while data := os.read(ours, 65536):
-            shown += data
-    except OSError:
-        # So ends a terminal whose program has left.
-        pass
-    finally:
-        os.close(ours)
-    assert process.wait() == 0, shown
-    return shown
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from camserve_client.auth import ClientCredentials
 from camserve_client.cli import infer, jobs, login, shown, uploads, webhooks
-from camserve_client.cli.session import Session
+from camserve_client.cli.commands import Program
+from camserve_client.cli.session import LOOKUP_S, SENDING_S, Session
+from camserve_client.cli.tables import Column
 from camserve_client.client import AsyncClient
 from camserve_client.results import Health, Limits, Model
 from camserve_client.version import VERSION
 
 app = typer.Typer(
     name="cam",
+    cls=Program,
     help="Asks a camserve service what is on images, and why it thinks so.",
     epilog="Exit codes: 0 done, 1 some images failed, 2 wrong use, 3 refused, 4 not signed in or not allowed, "
     "5 not reachable or busy, 130 interrupted.",
@@ -27,6 +29,16 @@ app.command("infer")(infer.infer)
 app.command("upload")(uploads.upload)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(webhooks.app, name="webhooks")
+
+_MODEL_COLUMNS = (
+    "model",
+    "version",
+    "state",
+    "aliases",
+    Column("classes", spare=1),
+    Column("layer", spare=2),
+    "reason",
+)
 
 
 def _say_version(asked: bool) -> None:
@@ -49,9 +61,17 @@ def common(
         Path | None, typer.Option(envvar="CAM_CA_FILE", help="Authorities to trust (PEM) instead of the public ones.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(envvar="CAM_TIMEOUT", min=0.1, help="Seconds that a call may take with all its attempts.")
-    ] = 60.0,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each thing, for programs.")] = False,
+        float | None,
+        typer.Option(
+            envvar="CAM_TIMEOUT",
+            min=0.1,
+            help="Seconds that a call may take with all its attempts; "
+            f"default: {SENDING_S:g}, or {LOOKUP_S:g} of commands that only ask.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, one line for each thing; may stand behind the command too.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_say_version)
     ] = False,
@@ -72,16 +92,19 @@ def sign_in(
     """
     session: Session = ctx.obj
     secret = typer.prompt("Client secret", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
-    address = session.address or login.DEFAULT_ADDRESS
-    ca_file = str(session.ca_file.resolve()) if session.ca_file else None
+    before, address = session.kept(), session.where
+    known = before.ca_file if before and before.address == address else None
+    ca_file = str(session.ca_file.resolve()) if session.ca_file else known
     kept = login.Login(address, client_id, secret, tuple(scope or ()), ca_file)
 
     async def tenant(client: AsyncClient) -> str:
         return (await client.limits()).tenant
 
-    checked = session.run(tenant, credentials=ClientCredentials(client_id, secret, kept.scopes))
+    checked = session.run(tenant, login=kept)
     path = login.save(kept)
-    session.show({"tenant": checked, "file": str(path)}, lambda: f"Signed in as tenant {checked}; kept in {path}.")
+    session.show(
+        {"tenant": checked, "file": str(path)}, lambda: f"Signed in at {address} as tenant {checked}; kept in {path}."
+    )
 
 
 @app.command()
@@ -112,7 +135,7 @@ def models(
         for model in found
         for one in model.versions
     )
-    session.out.print(shown.table(("model", "version", "state", "aliases", "classes", "layer", "reason"), rows))
+    session.out.print(shown.table(_MODEL_COLUMNS, rows))
     if name is not None:
         labels = ((label.id, label.label) for label in found[0].versions[0].labels)
         session.out.print(shown.table((f"class of version {found[0].versions[0].version}", "label"), labels))
@@ -131,7 +154,7 @@ def limits(ctx: typer.Context) -> None:
     rows = (
         ("tenant", found.tenant, ""),
         ("requests per second", rate.limit, f"{rate.remaining} of {rate.burst} at once are left"),
-        ("images per day", day.limit, f"{day.used} used; again at {day.resets_at:%H:%M} UTC"),
+        ("images per day", day.limit, f"{day.used} used; again at {day.resets_at.astimezone():%H:%M %Z}"),
         ("calls at once", calls.limit, f"{calls.in_use} now"),
         ("bytes of an image", found.max_image_bytes, ""),
         ("images of a batch or job", found.max_batch_size, ""),

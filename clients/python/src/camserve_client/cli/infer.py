@@ -157,6 +157,7 @@ def _told(session: Session, total: int) -> Iterator[Callable[[Item], None]]:
             if live:
                 live.stop()
             failed = sum(bool(row["error"]) for row in done)
-            count = f"{len(done)} images" if len(done) == total else f"{len(done)} of {total} images"
+            whole = shown.counted(total, "image")
+            count = whole if len(done) == total else f"{len(done)} of {whole}"
             if done:
                 session.out.print(shown.outcomes(done), Text(f"{count}, {failed} failed"))

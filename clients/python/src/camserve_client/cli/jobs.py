@@ -13,6 +13,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from camserve_client.cli import shown, sources
+from camserve_client.cli.commands import Group
 from camserve_client.cli.options import (
     CamMethod,
     CamOptions,
@@ -27,11 +28,12 @@ from camserve_client.cli.options import (
     Version,
     model_of,
 )
-from camserve_client.cli.session import SOME_FAILED, Session
+from camserve_client.cli.session import SENDING_S, SOME_FAILED, Session
+from camserve_client.cli.tables import Column
 from camserve_client.client import AsyncClient
 from camserve_client.results import Item, JobInfo, JobStatus
 
-app = typer.Typer(no_args_is_help=True, help="Many images in the background.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Many images in the background.")
 
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -76,7 +78,7 @@ def submit(
         )
         return job.id
 
-    job_id = session.run(created)
+    job_id = session.run(created, patience_s=SENDING_S)
     session.show({"job_id": job_id}, lambda: job_id)
 
 
@@ -132,7 +134,7 @@ def wait(
 
             return await client.job(job_id).wait(timeout_s=timeout, on_info=tell)
 
-    info = session.run(ended)
+    info = session.run(ended, patience_s=SENDING_S)
     session.show(info, lambda: _facts(info))
     if info.status != "succeeded" or info.result_summary.failed:
         raise typer.Exit(SOME_FAILED)
@@ -196,10 +198,10 @@ def _file(output: Path | None) -> Iterator[IO[str]]:
 
 def _table(jobs: Iterable[JobInfo]) -> Any:
     rows = (
-        (info.job_id, info.status, _counts(info), info.model, f"{info.submitted_at.astimezone():%m-%d %H:%M}")
+        (info.job_id, info.status, _counts(info), info.model, f"{info.submitted_at.astimezone():%m-%d %H:%M %Z}")
         for info in jobs
     )
-    return shown.table(("job", "status", "images", "model", "submitted"), rows)
+    return shown.table((Column("job", "id"), "status", "images", "model", Column("submitted", "time", spare=1)), rows)
 
 
 def _facts(info: JobInfo) -> Any:

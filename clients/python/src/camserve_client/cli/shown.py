@@ -8,10 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
+from camserve_client.cli.tables import Column, Fitted
 from camserve_client.errors import CamserveError
 from camserve_client.results import Item, Result
 
@@ -59,28 +56,23 @@ def line(value: Any) -> str:
     return json.dumps(plain(value), ensure_ascii=False)
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
-    """Returns a table, of which the first column, what is to be copied, is never cut short; None is an empty cell."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    cells = [["" if cell is None else _cell(cell) for cell in row] for row in rows]
-    for place, name in enumerate(columns):
-        widest = max((len(row[0]) for row in cells), default=0) if place == 0 else None
-        made.add_column(name, no_wrap=place == 0, min_width=widest, overflow="fold")
-    for row in cells:
-        made.add_row(*map(escape, row))
-    return made
+def table(columns: Iterable[str | Column], rows: Iterable[Iterable[Any]]) -> Fitted:
+    """Returns a table; None is an empty cell."""
+    named = [Column(one) if isinstance(one, str) else one for one in columns]
+    return Fitted(named, [["" if cell is None else _cell(cell) for cell in row] for row in rows])
 
 
-def classes(result: Result) -> Table:
+def classes(result: Result) -> Fitted:
     """Returns the classes of one image, most probable first."""
     rows = ((one.id, one.label, f"{one.prob:.2%}", "█" * round(one.prob * 30)) for one in result.classes)
-    return table(("class", "label", "probability", ""), rows)
+    return table(("class", "label", "probability", Column("", spare=1)), rows)
 
 
-def outcomes(rows: Iterable[Mapping[str, str]]) -> Table:
+def outcomes(rows: Iterable[Mapping[str, str]]) -> Fitted:
     """Returns a row for each outcome."""
-    columns = {"id": "image", "status": "status", "label": "label", "probability": "probability", "error": "error"}
-    return table(columns.values(), ([row[name] for name in columns] for row in rows))
+    columns = (Column("image", "name"), Column("status", spare=1), "label", "probability", "error")
+    cells = ((row["id"], row["status"], row["label"], _percent(row["probability"]), row["error"]) for row in rows)
+    return table(columns, cells)
 
 
 def outcome(item: Item) -> dict[str, str]:
@@ -96,5 +88,19 @@ def outcome(item: Item) -> dict[str, str]:
     return cells
 
 
+def when(value: datetime) -> str:
+    """Returns a time as it is here, with the name of its zone."""
+    return f"{value.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a count with its noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _percent(probability: str) -> str:
+    return f"{float(probability):.2%}" if probability else ""
+
+
 def _cell(value: Any) -> str:
-    return f"{value.astimezone():%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else printable(str(value))
+    return when(value) if isinstance(value, datetime) else printable(str(value))

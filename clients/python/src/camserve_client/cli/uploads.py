@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from camserve_client.cli import shown, sources
-from camserve_client.cli.session import SOME_FAILED, Session
+from camserve_client.cli.session import SENDING_S, SOME_FAILED, Session
+from camserve_client.cli.tables import Column
 from camserve_client.client import AsyncClient
 from camserve_client.contents import ImageSource
 from camserve_client.errors import CamserveError
@@ -19,6 +20,13 @@ from camserve_client.progress import progress_bar
 from camserve_client.results import Upload
 from camserve_client.uploads import Progress
 
+_COLUMNS = (
+    Column("id", "id"),
+    Column("image", "name"),
+    Column("bytes", spare=1),
+    Column("type", spare=2),
+    Column("kept until", "time"),
+)
 _OF_THE_IMAGE = frozenset({400, 413, 415, 422})
 
 
@@ -47,7 +55,7 @@ def upload(
                     session.say_error(error, name)
         return failed
 
-    if session.run(all_of):
+    if session.run(all_of, patience_s=SENDING_S):
         raise typer.Exit(SOME_FAILED)
 
 
@@ -62,7 +70,7 @@ def _told(session: Session) -> Iterator[Callable[[str, Upload], None]]:
         yield lambda name, one: rows.append((one.storage_id, name, one.size_bytes, one.media_type, one.expires_at))
     finally:
         if rows:
-            session.out.print(shown.table(("id", "image", "bytes", "type", "kept until"), rows))
+            session.out.print(shown.table(_COLUMNS, rows))
 
 
 async def _stored(session: Session, client: AsyncClient, name: str, source: ImageSource, resume: str | None) -> Upload:

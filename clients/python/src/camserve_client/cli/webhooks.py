@@ -8,12 +8,14 @@ from typing import Annotated, Any, get_args
 import typer
 
 from camserve_client.cli import shown
-from camserve_client.cli.session import Session
+from camserve_client.cli.commands import Group
+from camserve_client.cli.session import SENDING_S, Session
+from camserve_client.cli.tables import Column
 from camserve_client.client import AsyncClient
 from camserve_client.results import Delivery, DeliveryStatus, Webhook
 from camserve_client.webhook_calls import Event
 
-app = typer.Typer(no_args_is_help=True, help="Events about jobs, sent to your own servers.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Events about jobs, sent to your own servers.")
 
 _EVENTS = f"Send this event: {', '.join(get_args(Event))}. May be said again; default: all."
 WebhookId = Annotated[str, typer.Argument(help="The webhook's id.")]
@@ -73,7 +75,7 @@ def test(ctx: typer.Context, webhook_id: WebhookId) -> None:
     async def sent(client: AsyncClient) -> Delivery:
         return await client.webhooks.test(webhook_id)
 
-    delivery = session.run(sent)
+    delivery = session.run(sent, patience_s=SENDING_S)
     session.show(delivery, lambda: _deliveries([delivery]))
 
 
@@ -119,7 +121,7 @@ def redeliver(
     async def sent(client: AsyncClient) -> Delivery:
         return await client.webhooks.redeliver(webhook_id, event_id)
 
-    delivery = session.run(sent)
+    delivery = session.run(sent, patience_s=SENDING_S)
     session.show(delivery, lambda: _deliveries([delivery]))
 
 
@@ -139,7 +141,14 @@ def _table(webhooks: Iterable[Webhook]) -> Any:
     rows = (
         (one.webhook_id, one.url, ", ".join(one.events) or "all", one.created_at, one.disabled_at) for one in webhooks
     )
-    return shown.table(("webhook", "url", "events", "made", "disabled"), rows)
+    columns = (
+        Column("webhook", "id"),
+        Column("url", "name"),
+        "events",
+        Column("made", "time", spare=2),
+        Column("disabled", "time", spare=1),
+    )
+    return shown.table(columns, rows)
 
 
 def _deliveries(found: Iterable[Delivery]) -> Any:
@@ -147,4 +156,13 @@ def _deliveries(found: Iterable[Delivery]) -> Any:
         (one.event_id, one.event, one.job_id, one.status, one.attempts, one.last_status, one.next_attempt_at)
         for one in found
     )
-    return shown.table(("event", "kind", "job", "status", "attempts", "last answer", "next attempt"), rows)
+    columns = (
+        Column("event", "id"),
+        "kind",
+        Column("job", "id", spare=2),
+        "status",
+        Column("attempts", spare=4),
+        Column("last answer", spare=1),
+        Column("next attempt", "time", spare=3),
+    )
+    return shown.table(columns, rows)

@@ -1,0 +1,122 @@
+"""The tables of the command line, in terminals and where there is none."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from clients.python.tests.command import lines_in_terminal, ready
+from clients.python.tests.pictures import STAR, star_png
+from rich.cells import cell_len
+from rich.console import Console
+
+from camserve_client.cli import webhooks
+from camserve_client.cli.tables import Column, Fitted, shortened
+
+pytestmark = pytest.mark.timeout(180)
+LONG = "holiday_photograph_2026_11_28_at_the_sea_with_family_0001.png"
+
+
+@pytest.fixture
+def cam(stack, tmp_path, tenant):
+    return ready(stack, tmp_path, tenant)
+
+
+@pytest.fixture
+def long(cam):
+    """A folder with an image of a long name, and one that is broken."""
+    (cam.folder / "pictures").mkdir()
+    shutil.copy(STAR, cam.folder / "pictures" / LONG)
+    (cam.folder / "pictures" / "broken.png").write_bytes(star_png()[:200])
+    return cam
+
+
+def printed(table, width):
+    console = Console(width=width, color_system=None)
+    with console.capture() as taken:
+        console.print(table)
+    return taken.get().splitlines()
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_long_name_hides_no_result_in_a_terminal(long, columns):
+    lines = lines_in_terminal(long, "infer", "pictures", code=1, columns=columns)
+    (row,) = {line.strip() for line in lines if re.search(r"…\S*01\.png", line)}
+    assert re.fullmatch(r"\S+…\S*01\.png +(succeeded +)?star +99\.9\d%", row)
+    assert any("image.decoding_failed" in line for line in lines)
+    assert any(re.search(r"image +(status +)?label +probability +error", line) for line in lines)
+    assert max(map(cell_len, lines)) <= columns
+
+
+def test_nothing_is_cut_where_there_is_no_terminal(long):
+    said = long("infer", "pictures", code=1, COLUMNS="40").stdout
+    assert re.search(rf"pictures/{LONG} +succeeded +star +99\.9\d%", said)
+    job = long("jobs", "submit", "pictures").stdout.strip()
+    long("jobs", "wait", job, code=1)
+    assert re.search(rf"pictures/{LONG} +succeeded +star +99\.9\d%", long("jobs", "results", job).stdout)
+    assert re.search(
+        rf"img_\w+ +pictures/{LONG} +\d+ +image/png +\d{{4}}-\d\d-\d\d ", long("upload", f"pictures/{LONG}").stdout
+    )
+
+
+def test_an_upload_is_a_row_in_a_narrow_terminal(long):
+    lines = lines_in_terminal(long, "upload", f"pictures/{LONG}", columns=60)
+    assert any(re.search(r"img_\w{20,} +\S+…\S+\.png ", line) for line in lines)
+    assert any("bytes, type: not shown for want of width" in line for line in lines)
+
+
+def test_one_image_is_told_of_as_one_of_many_is(cam):
+    assert "99.93%" in cam("infer", "star.png").stdout
+    said = cam("infer", ".").stdout
+    assert "99.93%" in said
+    assert "1 image, 0 failed" in said
+
+
+def test_times_name_their_zone_and_facts_have_no_header(cam):
+    job = cam("jobs", "submit", "star.png").stdout.strip()
+    said = cam("jobs", "wait", job, TZ="Asia/Tokyo").stdout
+    assert re.search(r"submitted +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d JST", said)
+    assert next(line.split()[0] for line in said.splitlines() if line.strip()) == "job"
+    assert re.search(r"\d\d-\d\d \d\d:\d\d JST", cam("jobs", "ls", TZ="Asia/Tokyo").stdout)
+    assert "again at 09:00 JST" in cam("limits", TZ="Asia/Tokyo").stdout
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_deliveries_leave_out_what_matters_least(width):
+    ids = [f"{kind}_01KB5Z5Q7X5Q7X5Q7X5Q7X5Q7X" for kind in ("evt", "job")]
+    delivery = SimpleNamespace(
+        event_id=ids[0],
+        event="webhook.test",
+        job_id=ids[1],
+        status="delivered",
+        attempts=3,
+        last_status=500,
+        next_attempt_at=datetime(2026, 11, 28, tzinfo=UTC),
+    )
+    lines = printed(webhooks._deliveries([delivery]), width)
+    assert any(re.search(rf"{ids[0]} +webhook\.test +.*delivered", line) for line in lines)
+    assert ("last" in " ".join(lines[:4])) == (width >= 80)
+    assert any(ids[1] in line for line in lines) == (width >= 120)
+    assert any("job" in line for line in lines if "not shown" in line) == (width < 120)
+    assert max(map(cell_len, lines)) <= width
+
+
+def test_a_table_without_rows_keeps_its_header():
+    assert printed(Fitted([Column("job", "id"), Column("status")], []), 80)[1].split() == ["job", "status"]
+
+
+def test_what_no_width_can_hold_is_folded_and_not_lost():
+    lines = printed(Fitted([Column("id", "id"), Column("error")], [["x" * 50, "image.decoding_failed"]]), 30)
+    assert sum(line.count("x") for line in lines) == 50
+    assert (
+        "".join(line.split()[-1] for line in lines if re.search("image|ing_|failed", line)) == "image.decoding_failed"
+    )
+
+
+def test_names_lose_their_middle():
+    assert shortened("a/b.png", 7) == "a/b.png"
+    assert shortened("holiday/0001.png", 12) == "holi…001.png"
+    assert cell_len(shortened("写真" * 20, 9)) == 9
