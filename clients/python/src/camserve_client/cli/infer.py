@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from camserve_client.cli import picture, shown, sources
+from camserve_client.cli import heatmaps, picture, shown, sources
 from camserve_client.cli.options import (
     CamMethod,
     CamOptions,
@@ -26,10 +26,9 @@ from camserve_client.cli.options import (
     Target,
     TopK,
     Version,
-    folder_file,
     model_of,
 )
-from camserve_client.cli.session import SOME_FAILED, Session
+from camserve_client.cli.session import SENDING_S, SOME_FAILED, Session
 from camserve_client.client import AsyncClient
 from camserve_client.contents import ImageSource
 from camserve_client.options import Cam
@@ -63,7 +62,8 @@ def infer(
     model_version: Version = "stable",
     top_k: TopK = 5,
     cam: Annotated[
-        Path | None, typer.Option(help="Write the heatmap to this file; of several images, into this folder.")
+        Path | None,
+        typer.Option(help="Write the heatmap to this file, .png or .npy; into this folder, of several images."),
     ] = None,
     show: Annotated[bool, typer.Option(help="Show the heatmap of one image.")] = True,
     method: CamMethod = "gradcam",
@@ -80,22 +80,32 @@ def infer(
     """
     if cam == Path("-"):
         raise typer.BadParameter("name a file: heatmaps are not written to standard output", param_hint="--cam")
+    if cam is None:
+        heatmaps.only_with_cam(ctx)
     session: Session = ctx.obj
-    asked = Asked(model, model_version, top_k, cam, CamOptions(method, layer, target, colormap, overlay, npy))
-    found = session.guarded(lambda: sources.named(images))
-    if len(found) > 1 or Path(images[0]).is_dir():
-        failed = session.run(lambda client: _many(session, client, found, asked))
+    found = sources.of(session, images)
+    options = CamOptions(method, layer, target, colormap, overlay, npy)
+    if len(images) > 1 or sources.may_be_many(images[0]):
+        place = heatmaps.folder_for(cam, found, npy=npy) if cam else None
+        asked = Asked(model, model_version, top_k, place, options)
+        failed = session.run(lambda client: _many(session, client, found, asked), patience_s=SENDING_S)
         raise typer.Exit(SOME_FAILED if failed else 0)
     (name, source), *_ = found.items()
-    answer = session.run(lambda client: _one(session, client, name, source, asked))
+    place = heatmaps.file_for(cam, name, source, npy=npy) if cam else None
+    if place and place.suffix.lower() == ".npy":
+        options = replace(options, npy=True)
+    asked = Asked(model, model_version, top_k, place, options)
+    answer = session.run(lambda client: _one(session, client, name, source, asked), patience_s=SENDING_S)
     session.show(answer, lambda: shown.classes(answer))
-    if cam is None or answer.heatmap is None:
+    if place is None or answer.heatmap is None:
         return
-    session.guarded(lambda: answer.heatmap.save(cam) if answer.heatmap else None)
+    session.guarded(lambda: answer.heatmap.save(place) if answer.heatmap else None)
     if not session.as_json:
-        session.out.print(f"heatmap of {answer.heatmap.target} in {cam}", markup=False, highlight=False, soft_wrap=True)
+        session.out.print(
+            f"heatmap of {answer.heatmap.target} in {place}", markup=False, highlight=False, soft_wrap=True
+        )
         if show:
-            picture.show(answer.heatmap.to_pil(), cam, session.out)
+            picture.show(answer.heatmap.to_pil(), place, session.out)
 
 
 async def _one(session: Session, client: AsyncClient, name: str, source: ImageSource, asked: Asked) -> InferResult:
@@ -114,8 +124,6 @@ async def _one(session: Session, client: AsyncClient, name: str, source: ImageSo
 async def _many(session: Session, client: AsyncClient, images: dict[str, ImageSource], asked: Asked) -> int:
     """Tells of every image as it is finished, and returns how many failed."""
     folder = asked.place
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
     taken: set[Path] = set()
     failed = 0
     with _told(session, len(images)) as tell:
@@ -131,7 +139,7 @@ async def _many(session: Session, client: AsyncClient, images: dict[str, ImageSo
                 failed += item.error is not None
                 if folder and item.result and item.result.heatmap:
                     suffix = f".{item.result.heatmap.format}"
-                    item.result.heatmap.save(folder_file(folder, item.id, suffix, taken))
+                    item.result.heatmap.save(heatmaps.folder_file(folder, item.id, suffix, taken))
                 tell(item)
     return failed
 

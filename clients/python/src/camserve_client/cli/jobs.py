@@ -12,7 +12,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from camserve_client.cli import shown, sources
+from camserve_client.cli import heatmaps, shown, sources
 from camserve_client.cli.commands import Group
 from camserve_client.cli.options import (
     CamMethod,
@@ -61,9 +61,11 @@ def submit(
 ) -> None:
     """Create a job of up to 256 images and print its id."""
     session: Session = ctx.obj
+    if not cam:
+        heatmaps.only_with_cam(ctx)
     options = CamOptions(method, layer, target, colormap, overlay, npy)
-    found = session.guarded(lambda: sources.named(images))
-    kept = session.guarded(lambda: _object(metadata))
+    kept = _object(metadata)
+    found = sources.of(session, images)
 
     async def created(client: AsyncClient) -> str:
         job = await client.submit(
@@ -227,7 +229,12 @@ def _counts(info: JobInfo) -> str:
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
-    said = json_text.loads(text) if text is not None else None
-    if not isinstance(said, dict | None):
-        raise ValueError("--metadata is a JSON object")
+    if text is None:
+        return None
+    try:
+        said = json_text.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"no JSON: {error}", param_hint="--metadata") from None
+    if not isinstance(said, dict):
+        raise typer.BadParameter("not a JSON object, as {...}", param_hint="--metadata")
     return said

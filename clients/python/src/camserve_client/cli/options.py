@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +23,7 @@ CamMethod = Annotated[Method, typer.Option(help="How the heatmap is made.")]
 Target = Annotated[str | None, typer.Option(help="The class that is explained; default: the most probable.")]
 Colors = Annotated[Colormap, typer.Option("--colormap", help="Its colours.")]
 Overlay = Annotated[bool, typer.Option(help="Draw the heatmap over the image, or alone.")]
-Npy = Annotated[bool, typer.Option("--npy", help="Numbers from 0 to 1 (NumPy's .npy) instead of a picture.")]
+Npy = Annotated[bool, typer.Option("--npy", help="Numbers from 0 to 1 (NumPy's .npy) instead of pictures.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +58,3 @@ async def model_of(client: AsyncClient, name: str | None) -> str:
     if len(names) != 1:
         raise ValueError(f"say which model: --model {' or '.join(names) or '…, of which there is none'}")
     return names[0]
-
-
-def folder_file(folder: Path, name: str, suffix: str, taken: set[Path]) -> Path:
-    """Returns a file in a folder for an image of that name, another one for each image."""
-    stem = Path(name).stem or "image"
-    path, number = folder / f"{stem}{suffix}", 1
-    while path in taken:
-        number += 1
-        path = folder / f"{stem}-{number}{suffix}"
-    taken.add(path)
-    return path

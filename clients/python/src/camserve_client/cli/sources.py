@@ -4,33 +4,62 @@ from __future__ import annotations
 
 import glob
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
+from typing import cast
 
+from camserve_client.cli import shown
+from camserve_client.cli.session import Session
 from camserve_client.contents import ImageSource, ImageUrl, StorageId
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 _LONGEST_ID = 128
+_URLS = ("https://", "http://")
 _STORED = re.compile(r"img_[0-9A-Za-z]{16,40}")
 
 
-def named(arguments: Iterable[str]) -> dict[str, ImageSource]:
-    """Returns images by name: files, what is in folders, what patterns match, URLs, ids of uploads, and `-`, the input.
-
-    Raises ValueError where a folder or a pattern has no image, FileNotFoundError for a file that is not there.
-    """
+def of(session: Session, arguments: Iterable[str]) -> dict[str, ImageSource]:
+    """Returns images by name, as `named` does; what is wrong ends the program, and what is named twice is said."""
     found: dict[str, ImageSource] = {}
-    for argument in arguments:
-        if argument == "-":
-            found["-"] = sys.stdin.buffer
-        elif argument.startswith(("https://", "http://")):
-            found[argument] = ImageUrl(argument)
-        elif _STORED.fullmatch(argument) and not Path(argument).exists():
-            found[argument] = StorageId(argument)
-        else:
-            found |= {_id(path): path for path in _files(argument)}
+
+    def collect() -> None:
+        for argument in arguments:
+            for name, source in named(argument).items():
+                if name not in found:
+                    found[name] = source
+                elif found[name] == source:
+                    session.hint(f"{shown.printable(name)} is named twice, and sent once.", repeated=name)
+                else:
+                    raise ValueError(f"{name} is the end of two names: go nearer to the files, to name them shorter")
+
+    session.guarded(collect)
     return found
+
+
+def may_be_many(argument: str) -> bool:
+    """Returns whether an argument names any number of images: a folder, or a pattern."""
+    path = Path(argument)
+    return path.is_dir() or (glob.has_magic(argument) and not (path.is_file() or argument.startswith(_URLS)))
+
+
+def named(argument: str) -> dict[str, ImageSource]:
+    """Returns images by name: a file, what is in a folder, what a pattern matches, a URL, an id, or `-`, the input.
+
+    Raises ValueError for an empty file, and where a folder or a pattern has no image; FileNotFoundError for a file that
+    is not there.
+    """
+    if argument == "-":
+        if not cast(BufferedReader, sys.stdin.buffer).peek(1):
+            raise ValueError("the input is empty")
+        return {"-": sys.stdin.buffer}
+    if argument.startswith(_URLS):
+        return {argument: ImageUrl(argument)}
+    if _STORED.fullmatch(argument) and not Path(argument).exists():
+        return {argument: StorageId(argument)}
+    return {_id(path): path for path in _files(argument)}
 
 
 def _id(path: Path) -> str:
@@ -43,7 +72,9 @@ def _files(argument: str) -> Iterator[Path]:
     path = Path(argument)
     if path.is_file() or not (path.is_dir() or glob.has_magic(argument)):
         # Said before anything is sent: one wrong name must not end a batch half-way.
-        path.stat()
+        about = path.stat()
+        if stat.S_ISREG(about.st_mode) and not about.st_size:
+            raise ValueError(f"{argument} is empty")
         yield path
         return
     places = path.rglob("*") if path.is_dir() else map(Path, glob.iglob(argument, recursive=True))

@@ -37,7 +37,7 @@ def upload(
 ) -> None:
     """Store images. A broken connection costs only what was on its way; an upload that ended can be resumed."""
     session: Session = ctx.obj
-    found = session.guarded(lambda: sources.named(images))
+    found = sources.of(session, images)
     if resume and len(found) > 1:
         raise typer.BadParameter("only a single image can be resumed", param_hint="--resume")
 

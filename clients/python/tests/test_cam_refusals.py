@@ -1,0 +1,173 @@
+"""What the command line refuses before anything is sent, and what it says when the service does not do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from clients.python.tests.command import ready
+from clients.python.tests.pictures import STAR
+from tests.conftest import free_ports
+from tests.faults.proxy import fault_proxy
+
+from camserve_client.cli.session import Noticed
+from camserve_client.errors import CamserveError
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def cam(stack, tmp_path, tenant):
+    return ready(stack, tmp_path, tenant)
+
+
+@pytest.fixture
+def away(cam):
+    """A command line that fails if it sends anything: nobody is there."""
+    cam.environment |= {"CAM_ADDRESS": f"http://127.0.0.1:{free_ports(1)[0]}", "CAM_TIMEOUT": "0.5"}
+    return cam
+
+
+def refused(cam, *arguments, **more):
+    """What wrong use is answered with, without its frame and line ends."""
+    return " ".join(cam(*arguments, code=2, **more).stderr.replace("│", " ").split())
+
+
+def test_the_ending_of_a_file_says_what_is_written(cam):
+    cam("infer", "star.png", "--cam", "numbers.npy")
+    assert np.load(cam.folder / "numbers.npy").shape == (160, 160)
+    (answer,) = cam.json("infer", "star.png", "--cam", "NUMBERS.NPY")
+    assert answer["heatmap"]["format"] == "npy"
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("out.jpg", "ends neither in .png"),
+        ("out", "ends neither in .png"),
+        ("nodir/out.png", "there is no folder nodir"),
+        ("star.png", "its heatmap would take its place"),
+        (".", "its heatmap would take its place"),
+    ],
+)
+def test_a_heatmap_that_cannot_be_written_is_refused_before_it_is_made(away, place, said):
+    assert said in refused(away, "infer", "star.png", "--cam", place)
+
+
+def test_numbers_are_not_written_into_a_picture(away):
+    assert ".npy" in refused(away, "infer", "star.png", "--cam", "out.png", "--npy")
+
+
+@pytest.mark.parametrize("images", [["star.png", "star.png"], ["."], ["*.png"], ["star.png", "other.png"]])
+def test_heatmaps_of_several_images_go_into_a_folder_only(away, images):
+    shutil.copy(STAR, away.folder / "other.png")
+    (away.folder / "there").write_text("a file")
+    assert "into a folder" in refused(away, "infer", *images, "--cam", "there")
+    assert "into a folder" in refused(away, "infer", *images, "--cam", "maps.png")
+    assert "take its place" in refused(away, "infer", *images, "--cam", ".")
+
+
+def test_a_folder_takes_the_heatmap_of_one_image_too(cam):
+    (cam.folder / "maps").mkdir()
+    assert "in maps/star.png" in cam("infer", "star.png", "--cam", "maps").stdout
+    assert (cam.folder / "maps" / "star.png").exists()
+
+
+def test_what_is_named_twice_is_sent_once_and_said(cam):
+    done = cam("infer", "star.png", "./star.png", "--cam", "maps")
+    assert "star.png is named twice" in done.stderr
+    assert "1 image, 0 failed" in done.stdout
+    assert [path.name for path in (cam.folder / "maps").iterdir()] == ["star.png"]
+
+
+@pytest.mark.parametrize("option", [["--layer", "x"], ["--npy"], ["--no-overlay"], ["--show"], ["--method", "gradcam"]])
+def test_options_of_heatmaps_need_one(away, option):
+    said = refused(away, "infer", "star.png", *option)
+    assert "add --cam" in said
+    assert option[0].removeprefix("--no-").strip("-") in said
+    if option != ["--show"]:
+        assert "add --cam" in refused(away, "jobs", "submit", "star.png", *option)
+
+
+def test_what_hides_a_heatmap_needs_none(cam):
+    cam("infer", "star.png", "--no-show")
+
+
+def test_metadata_that_are_no_json_are_named(away):
+    for text in ("nojson", "[]"):
+        assert "--metadata" in refused(away, "jobs", "submit", "star.png", "--metadata", text)
+
+
+def test_an_empty_image_is_not_sent(away):
+    (away.folder / "zero.png").touch()
+    for command in (["infer"], ["upload"], ["jobs", "submit"]):
+        assert refused(away, *command, "zero.png") == "zero.png is empty"
+    assert refused(away, "infer", "-", given="") == "the input is empty"
+
+
+def test_json_may_stand_behind_the_command(cam):
+    for arguments in (["infer", "--json", "star.png"], ["infer", "star.png", "--json"], ["models", "shapes", "--json"]):
+        assert isinstance(json.loads(cam(*arguments).stdout), dict)
+    assert "--json" in refused(cam, "infer", "--", "--json")
+
+
+def test_help_shows_no_type_for_flags(cam):
+    for command in ([], ["infer"], ["jobs"], ["jobs", "submit"]):
+        said = cam(*command, "--help").stdout
+        assert "<bool>" not in said
+        assert "BOOLEAN" not in said
+
+
+def test_who_is_not_reached_is_told_while_it_is_tried_again(away):
+    away.environment["CAM_TIMEOUT"] = "4"
+    address = away.environment["CAM_ADDRESS"]
+    said = away("limits", code=5).stderr
+    assert said.count(f"{address} cannot be reached; trying again") == 1
+    assert said.index("trying again") < said.index("connection.failed")
+    assert f"Is the service running at {address}? --address or CAM_ADDRESS" in said
+    lines = [json.loads(line) for line in away("limits", "--json", code=5).stderr.splitlines()]
+    assert lines[0] == {"retrying": address}
+    assert lines[1]["error"]["code"] == "connection.failed"
+
+
+def test_a_failure_that_passes_at_once_is_not_told():
+    told = []
+    waits = Noticed(notice=told.append)
+
+    def fails(failures, error):
+        try:
+            raise error
+        except CamserveError:
+            waits.window_s(failures)
+
+    fails(1, CamserveError("connection.failed", ""))
+    assert told == []
+    busy = CamserveError("rate.exceeded", "", status=429, retry_after_s=5)
+    fails(1, busy)
+    fails(2, busy)
+    assert told == [busy, busy]
+    late = Noticed(notice=told.append, since=time.monotonic() - 60)
+    late.window_s(1)
+    assert told[-1] is None
+
+
+def test_a_token_that_is_refused_gets_a_hint(cam):
+    assert "CAM_TOKEN" in cam("limits", code=4, CAM_TOKEN="a.b.c").stderr
+    assert "cam login" in cam("limits", code=4, CAM_TOKEN="a.b.c").stderr
+
+
+def test_a_login_goes_to_where_the_last_one_was(cam, stack, tenant):
+    printed = stack.camserve("client", "create", "--tenant", tenant, "--scope", "inference.read").stdout
+    told = dict(line.split("=", 1) for line in printed.splitlines())
+    given = f"{told['client_secret']}\n"
+    with fault_proxy("127.0.0.1", int(stack.edge_url.rpartition(":")[2])) as proxy:
+        there = f"http://127.0.0.1:{proxy.port}"
+        cam("login", "--client-id", told["client_id"], given=given, CAM_TOKEN="", CAM_ADDRESS=there)
+        again = {"CAM_TOKEN": "", "CAM_ADDRESS": ""}
+        assert there in cam("login", "--client-id", told["client_id"], given=given, **again).stdout
+        assert cam.json("limits", **again)[0]["tenant"] == tenant
+        wrong = cam("login", "--client-id", told["client_id"], given="x\n", code=4, **again)
+        assert "cam login" in wrong.stderr
