@@ -158,7 +158,7 @@ class Session:
             if not said:
                 away = error is None or error.code in (CONNECTION_FAILED, TIMEOUT)
                 why = "cannot be reached" if away or error is None else f"answers {error.code}"
-                self.hint(f"{self.where} {why}; trying again for up to {timeout_s:g} s …", retrying=self.where)
+                self.hint(f"{self.where} {why}; trying again …", retrying=self.where)
                 said = True
 
         def client(address: str, ca_file: Path | str | None, **who: Any) -> AsyncClient:
