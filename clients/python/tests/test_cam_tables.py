@@ -119,4 +119,5 @@ def test_what_no_width_can_hold_is_folded_and_not_lost():
 def test_names_lose_their_middle():
     assert shortened("a/b.png", 7) == "a/b.png"
     assert shortened("holiday/0001.png", 12) == "holi…001.png"
-    assert cell_len(shortened("写真" * 20, 9)) == 9
+    assert shortened("写真" * 20, 9) == "写…写真"
+    assert " " not in shortened("写真" * 20, 12)

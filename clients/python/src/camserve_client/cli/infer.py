@@ -76,7 +76,8 @@ def infer(
     """Tell what is on images.
 
     One image is told of with its classes, and with --cam its heatmap is written and shown: in terminals that can, in
-    the system's viewer otherwise. Several are a batch, told of as they are finished.
+    the system's viewer otherwise. Several are a batch, told of as they are finished, and so is what a folder or a
+    pattern holds.
     """
     if cam == Path("-"):
         raise typer.BadParameter("name a file: heatmaps are not written to standard output", param_hint="--cam")

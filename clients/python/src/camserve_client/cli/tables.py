@@ -101,7 +101,8 @@ def shortened(text: str, width: int) -> str:
         return text
     tail = max(0, width - 1) * 2 // 3
     head = max(0, width - 1 - tail)
-    return f"{set_cell_size(text, head)}…{set_cell_size(text[::-1], tail)[::-1]}"
+    # Where half of a wide character would stay, a space does.
+    return f"{set_cell_size(text, head).rstrip()}…{set_cell_size(text[::-1], tail).rstrip()[::-1]}"
 
 
 def _shown(columns: list[_Measured], width: int) -> list[_Measured]:
