@@ -54,7 +54,7 @@ class Session:
     ca_file: Path | None
     as_json: bool
     timeout_s: float | None
-    out: Console = field(default_factory=lambda: _console())
+    out: Console = field(default_factory=lambda: _unbounded(Console()))
     err: Console = field(default_factory=lambda: Console(stderr=True))
 
     @property
@@ -156,8 +156,8 @@ class Session:
         def notice(error: CamserveError | None) -> None:
             nonlocal said
             if not said:
-                away = error is None or error.code in (CONNECTION_FAILED, TIMEOUT)
-                why = "cannot be reached" if away or error is None else f"answers {error.code}"
+                busy = error is not None and error.code not in (CONNECTION_FAILED, TIMEOUT)
+                why = f"answers {error.code}" if error and busy else "cannot be reached"
                 self.hint(f"{self.where} {why}; trying again …", retrying=self.where)
                 said = True
 
@@ -174,9 +174,8 @@ class Session:
         return client(login.address, self.ca_file or login.ca_file, credentials=credentials)
 
 
-def _console() -> Console:
-    """Returns the console of standard output; what is no terminal has no width at which lines would end."""
-    console = Console()
+def _unbounded(console: Console) -> Console:
+    """Returns a console for the same output, of which the lines have no end where that is no terminal."""
     return console if console.is_terminal else Console(width=_ENDLESS)
 
 
