@@ -24,7 +24,10 @@ class Cam:
     def __init__(self, folder, environment):
         self.folder = folder
         inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("CAM_", "KITTY", "TERM"))
+            name: value
+            for name, value in os.environ.items()
+            # The width is a terminal's own: xdist sets one for its processes.
+            if not name.startswith(("CAM_", "KITTY", "TERM", "COLUMNS", "LINES"))
         }
         self.environment = inherited | {"CAM_LOGIN_FILE": str(folder / "login" / "login.json")} | environment
 
