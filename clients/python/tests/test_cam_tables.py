@@ -121,3 +121,12 @@ def test_names_lose_their_middle():
     assert shortened("holiday/0001.png", 12) == "holi…001.png"
     assert shortened("写真" * 20, 9) == "写…写真"
     assert " " not in shortened("写真" * 20, 12)
+
+
+def test_nothing_is_lost_where_the_output_has_fewer_characters(cam):
+    said = cam("infer", "star.png", PYTHONIOENCODING="ascii").stdout
+    assert re.search(r"star[ |]+star[ |]+99\.9\d%", said)
+    shutil.copy(STAR, cam.folder / "\xe9.png")
+    assert re.search(r"img_\w{20,}[ |]+\?\.png", cam("upload", "\xe9.png", PYTHONIOENCODING="ascii").stdout)
+    (answer,) = cam.json("infer", "\xe9.png", PYTHONIOENCODING="ascii")
+    assert answer["classes"]

@@ -116,3 +116,17 @@ def test_what_interrupts_an_iterator_comes_to_its_caller():
     finally:
         signal.signal(signal.SIGINT, handler)
     assert ended
+
+
+def test_an_iterator_that_stays_open_does_not_hold_the_program(stack, way, tenant):
+    program = (
+        "import sys\nfrom camserve_client import Client\n"
+        "with Client(sys.argv[1], token=sys.argv[2]) as client:\n"
+        "    items = client.infer_batch([sys.argv[3]] * 300, model='shapes')\n"
+        "    print(next(items).status)\n"
+    )
+    arguments = [address(stack, way), stack.token(tenant=tenant), str(STAR)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "succeeded\n"), done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from types import TracebackType
@@ -89,7 +90,9 @@ def _yielding(method: Callable[Concatenate[Any, P], AsyncGenerator[R]]) -> Calla
             while (one := _LOOP.run(following())) is not _END:
                 yield one
         finally:
-            _LOOP.run(closed())
+            # One that is left open until the program ends has no thread any more that would close it.
+            if not sys.is_finalizing():
+                _LOOP.run(closed())
 
     return call
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
 def main() -> None:
     """Runs the command line, or says what to install where its parts are missing."""
+    for stream in (sys.stdout, sys.stderr):
+        # A question mark where the output has no such character: what was paid for is not lost over it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         try:
             from camserve_client.cli.app import run
