@@ -210,12 +210,15 @@ def _encoded_array(array: np.ndarray[Any, Any]) -> bytes:
 
 
 def _encoded(picture: Image.Image) -> bytes:
-    from PIL import ImageOps
+    from PIL import ExifTags, ImageOps
 
     file = io.BytesIO()
-    # The pixels as the file of a camera has them, which is not how they are looked at.
-    picture = ImageOps.exif_transpose(picture)
-    picture = picture.convert(_SAVEABLE.get(picture.mode, picture.mode))
+    # Each of these copies all pixels, even where it changes none.
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        # As the file of a camera has them, which is not how they are looked at.
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode in _SAVEABLE:
+        picture = picture.convert(_SAVEABLE[picture.mode])
     if picture.mode in _PNG_MODES:
         picture.save(file, "PNG", compress_level=1)
     else:
