@@ -20,6 +20,9 @@ of `param.invalid` and `param.out_of_range` name the `field` and, where the prot
 breaks. JSON that does not fit the request, such as two sources of one image or broken base64, is `json.malformed`: the
 edge's transcoder refuses it; on GET and DELETE it is `param.invalid`. `/oauth2/token` answers in the form of RFC 6749
 instead, but for what the edge refuses (405, 413, 415).
+
+The SDKs use the same codes and add two: `connection.failed` where no answer came, `answer.invalid` where what answered
+is not the service. They say `client.closed` of a call whose client was closed meanwhile.
 """
 
 

@@ -111,3 +111,9 @@ def fault_proxy(host: str, port: int) -> Iterator[FaultProxy]:
     finally:
         proxy.stop()
         thread.join()
+
+
+def saying(status: bytes, body: bytes = b"", headers: bytes = b"") -> bytes:
+    """Returns an answer of HTTP, after which the connection ends."""
+    head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n" % (status, len(body), headers)
+    return head + body

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from camserve_client import AsyncClient
-from camserve_client.address import Address, parse
+from camserve_client.address import Address, parse, proxy_of
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,31 @@ def test_an_address_says_transport_and_encryption(text, transport, address):
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ValueError, match="address"):
         AsyncClient(text)
+
+
+@pytest.mark.parametrize(
+    ("environment", "proxy"),
+    [
+        ({}, None),
+        ({"https_proxy": "http://p.example:3128"}, "http://p.example:3128"),
+        ({"https_proxy": "p.example:3128"}, "http://p.example:3128"),
+        ({"http_proxy": "http://p.example:3128"}, None),
+        ({"all_proxy": "http://p.example:3128"}, "http://p.example:3128"),
+        ({"all_proxy": "socks5://p.example:1080"}, None),
+        ({"https_proxy": "http://p.example:3128", "no_proxy": "b.example, 10.0.0.1:8443"}, None),
+        ({"https_proxy": "http://p.example:3128", "no_proxy": "10.0.0.1:9"}, "http://p.example:3128"),
+        ({"https_proxy": "http://p.example:3128", "no_proxy": "b.example,10.0.0.0/8"}, None),
+        ({"https_proxy": "http://p.example:3128", "no_proxy": "192.168.0.0/16"}, "http://p.example:3128"),
+        ({"https_proxy": "http://p.example:3128", "no_proxy": "*"}, None),
+    ],
+)
+def test_the_environment_names_the_proxy(monkeypatch, environment, proxy):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_of("https://10.0.0.1:8443/v1/models") == proxy
 
 
 def test_a_token_beside_credentials_is_refused():

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from clients.python.tests.pictures import STAR, noise
-from tests.faults.proxy import fault_proxy
+from tests.faults.proxy import fault_proxy, saying
 
 from camserve_client import CamserveError
 
@@ -46,7 +46,45 @@ async def test_whoever_waits_for_a_closed_client_is_told_at_once(faulty, connect
     async with asyncio.timeout(20):
         ended = await asyncio.gather(*calls, return_exceptions=True)
     assert [(type(one), getattr(one, "code", None)) for one in ended] == [(CamserveError, "client.closed")] * 4
-    with pytest.raises(RuntimeError, match="async with"):
-        await client.health()
-    with pytest.raises(CamserveError, match=r"client\.closed"):
-        await job.info()
+    for later in (client.health(), job.info(), client.infer(STAR, model="shapes")):
+        with pytest.raises(CamserveError, match=r"client\.closed"):
+            await later
+
+
+async def _left(client, call):
+    """Leaves the client, and says how the call that was under way ended."""
+    waiting = asyncio.create_task(call)
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    await client.__aexit__(None, None, None)
+    async with asyncio.timeout(5):
+        with pytest.raises(CamserveError) as ended:
+            await waiting
+    return ended.value.code
+
+
+async def test_whoever_waits_for_another_attempt_is_told_at_once(stack, connect):
+    host, port = urlsplit(stack.edge_url).netloc.split(":")
+    with fault_proxy(host, int(port)) as proxy:
+        proxy.answer = saying(b"503 Service Unavailable", headers=b"Retry-After: 50\r\n")
+        client = await connect(f"http://127.0.0.1:{proxy.port}").__aenter__()
+        assert await _left(client, client.health()) == "client.closed"
+
+
+async def test_whoever_waits_for_the_callers_own_is_told_at_once(stack, connect):
+    """For a token that its function does not give, and for the next image of a batch."""
+    never = asyncio.Event()
+
+    async def token():
+        await never.wait()
+        return ""
+
+    async def images():
+        yield STAR
+        await never.wait()
+
+    client = await connect(stack.edge_url, token=token).__aenter__()
+    assert await _left(client, client.models()) == "client.closed"
+    client = await connect(stack.grpc_target).__aenter__()
+    items = client.infer_batch(images(), model="shapes")
+    assert await _left(client, anext(items)) == "client.closed"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from clients.python.tests.pictures import STAR, noise
 from tests.conftest import free_ports
-from tests.faults.proxy import fault_proxy
+from tests.faults.proxy import fault_proxy, saying
 
 from camserve_client import AsyncClient, Backoff, CamserveError
 
@@ -259,12 +259,6 @@ async def test_a_job_is_waited_for_where_no_stream_comes_through(stack, connect)
         assert sorted([item.id async for item in job.watch()]) == ["0", "1"]
 
 
-def saying(status, body=b"", headers=b""):
-    """An answer of HTTP, after which the connection ends."""
-    head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n" % (status, len(body), headers)
-    return head + body
-
-
 @pytest.mark.parametrize(
     "answer", [saying(b"200 OK", body) for body in (b"", b"{}", b"[]", b'"x"')] + [saying(b"204 No")]
 )
@@ -281,6 +275,7 @@ async def test_an_answer_that_says_nothing_is_no_answer(stack, connect, answer):
                 client.upload(noise(1300)),
                 client.limits(),
                 client.models(),
+                client.health(),
                 client.webhooks.list(),
                 job.info(),
                 anext(job.results()),
@@ -288,6 +283,15 @@ async def test_an_answer_that_says_nothing_is_no_answer(stack, connect, answer):
                 with pytest.raises(CamserveError) as failed:
                     await call
                 assert failed.value.code == "answer.invalid"
+
+
+async def test_an_answer_without_result_and_job_is_no_answer(stack, connect):
+    host, port = urlsplit(stack.edge_url).netloc.split(":")
+    with fault_proxy(host, int(port)) as proxy:
+        proxy.answer = saying(b"200 OK", b'{"request_id":"x"}')
+        async with connect(f"http://127.0.0.1:{proxy.port}", backoff=SOON) as client:
+            with pytest.raises(CamserveError, match=r"answer\.invalid"):
+                await client.infer(STAR, model="shapes")
 
 
 async def test_a_removal_whose_answer_was_lost_has_happened(faulty, connect):

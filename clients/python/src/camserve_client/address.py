@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -45,9 +46,31 @@ def parse(text: str, transport: Literal["grpc", "rest"] | None = None) -> Addres
 
 
 def proxy_of(url: str) -> str | None:
-    """Returns the proxy that the environment (`HTTPS_PROXY`, `NO_PROXY`, …) names for an address, None for none."""
+    """Returns the proxy that the environment names for an address, None for none and for one that is not HTTP.
+
+    Read are `HTTP_PROXY` and `HTTPS_PROXY`, else `ALL_PROXY`; `NO_PROXY` lists hosts and networks that need none.
+    """
     parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+    proxies = getproxies()
+    if proxy_bypass(f"{host}:{port}") or _is_within(host, proxies.get("no", "")):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    proxy = proxy if "://" in proxy or not proxy else f"http://{proxy}"
+    return proxy if urlsplit(proxy).scheme in _REST else None
+
+
+def _is_within(host: str, networks: str) -> bool:
+    """Is true for an IP address in one of the networks, such as `10.0.0.0/8`; other names in the list are no matter."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for name in networks.split(","):
+        with suppress(ValueError):
+            if address in ipaddress.ip_network(name.strip(), strict=False):
+                return True
+    return False
 
 
 def _is_loopback(host: str) -> bool:

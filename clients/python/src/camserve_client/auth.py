@@ -11,6 +11,7 @@ from typing import Protocol
 
 from camserve_client.errors import CamserveError, timed_out
 from camserve_client.gen import auth_pb2, methods
+from camserve_client.lifetime import Lifetime
 from camserve_client.retry import Retries
 from camserve_client.transport import Sending, Transport
 
@@ -42,8 +43,9 @@ class Tokens(Protocol):
 class GivenTokens:
     """A token that the caller has, or a function that gives one at every call."""
 
-    def __init__(self, source: TokenSource | None) -> None:
+    def __init__(self, source: TokenSource | None, lifetime: Lifetime) -> None:
         self._source = source
+        self._lifetime = lifetime
 
     async def token(self, timeout_s: float | None) -> str | None:
         """Returns what the caller gave, or gives now."""
@@ -52,7 +54,7 @@ class GivenTokens:
         given = self._source if isinstance(self._source, str) else self._source()
         if inspect.isawaitable(given):
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(timeout_s), self._lifetime.waiting():
                     given = await given
             except TimeoutError:
                 raise timed_out(timeout_s) from None

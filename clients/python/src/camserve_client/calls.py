@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from camserve_client.auth import Tokens
 from camserve_client.errors import ANSWER_INVALID, CamserveError
+from camserve_client.lifetime import Lifetime
 from camserve_client.method import A, Method, Q
 from camserve_client.retry import Retries, Tries
 from camserve_client.transport import Answer, Piece, Sending, Transport
@@ -26,6 +27,11 @@ class Calls:
     tokens: Tokens
     retries: Retries
     timeout_s: float
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """Ends when the client is closed."""
+        return self.retries.lifetime
 
     async def unary(
         self,
@@ -141,8 +147,8 @@ def _complete(answer: Answer[A]) -> Answer[A]:
     """Returns the answer; raises CamserveError(answer.invalid) where it lacks what the service always says."""
     message = answer.message
     for field in message.DESCRIPTOR.fields:
-        # An answer begins with the id or the name of what it is about, a list has a page.
-        named = field.index == 0 and field.type == field.TYPE_STRING and not field.is_repeated
+        # An answer begins with the id, the name or the status of what it is about, a list has a page.
+        named = field.index == 0 and field.type in (field.TYPE_STRING, field.TYPE_ENUM) and not field.is_repeated
         if (named and not getattr(message, field.name)) or (field.name == "page" and not message.HasField("page")):
             raise CamserveError(ANSWER_INVALID, "The answer is not of the expected form.")
     return answer

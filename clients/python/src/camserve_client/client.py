@@ -22,6 +22,7 @@ from camserve_client.grpc_transport import GrpcTransport
 from camserve_client.heatmap import Heatmap
 from camserve_client.inference import Inference
 from camserve_client.jobs import AsyncJob
+from camserve_client.lifetime import Lifetime
 from camserve_client.links import fetched
 from camserve_client.options import Ask, Cam, Placement
 from camserve_client.rest_transport import RestTransport
@@ -55,7 +56,8 @@ class AsyncClient:
     `timeout_s` is the time of a call with all its attempts, 60 s by default; `backoff` says how long to wait between
     those. Reads are tried again, and writes under an idempotency key, which every write gets.
 
-    Connections belong to the event loop in which the client was entered. Every method raises CamserveError.
+    Connections belong to the event loop in which the client was entered. Every method raises CamserveError; what waits
+    when the client is left, or is called after that, ends with `client.closed`.
     """
 
     def __init__(
@@ -77,27 +79,28 @@ class AsyncClient:
         self._credentials = credentials
         self._ca_file = Path(ca_file) if ca_file is not None else None
         self._timeout_s = timeout_s
-        self._retries = Retries(backoff or Backoff())
+        self._backoff = backoff or Backoff()
         self._calls: Calls | None = None
 
     async def __aenter__(self) -> Self:
         transport: Transport
+        retries = Retries(self._backoff, lifetime=Lifetime())
         if self._address.transport == "grpc":
             transport = GrpcTransport(self._address.target, tls=self._address.tls, ca_file=self._ca_file)
         else:
             transport = RestTransport(self._address.url, ca_file=self._ca_file)
         if self._credentials is None:
-            tokens: GivenTokens | FetchedTokens = GivenTokens(self._token)
+            tokens: GivenTokens | FetchedTokens = GivenTokens(self._token, retries.lifetime)
         else:
-            tokens = FetchedTokens(transport, self._credentials, self._retries)
-        self._calls = Calls(transport, tokens, self._retries, self._timeout_s)
+            tokens = FetchedTokens(transport, self._credentials, retries)
+        self._calls = Calls(transport, tokens, retries, self._timeout_s)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        calls, self._calls = self._entered, None
-        await calls.transport.close()
+        self._entered.lifetime.end()
+        await self._entered.transport.close()
 
     @property
     def webhooks(self) -> AsyncWebhooks:
@@ -240,7 +243,8 @@ class AsyncClient:
         `storage_id` that `on_progress` was told; it must be of the same image (ValueError for another size).
         `content_md5` is base64. Raises OSError for a file that cannot be read.
         """
-        content = await content_of(image)
+        async with self._entered.lifetime.waiting():
+            content = await content_of(image)
         if not isinstance(content, Content):
             raise TypeError("what is uploaded is bytes, a file or a picture")
         try:

@@ -41,7 +41,8 @@ class Inference:
         content: Content | ImageUrl | StorageId | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                content = await content_of(image)
+                async with self.calls.lifetime.waiting():
+                    content = await content_of(image)
                 if isinstance(content, Content) and content.size_bytes > _STREAMED_BYTES:
                     return await self._uploaded(content, timeout_s)
                 return await self._done(await self._sent(content, timeout_s))
@@ -98,6 +99,8 @@ class Inference:
         message = answer.message
         replayed = answer.headers.get("idempotency-replayed") == "true"
         if not message.HasField("job_id"):
+            if not message.model_version:
+                raise CamserveError(ANSWER_INVALID, "The answer is neither a result nor a job.")
             direct = result(InferResult, message, replayed=replayed)
             return dataclasses.replace(direct, heatmap=await self._heatmap(direct))
         job = AsyncJob(self.calls, message.job_id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from camserve_client.errors import CamserveError
+from camserve_client.lifetime import Lifetime
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class Retries:
     backoff: Backoff = field(default_factory=Backoff)
     clock: Clock = field(default_factory=SystemClock)
     rng: random.Random = field(default_factory=random.Random)
+    lifetime: Lifetime = field(default_factory=Lifetime)
 
     def started(self, timeout_s: float | None) -> Tries:
         """Returns the state of a call that begins now and may take that long in all; None is without end."""
@@ -111,7 +113,7 @@ class Tries:
             self._ends = self._retries.clock.now() + self._timeout_s
 
     async def pause_after(self, error: CamserveError) -> None:
-        """Waits until the next attempt; raises `error` when there shall be none."""
+        """Waits until the next attempt; raises `error`, or that the client was closed, when there is none."""
         if not error.retryable:
             raise error
         self._failures += 1
@@ -120,4 +122,5 @@ class Tries:
         )
         if self.left_s is not None and pause_s >= self.left_s:
             raise error
-        await self._retries.clock.sleep(pause_s)
+        async with self._retries.lifetime.waiting():
+            await self._retries.clock.sleep(pause_s)
