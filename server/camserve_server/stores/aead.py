@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -49,11 +52,19 @@ class _Cipher:
         if len(key) != 32:
             raise ValueError("the key must have 32 bytes")
         hkdf = HKDF(algorithm=SHA256(), length=32, salt=salt, info=associated)
-        self._aead = AESGCM(hkdf.derive(key))
+        stream_key = hkdf.derive(key)
+        self._aes = AES256(stream_key)
+        self._aead = AESGCM(stream_key)
         self._prefix = prefix
 
-    def encrypt(self, index: int, last: bool, plain: bytes | bytearray | memoryview) -> bytes:
-        return self._aead.encrypt(self._nonce(index, last), plain, None)
+    def encrypt_into(self, out: memoryview, index: int, last: bool, parts: Iterable[bytearray | memoryview]) -> None:
+        """Fills `out`, which has room for the parts of a segment and its tag."""
+        encryptor = Cipher(self._aes, GCM(self._nonce(index, last))).encryptor()
+        at = 0
+        for part in parts:
+            at += encryptor.update_into(part, out[at:])
+        encryptor.finalize()
+        out[at:] = encryptor.tag
 
     def decrypt(self, index: int, last: bool, segment: bytes) -> bytes:
         try:
@@ -68,15 +79,17 @@ class _Cipher:
 class StreamWriter:
     """Encrypts to `sink`, which is called with the header and then with each segment in order.
 
-    `close` writes the last segment; a stream that is not closed does not open. At most one segment is held.
+    `close` writes the last segment; a stream that is not closed does not open. At most one segment is held. What the
+    sink is given changes after it returns.
     """
 
-    def __init__(self, sink: Callable[[bytes], object], key: bytes, associated: bytes) -> None:
+    def __init__(self, sink: Callable[[bytes | memoryview], object], key: bytes, associated: bytes) -> None:
         salt, prefix = os.urandom(_SALT_BYTES), os.urandom(_PREFIX_BYTES)
         self._cipher = _Cipher(key, salt, prefix, associated)
         self._sink = sink
         self._index = 0
         self._held = bytearray()
+        self._sealed = bytearray()
         sink(bytes([STREAM_HEADER_BYTES]) + salt + prefix)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -84,25 +97,27 @@ class StreamWriter:
         rest = memoryview(data).cast("B")
         while len(self._held) + len(rest) > self._room():
             taken = self._room() - len(self._held)
-            if self._held:
-                self._held += rest[:taken]
-                self._emit(self._held)
-                self._held.clear()
-            else:
-                self._emit(rest[:taken])
+            # Both parts from where they are: what comes is not copied to the little that was held.
+            self._emit(self._held, rest[:taken])
+            self._held.clear()
             rest = rest[taken:]
         self._held += rest
 
     def close(self) -> None:
         """Writes the last segment."""
-        self._sink(self._cipher.encrypt(self._index, True, self._held))
+        self._emit(self._held, last=True)
         self._held.clear()
 
     def _room(self) -> int:
         return _PLAIN_BYTES if self._index else _FIRST_PLAIN_BYTES
 
-    def _emit(self, plain: bytearray | memoryview) -> None:
-        self._sink(self._cipher.encrypt(self._index, False, plain))
+    def _emit(self, *parts: bytearray | memoryview, last: bool = False) -> None:
+        sealed_bytes = sum(map(len, parts)) + _TAG_BYTES
+        if len(self._sealed) < sealed_bytes:
+            self._sealed = bytearray(sealed_bytes)
+        sealed = memoryview(self._sealed)[:sealed_bytes]
+        self._cipher.encrypt_into(sealed, self._index, last, parts)
+        self._sink(sealed)
         self._index += 1
 
 
