@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from camserve_client.cli import webhooks
-from camserve_client.cli.tables import Column, Fitted, shortened
+from camserve_client.cli.tables import Column, Fitted, shortened, told_apart
 
 pytestmark = pytest.mark.timeout(180)
 LONG = "holiday_photograph_2026_11_28_at_the_sea_with_family_0001.png"
@@ -121,6 +121,37 @@ def test_names_lose_their_middle():
     assert shortened("holiday/0001.png", 12) == "holi…001.png"
     assert shortened("写真" * 20, 9) == "写…写真"
     assert " " not in shortened("写真" * 20, 12)
+
+
+@pytest.mark.parametrize(
+    "number", ["photograph_{}.png", "photograph_{}_of_the_last_evening.png", "{}_of_the_evening.png"]
+)
+def test_long_names_are_told_apart_in_a_narrow_terminal(cam, number):
+    (cam.folder / "holiday_at_the_sea").mkdir()
+    for one in ("0001", "0101", "0201"):
+        shutil.copy(STAR, cam.folder / "holiday_at_the_sea" / number.format(one))
+    lines = lines_in_terminal(cam, "infer", "holiday_at_the_sea", columns=40)
+    rows = {line.strip() for line in lines if "…" in line}
+    assert len(rows) == 3
+    assert all(any(re.search(rf"{one}\S* +star", row) for row in rows) for one in ("0001", "0101", "0201"))
+    assert max(map(cell_len, lines)) <= 40
+
+
+def test_what_no_shortening_tells_apart_is_told_whole():
+    names = ["a" * 20 + one * 20 + "c" * 20 for one in "xyz"]
+    shown = told_apart([*names, names[0], "short"], 12)
+    assert [shown[name].replace("\n", "") for name in names] == names
+    assert shown["short"] == "short"
+    assert max(cell_len(line) for text in shown.values() for line in text.split("\n")) == 12
+
+
+def test_marks_stay_over_their_characters():
+    around = "e\u0301" * 12
+    accented = [f"{around}{one}{around}.png" for one in ("a\u0301", "a\u0300")]
+    for text in (*told_apart(accented, 9).values(), *(shortened(name, width) for name in accented for width in (8, 9))):
+        assert not re.search("(^|…)[\u0300\u0301]", text)
+        assert cell_len(text) <= 9
+    assert len(set(told_apart(accented, 9).values())) == 2
 
 
 def test_nothing_is_lost_where_the_output_has_fewer_characters(cam):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rich import box
-from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table
@@ -47,8 +48,9 @@ class Fitted:
         made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(one.column.name for one in shown))
         for one, width in zip(shown, widths, strict=True):
             made.add_column(escape(_wrapped(one.column.name, width)), width=width, no_wrap=True, overflow="crop")
-        for row in self.rows:
-            made.add_row(*(escape(one.fitted(row[one.place], width)) for one, width in zip(shown, widths, strict=True)))
+        columns = [one.fitted(width) for one, width in zip(shown, widths, strict=True)]
+        for row in zip(*columns, strict=True):
+            made.add_row(*map(escape, row))
         yield made
         left = [one.name for place, one in enumerate(self.columns) if self._missing(place, shown)]
         if left:
@@ -71,7 +73,8 @@ class _Measured:
     def __init__(self, place: int, column: Column, cells: Sequence[str]) -> None:
         self.place = place
         self.column = column
-        self.empty = not any(cells[1:])
+        self.cells = cells[1:]
+        self.empty = not any(self.cells)
         self.whole = max(_width(cell) for cell in cells)
         header = max(map(cell_len, column.name.split()), default=0)
         # What a column keeps for as long as others have more, and what it keeps at the end.
@@ -85,14 +88,33 @@ class _Measured:
             self.good = self.whole if column.kind == "id" else min(self.whole, _NAME)
             self.bad = max(header, min(self.good, _LEAST))
 
-    def fitted(self, cell: str, width: int) -> str:
-        """Returns a cell as it is shown in that width."""
+    def fitted(self, width: int) -> list[str]:
+        """Returns the cells as they are shown in that width."""
         if self.column.kind == "name":
-            return shortened(cell, width)
+            shown = told_apart(self.cells, width)
+            return [shown[cell] for cell in self.cells]
+        return [self._fitted(cell, width) for cell in self.cells]
+
+    def _fitted(self, cell: str, width: int) -> str:
         if self.column.kind == "id":
             return "\n".join(chop_cells(cell, width))
         day_first = self.column.kind == "time" and cell_len(cell) > width
         return _wrapped(cell.replace(" ", "\n", 1) if day_first else cell, width)
+
+
+def told_apart(names: Iterable[str], width: int) -> dict[str, str]:
+    """Returns each name as it is shown in that width: shortened, unless another one would look the same."""
+    known = list(dict.fromkeys(names))
+    shown = {name: shortened(name, width) for name in known}
+    for alike in _alike(shown):
+        head = _common(alike)
+        tail = _common([name[len(head) :][::-1] for name in alike])
+        for name in alike:
+            shown[name] = _around(name, len(head), len(name) - len(tail), width)
+    # What lies too far apart for the width is told whole, in lines.
+    for alike in _alike(shown):
+        shown |= {name: "\n".join(chop_cells(name, width)) for name in alike}
+    return shown
 
 
 def shortened(text: str, width: int) -> str:
@@ -100,9 +122,61 @@ def shortened(text: str, width: int) -> str:
     if cell_len(text) <= width:
         return text
     tail = max(0, width - 1) * 2 // 3
-    head = max(0, width - 1 - tail)
-    # Where half of a wide character would stay, a space does.
-    return f"{set_cell_size(text, head).rstrip()}…{set_cell_size(text[::-1], tail).rstrip()[::-1]}"
+    return f"{_first(text, width - 1 - tail)}…{_last(text, tail)}"
+
+
+def _around(name: str, start: int, end: int, width: int) -> str:
+    """Returns a name of that many cells, if it can be, with what lies between two places and as much else as fits."""
+    while start > 0 and not cell_len(name[start : start + 1]):
+        start -= 1
+    while end < len(name) and not cell_len(name[end]):
+        end += 1
+    # Rather a whole number than the figures that differ.
+    figures = len(name[:start]) - len(name[:start].rstrip("0123456789"))
+    more = len(name[end:]) - len(name[end:].lstrip("0123456789"))
+    if cell_len(name[start - figures : end + more]) <= width - 2:
+        start, end = start - figures, end + more
+    room = width - 1 - cell_len(name[start:])
+    if room >= 0:
+        return f"{_first(name[:start], room)}…{name[start:]}"
+    room = width - 2 - cell_len(name[start:end])
+    if room < 0:
+        return shortened(name, width)
+    return f"…{name[start:end]}…{_last(name[end:], room)}"
+
+
+def _alike(shown: Mapping[str, str]) -> list[list[str]]:
+    """Returns the names that are shown as others are, those that look the same together."""
+    groups: dict[str, list[str]] = {}
+    for name, text in shown.items():
+        groups.setdefault(text, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _common(texts: Sequence[str]) -> str:
+    """Returns the beginning that all texts share."""
+    return os.path.commonprefix(list(texts))  # noqa: RUF071 - of characters, not of folders
+
+
+def _first(text: str, width: int) -> str:
+    """Returns as much of the beginning as fits, characters with the marks that stand over them."""
+    for place, one in enumerate(text):
+        width -= cell_len(one)
+        if width < 0:
+            return text[:place]
+    return text
+
+
+def _last(text: str, width: int) -> str:
+    """Returns as much of the end as fits, characters with the marks that stand over them."""
+    begin = len(text)
+    for place in reversed(range(len(text))):
+        width -= cell_len(text[place])
+        if width < 0:
+            break
+        if cell_len(text[place]):
+            begin = place
+    return text[begin:]
 
 
 def _shown(columns: list[_Measured], width: int) -> list[_Measured]:
