@@ -13,7 +13,9 @@ from clients.python.tests.pictures import STAR
 from tests.conftest import free_ports
 from tests.faults.proxy import fault_proxy
 
+from camserve_client import Client
 from camserve_client.cli.session import Noticed
+from camserve_client.cli.sources import empty_image
 from camserve_client.errors import CamserveError
 
 pytestmark = pytest.mark.timeout(180)
@@ -106,6 +108,84 @@ def test_an_empty_image_is_not_sent(away):
     for command in (["infer"], ["upload"], ["jobs", "submit"]):
         assert refused(away, *command, "zero.png") == "zero.png is empty"
     assert refused(away, "infer", "-", given="") == "the input is empty"
+    (away.folder / "folder").mkdir()
+    for name in ("one.png", "two.png"):
+        (away.folder / "folder" / name).touch()
+    assert refused(away, "infer", "folder") == "folder/one.png is empty, and so is every other image"
+
+
+@pytest.mark.parametrize("images", [["folder"], ["folder/*.png"], ["folder/zero.png", "folder/star.png"]])
+def test_empty_files_are_told_before_the_others_are_sent(cam, images):
+    (cam.folder / "folder").mkdir()
+    shutil.copy(STAR, cam.folder / "folder")
+    (cam.folder / "folder" / "zero.png").touch()
+    said = "folder/zero.png is empty, and not sent"
+    done = cam("infer", *images, "--cam", "maps", code=1)
+    assert done.stderr.strip() == said
+    assert "99.93%" in done.stdout
+    assert "2 images, 1 failed" in done.stdout
+    assert [path.name for path in (cam.folder / "maps").iterdir()] == ["star.png"]
+    done = cam("upload", *images, code=1)
+    assert (done.stderr.strip(), done.stdout.count("img_")) == (said, 1)
+    done = cam("jobs", "submit", *images, code=1)
+    assert done.stderr.strip() == said
+    assert "1 of 1" in cam("jobs", "wait", done.stdout.strip()).stdout
+
+
+def test_programs_hear_of_empty_files_as_of_failed_ones(cam):
+    (cam.folder / "zero.png").touch()
+    done = cam("--json", "infer", ".", code=1)
+    empty, star = (json.loads(line) for line in done.stdout.splitlines())
+    told = {
+        "id": "zero.png",
+        "error": {"code": "image.source_required", "message": "The image is empty.", "status": 400},
+    }
+    assert json.loads(done.stderr) == told
+    assert empty["status"] == "failed"
+    assert (empty["id"], empty["error"]["code"]) == (told["id"], told["error"]["code"])
+    assert star["id"] == "star.png"
+    assert json.loads(cam("--json", "upload", ".", code=1).stderr) == told
+
+
+def test_what_is_said_of_empty_files_is_what_the_service_says(stack):
+    with Client(stack.edge_url, token=stack.token()) as client, pytest.raises(CamserveError) as refused:
+        client.infer(b"", model="shapes")
+    told, ours = refused.value, empty_image()
+    assert (ours.code, ours.message, ours.status) == (told.code, told.message, told.status)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--json"], "Missing command"),
+        (["--json", "nothing"], "No such command"),
+        (["--json", "jobs"], "Missing command"),
+        (["--json", "--nothing", "models"], "No such option"),
+        (["infer", "--json"], "Missing argument"),
+        (["infer", "star.png", "--nothing", "--json"], "No such option"),
+        (["infer", "star.png", "--top-k", "0", "--json"], "--top-k"),
+        (["jobs", "ls", "--json", "--status", "nothing"], "--status"),
+        (["jobs", "wait", "--json", "job_x", "--timeout", "soon"], "--timeout"),
+        (["infer", "--json", "star.png", "--layer", "x"], "add --cam"),
+        (["infer", "--json", "star.png", "--cam", "out.jpg"], "ends neither in .png"),
+        (["infer", "--json", "zero.png"], "zero.png is empty"),
+        (["infer", "--json", "none.png"], "none.png: No such file"),
+        (["models", "--json", "--address", "ftp://x"], "No such option"),
+        (["--address", "ftp://x", "models", "--json"], "address"),
+    ],
+)
+def test_programs_hear_of_wrong_use_in_json(away, arguments, said):
+    (away.folder / "zero.png").touch()
+    done = away(*arguments, code=2)
+    error = json.loads(done.stderr)["error"]
+    assert (error["code"], error["status"]) == ("usage.invalid", 0)
+    assert said in error["message"]
+    assert done.stdout == ""
+
+
+def test_a_setting_that_is_wrong_is_told_in_json_too(away):
+    assert "CAM_TIMEOUT" in json.loads(away("--json", "limits", code=2, CAM_TIMEOUT="x").stderr)["error"]["message"]
+    assert "Usage: cam" in away("jobs", code=2).stdout
 
 
 def test_json_may_stand_behind_the_command(cam):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import subprocess
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from camserve_client.cli import webhooks
+from camserve_client.cli.shown import printable, quoted
 from camserve_client.cli.tables import Column, Fitted, shortened, told_apart
 
 pytestmark = pytest.mark.timeout(180)
@@ -152,6 +155,60 @@ def test_marks_stay_over_their_characters():
         assert not re.search("(^|…)[\u0300\u0301]", text)
         assert cell_len(text) <= 9
     assert len(set(told_apart(accented, 9).values())) == 2
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_no_name_splits_its_row_or_commands_the_terminal(cam, columns):
+    names = {
+        "two\nlines.png": "two\\nlines.png",
+        "\x1b]0;title\x07\x9b2J\x7f.png": "\\x7f.png",
+        "\N{MAN}\u200d\N{WOMAN}\u200d\N{GIRL}.png": "\N{MAN}\N{WOMAN}\N{GIRL}.png",
+        "\u202egnp.exe.png": "exe.png",
+        "\N{HEAVY BLACK HEART}\ufe0f.png": "\N{HEAVY BLACK HEART}.png",
+        "\u5199\u771f e\u0301.png": "\u5199\u771f e\u0301.png",
+        "\udce9.png": "\\udce9.png",
+    }
+    (cam.folder / "f").mkdir()
+    for name in names:
+        shutil.copy(STAR, cam.folder / "f" / name)
+    lines = lines_in_terminal(cam, "infer", "f", columns=columns)
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u200d\u202e\ufe0f]", "".join(lines).replace("\n", ""))
+    (header,) = {line.rstrip() for line in lines if "label" in line}
+    place = cell_len(header[: header.index("label")])
+    for end in names.values():
+        (row,) = {line for line in lines if f"{end} " in line}
+        assert cell_len(row[: row.index("star")]) == place
+    assert "7 images, 0 failed" in "".join(lines)
+    told = cam("--json", "infer", "f").stdout
+    assert not re.search("[\x7f-\x9f\u200d\u202e]", told)
+    assert {json.loads(line)["id"] for line in told.splitlines()} == {
+        f"f/{name}".replace("\udce9", "\\udce9") for name in names
+    }
+
+
+def test_no_name_commands_the_terminal_in_messages_either(cam):
+    name = "\x1b[31mred\nname.png"
+    said = cam("infer", name, code=2).stderr
+    assert said.count("\n") == 1
+    assert "\\x1b[31mred\\nname.png" in said
+    assert "\x1b" not in cam(f"--{name}", code=2).stderr
+    assert "\x1b" not in cam("infer", "star.png", "--cam", f"{name}.jpg", code=2).stderr
+    shutil.copy(STAR, cam.folder / name)
+    assert "\\x1b[31mred" in cam("infer", name, f"./{name}").stderr
+    assert "\x1b" not in cam("infer", name, "--cam", f"map{name}").stdout
+    assert "\x1b" not in cam("upload", name).stdout
+    job = cam("jobs", "submit", name).stdout.strip()
+    cam("jobs", "wait", job)
+    assert not any("\x1b" in line for line in lines_in_terminal(cam, "jobs", "results", job, "--csv"))
+    assert name in cam("jobs", "results", job, "--csv").stdout
+
+
+@pytest.mark.parametrize("name", ["plain.png", "two words.png", "it's\n\\n.png", "\x1b[31m0.png", "caf\udce9.png"])
+def test_a_name_to_copy_is_what_a_shell_reads(name):
+    word = quoted(name)
+    assert printable(word) == word
+    said = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True).stdout
+    assert said == name.encode(errors="surrogateescape")
 
 
 def test_nothing_is_lost_where_the_output_has_fewer_characters(cam):

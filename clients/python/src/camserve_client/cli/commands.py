@@ -1,11 +1,20 @@
-"""How commands are read: `--json` wherever it stands, and flags that take no value."""
+"""How commands are read: `--json` wherever it stands, flags that take no value, and how wrong use is said."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
+
+from camserve_client.cli import shown
+from camserve_client.errors import CamserveError
+
+# Typer's, whichever library it reads options with.
+_UsageError: Any = typer.BadParameter.__base__
 
 
 class Group(TyperGroup):
@@ -14,6 +23,12 @@ class Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         """Returns the options of the group."""
         return _flags_untyped(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the arguments; without any, programs get an error and people the help."""
+        if not args and ctx.find_root().params.get("json"):
+            ctx.fail("Missing command.")
+        return super().parse_args(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Returns the command of that name, if there is one."""
@@ -28,10 +43,39 @@ class Program(Group):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the arguments, `--json` first."""
-        end = args.index("--") if "--" in args else len(args)
-        if "--json" in args[:end]:
+        if _asks_for_json(args):
+            end = args.index("--") if "--" in args else len(args)
             args = ["--json", *(one for one in args[:end] if one != "--json"), *args[end:]]
         return super().parse_args(ctx, args)
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Reads what comes before the command."""
+        with _wrong_use_said(as_json=_asks_for_json(args)):
+            return super().make_context(info_name, args, *more, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        with _wrong_use_said(as_json=ctx.params["json"]):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _wrong_use_said(*, as_json: bool) -> Iterator[None]:
+    """Says wrong use to programs, and leaves it to Typer for people."""
+    try:
+        yield
+    except _UsageError as error:
+        if as_json:
+            fields = shown.error_fields(CamserveError(shown.USAGE_INVALID, error.format_message()))
+            sys.stderr.write(shown.line({"error": fields}) + "\n")
+            raise typer.Exit(error.exit_code) from None
+        # Files may be named like options, by who means to command the terminal.
+        error.message = shown.printable(error.message, kept="\n\t")
+        raise
+
+
+def _asks_for_json(args: Sequence[str]) -> bool:
+    return "--json" in args[: args.index("--") if "--" in args else len(args)]
 
 
 def _flags_untyped(params: Iterable[Any]) -> list[Any]:

@@ -87,11 +87,11 @@ def infer(
     found = sources.of(session, images)
     options = CamOptions(method, layer, target, colormap, overlay, npy)
     if len(images) > 1 or sources.may_be_many(images[0]):
-        place = heatmaps.folder_for(cam, found, npy=npy) if cam else None
+        place = heatmaps.folder_for(cam, found.images, npy=npy) if cam else None
         asked = Asked(model, model_version, top_k, place, options)
         failed = session.run(lambda client: _many(session, client, found, asked), patience_s=SENDING_S)
         raise typer.Exit(SOME_FAILED if failed else 0)
-    (name, source), *_ = found.items()
+    (name, source), *_ = found.images.items()
     place = heatmaps.file_for(cam, name, source, npy=npy) if cam else None
     if place and place.suffix.lower() == ".npy":
         options = replace(options, npy=True)
@@ -103,7 +103,10 @@ def infer(
     session.guarded(lambda: answer.heatmap.save(place) if answer.heatmap else None)
     if not session.as_json:
         session.out.print(
-            f"heatmap of {answer.heatmap.target} in {place}", markup=False, highlight=False, soft_wrap=True
+            shown.printable(f"heatmap of {answer.heatmap.target} in {place}"),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         if show:
             picture.show(answer.heatmap.to_pil(), place, session.out)
@@ -111,7 +114,11 @@ def infer(
 
 async def _one(session: Session, client: AsyncClient, name: str, source: ImageSource, asked: Asked) -> InferResult:
     large = isinstance(source, Path) and source.exists() and source.stat().st_size > _SHOWN_BYTES
-    with progress_bar(name, session.err) if large and session.err.is_terminal else nullcontext() as on_progress:
+    with (
+        progress_bar(shown.printable(name), session.err)
+        if large and session.err.is_terminal
+        else nullcontext() as on_progress
+    ):
         return await client.infer(
             source,
             model=await model_of(client, asked.model),
@@ -122,14 +129,16 @@ async def _one(session: Session, client: AsyncClient, name: str, source: ImageSo
         )
 
 
-async def _many(session: Session, client: AsyncClient, images: dict[str, ImageSource], asked: Asked) -> int:
+async def _many(session: Session, client: AsyncClient, found: sources.Found, asked: Asked) -> int:
     """Tells of every image as it is finished, and returns how many failed."""
     folder = asked.place
     taken: set[Path] = set()
-    failed = 0
-    with _told(session, len(images)) as tell:
+    failed = len(found.empty)
+    with _told(session, failed + len(found.images)) as tell:
+        for name in found.empty:
+            tell(Item(name, "failed", error=sources.empty_image()))
         items = client.infer_batch(
-            images,
+            found.images,
             model=await model_of(client, asked.model),
             version=asked.version,
             top_k=asked.top_k,

@@ -59,7 +59,7 @@ def submit(
     overlay: Overlay = True,
     npy: Npy = False,
 ) -> None:
-    """Create a job of up to 256 images and print its id."""
+    """Create a job of up to 256 images and print its id; exit code 1 if empty files were left out."""
     session: Session = ctx.obj
     if not cam:
         heatmaps.only_with_cam(ctx)
@@ -69,7 +69,7 @@ def submit(
 
     async def created(client: AsyncClient) -> str:
         job = await client.submit(
-            found,
+            found.images,
             model=await model_of(client, model),
             version=model_version,
             top_k=top_k,
@@ -82,6 +82,8 @@ def submit(
 
     job_id = session.run(created, patience_s=SENDING_S)
     session.show({"job_id": job_id}, lambda: job_id)
+    if found.empty:
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()
@@ -176,7 +178,8 @@ def results(
 def _write(items: Iterable[Item], output: Path | None, *, as_csv: bool) -> None:
     with _file(output) as file:
         if as_csv:
-            rows = [{name: _cell(text) for name, text in shown.outcome(item).items()} for item in items]
+            seen = shown.printable if file.isatty() else str
+            rows = [{name: seen(_cell(text)) for name, text in shown.outcome(item).items()} for item in items]
             writer = csv.DictWriter(file, fieldnames=shown.COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)

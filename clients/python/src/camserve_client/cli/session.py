@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -101,7 +102,7 @@ class Session:
             raise
         except (OSError, TypeError, ValueError) as error:
             named = isinstance(error, OSError) and error.filename
-            self._complain(f"{named}: {getattr(error, 'strerror', '')}" if named else str(error))
+            self.complain(f"{os.fsdecode(named)}: {getattr(error, 'strerror', '')}" if named else str(error))
             raise typer.Exit(USAGE) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
@@ -124,7 +125,7 @@ class Session:
             named = {} if about is None else {"id": about}
             sys.stderr.write(shown.line(named | {"error": shown.error_fields(error)}) + "\n")
         else:
-            self._complain(f"{about}: {shown.error_text(error)}" if about else shown.error_text(error))
+            self.complain(f"{about}: {shown.error_text(error)}" if about else shown.error_text(error))
             if advice := self._advice(error):
                 self.hint(advice)
 
@@ -133,10 +134,14 @@ class Session:
         if self.as_json:
             sys.stderr.write(shown.line(fields) + "\n")
         else:
-            self.err.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.err.print(shown.printable(text), markup=False, highlight=False, soft_wrap=True)
 
-    def _complain(self, text: str) -> None:
-        self.err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    def complain(self, text: str) -> None:
+        """Says what was refused here."""
+        if self.as_json:
+            self.say_error(CamserveError(shown.USAGE_INVALID, text))
+        else:
+            self.err.print(shown.printable(text), style="red", markup=False, highlight=False, soft_wrap=True)
 
     def _advice(self, error: CamserveError) -> str | None:
         """Returns what may help against an error, where that is in the caller's hands."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -12,6 +15,10 @@ from camserve_client.cli.tables import Column, Fitted
 from camserve_client.errors import CamserveError
 from camserve_client.results import Item, Result
 
+# The code of what is refused here, before anything is sent.
+USAGE_INVALID = "usage.invalid"
+# Terminals do not agree how wide joined characters are, only of each by itself.
+_JOINTS = re.compile("(?<=[^\\x00-\\x7f])[\u200c\u200d](?=[^\\x00-\\x7f])|\ufe0f")
 COLUMNS = ("id", "status", "class", "label", "probability", "error", "heatmap")
 
 
@@ -46,14 +53,26 @@ def error_text(error: CamserveError) -> str:
     return printable(f"{error} [{facts}]" if facts else str(error))
 
 
-def printable(text: str) -> str:
-    """Returns a text that cannot command a terminal: what others named may hold anything."""
-    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
+def printable(text: str, kept: str = "") -> str:
+    """Returns a text that cannot command a terminal: what others named may hold anything.
+
+    It is one line, and what cannot be seen is escaped in it, but for the characters of `kept`.
+    """
+    return "".join(one if one in kept or _is_seen(one) else _escaped(one) for one in _JOINTS.sub("", text))
+
+
+def quoted(text: str) -> str:
+    """Returns a text as a shell takes it for one word, of characters that can be seen and copied."""
+    if all(map(_is_seen, text)):
+        return shlex.quote(text)
+    inner = text.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + "".join(one if _is_seen(one) else _escaped(one) for one in inner) + "'"
 
 
 def line(value: Any) -> str:
-    """Returns a value as one line of JSON."""
-    return json.dumps(plain(value), ensure_ascii=False)
+    """Returns a value as one line of JSON, which cannot command a terminal either."""
+    text = json.dumps(plain(value), ensure_ascii=False)
+    return text if text.isprintable() else "".join(one if _is_seen(one) else json.dumps(one)[1:-1] for one in text)
 
 
 def table(columns: Iterable[str | Column], rows: Iterable[Iterable[Any]]) -> Fitted:
@@ -96,6 +115,16 @@ def when(value: datetime) -> str:
 def counted(count: int, noun: str) -> str:
     """Returns a count with its noun."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _is_seen(one: str) -> bool:
+    return one.isprintable() or unicodedata.category(one) == "Zs"
+
+
+def _escaped(one: str) -> str:
+    # A byte of a file's name that is no UTF-8, as Python has it.
+    byte = ord(one) - 0xDC00
+    return (chr(byte) if 0x80 <= byte <= 0xFF else one).encode("unicode_escape").decode()
 
 
 def _percent(probability: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,18 +38,18 @@ def upload(
     """Store images. A broken connection costs only what was on its way; an upload that ended can be resumed."""
     session: Session = ctx.obj
     found = sources.of(session, images)
-    if resume and len(found) > 1:
+    if resume and len(found.images) + len(found.empty) > 1:
         raise typer.BadParameter("only a single image can be resumed", param_hint="--resume")
 
     async def all_of(client: AsyncClient) -> int:
-        failed = 0
+        failed = len(found.empty)
         with _told(session) as tell:
-            for name, source in found.items():
+            for name, source in found.images.items():
                 try:
                     tell(name, await _stored(session, client, name, source, resume))
                 except CamserveError as error:
                     # What is wrong with one image is not wrong with the next.
-                    if len(found) == 1 or error.status not in _OF_THE_IMAGE:
+                    if len(found.images) == 1 or error.status not in _OF_THE_IMAGE:
                         raise
                     failed += 1
                     session.say_error(error, name)
@@ -76,7 +76,7 @@ def _told(session: Session) -> Iterator[Callable[[str, Upload], None]]:
 async def _stored(session: Session, client: AsyncClient, name: str, source: ImageSource, resume: str | None) -> Upload:
     begun: list[str] = []
 
-    with progress_bar(name, session.err) if session.err.is_terminal else nullcontext() as draw:
+    with progress_bar(shown.printable(name), session.err) if session.err.is_terminal else nullcontext() as draw:
 
         def on_progress(made: Progress) -> None:
             if made.storage_id and not begun:
@@ -88,5 +88,6 @@ async def _stored(session: Session, client: AsyncClient, name: str, source: Imag
             return await client.upload(source, resume=resume, on_progress=on_progress)
         except (CamserveError, asyncio.CancelledError) as error:
             if begun and (isinstance(error, asyncio.CancelledError) or error.retryable):
-                session.hint(f"To go on: cam upload {shlex.quote(name)} --resume {begun[0]}", resume=begun[0])
+                again = shown.quoted(str(source) if isinstance(source, Path) else name)
+                session.hint(f"To go on: cam upload {again} --resume {begun[0]}", resume=begun[0])
             raise
