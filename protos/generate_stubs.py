@@ -68,6 +68,8 @@ def _stripped(files: descriptor_pb2.FileDescriptorSet) -> Iterator[descriptor_pb
 def _strip(message: descriptor_pb2.DescriptorProto) -> None:
     for field in message.field:
         field.ClearField("options")
+    for oneof in message.oneof_decl:
+        oneof.ClearField("options")
     for nested in message.nested_type:
         _strip(nested)
 
