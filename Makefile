@@ -23,7 +23,7 @@ endif
 TOOLS := build/tools
 TOOLS_STAMP := $(TOOLS)/.installed
 
-.PHONY: run test lint docs docs-site docs-links proto proto-clients web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-deploy test-tus test-oidc test-ray test-clamd test-metrics test-traces test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients bench-peers train-shapes clean
+.PHONY: run test lint docs docs-site docs-links proto proto-clients proto-java web test-protos test-openapi test-schemathesis test-conformance test-replicas test-cluster test-clients test-web test-docs test-grpcurl test-deploy test-tus test-oidc test-ray test-clamd test-metrics test-traces test-h2spec test-fuzz test-corpus chaos resilience test-release lock licences audit release bench bench-clients bench-peers train-shapes clean
 
 run: $(RUN_STAMP)
 	@exec $(BIN)/camserve up --with-parent
@@ -64,6 +64,13 @@ proto: $(DEV_STAMP)
 proto-clients:
 	$(BUF) generate --template clients/go/buf.gen.yaml
 	$(BUF) generate --template clients/typescript/buf.gen.yaml
+
+# Needs Node, Java and Maven: makes with buf the stubs that Maven compiles, in clients/java/target/stubs.
+proto-java:
+	mvn --file clients/java/pom.xml --non-recursive --batch-mode --no-transfer-progress --quiet \
+		kr.motd.maven:os-maven-plugin:detect dependency:copy@generators
+	chmod +x clients/java/target/generators/*
+	$(BUF) generate --template clients/java/buf.gen.yaml
 
 # What the playground knows of the service.
 web: $(DEV_STAMP)

@@ -19,10 +19,15 @@ def assert_fresh(client: Path, folder: Path) -> None:
     for plugin in template["plugins"]:
         plugin["out"] = str(folder / "gen")
     run(*BUF, "generate", "--template", json.dumps(template), cwd=ROOT)
-    committed, fresh = _texts(ROOT / out), _texts(folder / "gen")
-    assert sorted(committed) == sorted(fresh)
-    assert [name for name, text in fresh.items() if committed[name] != text] == []
+    assert_same(ROOT / out, folder / "gen")
     shutil.rmtree(folder / "gen")
+
+
+def assert_same(old: Path, new: Path) -> None:
+    """Compares two folders file by file."""
+    before, after = _texts(old), _texts(new)
+    assert sorted(before) == sorted(after)
+    assert [name for name, text in after.items() if before[name] != text] == []
 
 
 def _texts(folder: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ import pytest
 from tests.faults.proxy import fault_proxy
 from toolchains.clients.conftest import ROOT, run
 from toolchains.clients.programs import PIECE_BYTES, assert_survives, run_commands
+from toolchains.clients.stubs import assert_same
 
 JAVA = ROOT / "clients" / "java"
 EXAMPLE = JAVA / "example" / "src" / "main" / "java" / "io" / "camserve" / "example" / "Example.java"
@@ -33,6 +34,11 @@ def example(built, stack, environment, pictures):
         return run(*java, *arguments, cwd=pictures, environment=environment | {"CAM_ADDRESS": address})
 
     return call
+
+
+def test_buf_makes_of_the_protos_what_maven_compiled(built):
+    run("make", "proto-java", cwd=ROOT)
+    assert_same(JAVA / "client" / "target" / "generated-sources" / "protobuf", JAVA / "target" / "stubs")
 
 
 def test_an_image_is_classified_and_its_heatmap_written(example, stack, tmp_path):
