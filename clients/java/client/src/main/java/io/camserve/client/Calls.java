@@ -41,14 +41,17 @@ final class Calls {
 
     final Retries retries;
     final Duration timeout;
+    private final Duration idle;
     private final ManagedChannel connection;
     private final Channel channel;
 
-    Calls(ManagedChannel connection, Channel channel, Retries retries, Duration timeout) {
+    /** {@code idle} is for how long an upload may move no byte, or wait for its answer, in one attempt. */
+    Calls(ManagedChannel connection, Channel channel, Retries retries, Duration timeout, Duration idle) {
         this.connection = connection;
         this.channel = channel;
         this.retries = retries;
         this.timeout = timeout;
+        this.idle = idle;
     }
 
     /** Returns the answer of a call that changes nothing twice: a read or a removal. */
@@ -125,14 +128,18 @@ final class Calls {
                     throw new EOFException("the image became shorter while it was read");
                 }
                 // Waits while the network is slower than the disk, so that one chunk is in memory, not all.
-                goesOn = call.write(sending.framing.frame(UnsafeByteOperations.unsafeWrap(chunk), offset));
+                Q message = sending.framing.frame(UnsafeByteOperations.unsafeWrap(chunk), offset);
+                goesOn = call.write(message, idle.toNanos(), TimeUnit.NANOSECONDS);
                 offset += count;
                 sending.sent.accept(offset);
             } while (goesOn && offset < sending.end);
             call.halfClose();
-            return call.read();
+            return call.read(idle.toNanos(), TimeUnit.NANOSECONDS);
         } catch (StatusException refused) {
             throw refusal(refused);
+        } catch (TimeoutException silent) {
+            String message = "The upload did not move for " + idle.toSeconds() + " s.";
+            throw new CamserveException(CamserveException.CONNECTION_FAILED, 0, message, silent);
         } catch (IOException unreadable) {
             throw new UncheckedIOException(unreadable);
         } catch (InterruptedException interrupted) {

@@ -55,7 +55,7 @@ public final class CamserveClient implements AutoCloseable {
         channel = ClientInterceptors.intercept(connection, new TokenInterceptor(built.token));
         Retries retries = new Retries(
                 built.backoff, built.clock, () -> ThreadLocalRandom.current().nextDouble());
-        calls = new Calls(connection, channel, retries, built.timeout);
+        calls = new Calls(connection, channel, retries, built.timeout, built.idle);
         uploads = new Uploads(calls);
         links = new Links(calls);
     }
@@ -184,6 +184,9 @@ public final class CamserveClient implements AutoCloseable {
         private Supplier<String> token;
         private Path authorities;
         private Duration timeout = Duration.ofSeconds(60);
+        /** An upload that moves no byte for so long is over, even if its connection does not say so. */
+        private Duration idle = Duration.ofSeconds(60);
+
         private Backoff backoff = Backoff.DEFAULT;
         private Retries.Clock clock = Retries.Clock.SYSTEM;
 
@@ -217,6 +220,11 @@ public final class CamserveClient implements AutoCloseable {
         /** Chooses the pauses between attempts. */
         public Builder backoff(Backoff pauses) {
             backoff = pauses;
+            return this;
+        }
+
+        Builder idle(Duration limit) {
+            idle = limit;
             return this;
         }
 

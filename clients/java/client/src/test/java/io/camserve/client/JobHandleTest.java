@@ -42,7 +42,8 @@ class JobHandleTest {
         connection = Grpc.newChannelBuilder("127.0.0.1:" + server.getPort(), InsecureChannelCredentials.create())
                 .build();
         Retries retries = new Retries(new Backoff(Duration.ofSeconds(2), 2, Duration.ofSeconds(16)), clock, () -> 0.5);
-        job = new JobHandle(new Calls(connection, connection, retries, Duration.ofSeconds(60)), "job_1");
+        Duration minute = Duration.ofSeconds(60);
+        job = new JobHandle(new Calls(connection, connection, retries, minute, minute), "job_1");
     }
 
     @AfterEach

@@ -34,6 +34,7 @@ import io.grpc.ServerCall;
 import io.grpc.ServerCallHandler;
 import io.grpc.ServerInterceptor;
 import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.ServerCallStreamObserver;
 import io.grpc.stub.StreamObserver;
 import java.io.IOException;
 import java.time.Duration;
@@ -46,9 +47,13 @@ import java.util.Queue;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 
 class UploadsTest {
     private static final InferOptions SHAPES = InferOptions.of("shapes");
+    private static final long CHUNK_BYTES = 256 << 10;
     private static final Context.Key<String> KEY = Context.key("idempotency-key");
 
     private final Map<String, String> idsByKey = new HashMap<>();
@@ -57,6 +62,8 @@ class UploadsTest {
     private final List<String> inferred = new ArrayList<>();
     private final List<CreateJobRequest> jobs = new ArrayList<>();
     private final List<String> removed = new ArrayList<>();
+    private final List<Long> begun = new ArrayList<>();
+    private final Queue<Silence> silences = new ArrayDeque<>();
     private final Queue<RuntimeException> refusedPieces = new ArrayDeque<>();
     private final Queue<RuntimeException> refusedQuestions = new ArrayDeque<>();
     private final StillClock clock = new StillClock();
@@ -73,10 +80,7 @@ class UploadsTest {
                 .maxInboundMessageSize(64 << 20)
                 .build()
                 .start();
-        client = CamserveClient.at("127.0.0.1:" + server.getPort())
-                .clock(clock)
-                .timeout(Duration.ofSeconds(60))
-                .build();
+        client = client().build();
     }
 
     @AfterEach
@@ -130,6 +134,27 @@ class UploadsTest {
         refusedQuestions.add(refusal("service.overloaded", 503, Code.UNAVAILABLE, 40));
         refusedQuestions.add(refusal("service.overloaded", 503, Code.UNAVAILABLE, 40));
         assertEquals(5_000_000, client.upload(image(5_000_000, 1), progress -> {}).getSizeBytes());
+    }
+
+    @ParameterizedTest
+    @EnumSource
+    // Far below the deadline of the piece.
+    @Timeout(60)
+    void aPieceThatNothingIsHeardOfGoesOnFromWhatTheServerHas(Silence silence) {
+        silences.add(silence);
+        List<Long> told = new ArrayList<>();
+        try (CamserveClient hasty = client().idle(Duration.ofSeconds(2)).build()) {
+            hasty.upload(image(5_000_000, 1), progress -> told.add(progress.sentBytes()));
+        }
+        assertEquals(List.of(0L, CHUNK_BYTES), begun);
+        assertEquals(1, clock.slept.size());
+        assertEquals(5_000_000L, told.get(told.size() - 1));
+    }
+
+    private CamserveClient.Builder client() {
+        return CamserveClient.at("127.0.0.1:" + server.getPort())
+                .clock(clock)
+                .timeout(Duration.ofSeconds(60));
     }
 
     private static Image.Content image(int size, int first) {
@@ -191,6 +216,9 @@ class UploadsTest {
 
         @Override
         public StreamObserver<AppendUploadRequest> appendUpload(StreamObserver<UploadProgress> answers) {
+            if (!silences.isEmpty()) {
+                return silent((ServerCallStreamObserver<UploadProgress>) answers, silences.remove());
+            }
             return new Sink<>() {
                 private UploadProgress.Builder reached;
                 private boolean conflict;
@@ -200,6 +228,7 @@ class UploadsTest {
                     if (reached == null) {
                         reached = uploads.get(message.getStorageId()).toBuilder();
                         conflict = reached.getOffset() != message.getOffset();
+                        begun.add(message.getOffset());
                     }
                     reached.setOffset(
                             reached.getOffset() + message.getBody().getData().size());
@@ -224,6 +253,32 @@ class UploadsTest {
             };
         }
 
+        /** Stores the first chunk, and says nothing of it. */
+        private StreamObserver<AppendUploadRequest> silent(
+                ServerCallStreamObserver<UploadProgress> answers, Silence silence) {
+            if (silence == Silence.READS_NO_MORE) {
+                answers.disableAutoRequest();
+                answers.request(1);
+            }
+            return new Sink<>() {
+                @Override
+                public void onNext(AppendUploadRequest message) {
+                    if (message.hasOffset()) {
+                        begun.add(message.getOffset());
+                        UploadProgress.Builder reached =
+                                uploads.get(message.getStorageId()).toBuilder();
+                        reached.setOffset(message.getBody().getData().size());
+                        uploads.put(reached.getStorageId(), reached.build());
+                    }
+                }
+
+                @Override
+                public void onCompleted() {
+                    // Nobody hears of it.
+                }
+            };
+        }
+
         @Override
         public void getUploadProgress(GetUploadProgressRequest request, StreamObserver<UploadProgress> answers) {
             if (!refusedQuestions.isEmpty()) {
@@ -238,6 +293,12 @@ class UploadsTest {
             removed.add(request.getStorageId());
             answer(answers, Empty.getDefaultInstance());
         }
+    }
+
+    /** How a service stops talking, in the middle of a piece or at its end. */
+    private enum Silence {
+        READS_NO_MORE,
+        DOES_NOT_ANSWER
     }
 
     private final class Inferred extends InferenceServiceGrpc.InferenceServiceImplBase {
