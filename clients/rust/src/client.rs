@@ -34,6 +34,7 @@ pub struct Client {
     channel: Signed,
     pub(crate) backoff: Backoff,
     pub(crate) timeout: Duration,
+    pub(crate) idle: Duration,
 }
 
 /// A connection that sends the caller's token with every call.
@@ -151,7 +152,7 @@ impl Builder {
     /// Returns the client, which connects at its first call.
     pub fn build(self) -> Client {
         let channel = InterceptedService::new(self.endpoint.connect_lazy(), self.token);
-        Client { channel, backoff: self.backoff, timeout: self.timeout }
+        Client { channel, backoff: self.backoff, timeout: self.timeout, idle: upload::IDLE }
     }
 }
 
