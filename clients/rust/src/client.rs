@@ -67,9 +67,10 @@ impl Client {
     pub async fn infer(&self, request: InferRequest, key: Option<&str>) -> Result<InferResponse, Error> {
         let key = keyed(key)?;
         let stub = InferenceServiceClient::new(self.channel.clone()).max_decoding_message_size(MOST_BYTES);
-        self.retried(async |left| {
+        self.retried(|left| {
             let mut stub = stub.clone();
-            stub.infer(prepared(request.clone(), left, Some(&key))).await
+            let request = prepared(request.clone(), left, Some(&key));
+            async move { stub.infer(request).await }
         })
         .await
         .and_then(answered)
@@ -97,10 +98,11 @@ impl Client {
     }
 
     /// Makes attempts, each of which is told how much time is left, until one succeeds or no other may help.
-    pub(crate) async fn retried<A>(
-        &self,
-        attempt: impl AsyncFn(Duration) -> Result<Response<A>, Status>,
-    ) -> Result<A, Error> {
+    pub(crate) async fn retried<A, F>(&self, attempt: impl Fn(Duration) -> F) -> Result<A, Error>
+    where
+        // Not AsyncFn: of what that returns nobody can say that another thread may go on with it.
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
         let mut tries = Tries::started(self.backoff, self.timeout);
         loop {
             match attempt(tries.left()).await {
@@ -212,8 +214,22 @@ fn invalid(wrong: tonic::transport::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::answered;
-    use crate::{ANSWER_INVALID, v1::InferResponse};
+    use super::{Client, answered};
+    use crate::{
+        ANSWER_INVALID,
+        v1::{InferRequest, InferResponse},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_may_be_tasks() {
+        // Nothing listens there.
+        let client = Client::at("127.0.0.1:1", "token").unwrap().build();
+        let other = client.clone();
+        let inferred = tokio::spawn(async move { other.infer(InferRequest::default(), None).await });
+        let uploaded = tokio::spawn(async move { client.upload("Cargo.toml", |_| {}).await });
+        assert!(inferred.await.unwrap().unwrap_err().is_retryable());
+        assert!(uploaded.await.unwrap().unwrap_err().is_retryable());
+    }
 
     #[test]
     fn an_empty_answer_is_none() {

@@ -93,7 +93,10 @@ async fn pieces<F: FnMut(Progress) + Send>(client: &Client, image: &mut Image<'_
     let begun = StartUploadRequest { size_bytes: i64::try_from(image.size).ok(), ..Default::default() };
     let key = keyed(None)?;
     let started = client
-        .retried(async |left| client.uploads().start_upload(prepared(begun.clone(), left, Some(&key))).await)
+        .retried(|left| {
+            let (mut uploads, request) = (client.uploads(), prepared(begun.clone(), left, Some(&key)));
+            async move { uploads.start_upload(request).await }
+        })
         .await?;
     image.storage_id = Some(started.storage_id.clone());
     let mut reached = started;
@@ -113,7 +116,12 @@ async fn pieces<F: FnMut(Progress) + Send>(client: &Client, image: &mut Image<'_
         return Ok(stored);
     }
     let request = GetUploadRequest { storage_id: reached.storage_id };
-    client.retried(async |left| client.uploads().get_upload(prepared(request.clone(), left, None)).await).await
+    client
+        .retried(|left| {
+            let (mut uploads, request) = (client.uploads(), prepared(request.clone(), left, None));
+            async move { uploads.get_upload(request).await }
+        })
+        .await
 }
 
 async fn piece<F: FnMut(Progress) + Send>(
@@ -158,7 +166,10 @@ async fn reached(client: &Client, storage_id: &str, tries: &mut Tries) -> Result
     let request = GetUploadProgressRequest { storage_id: storage_id.to_owned() };
     loop {
         let asked = client
-            .retried(async |left| client.uploads().get_upload_progress(prepared(request.clone(), left, None)).await)
+            .retried(|left| {
+                let (mut uploads, request) = (client.uploads(), prepared(request.clone(), left, None));
+                async move { uploads.get_upload_progress(request).await }
+            })
             .await;
         match asked {
             Ok(reached) => return Ok(reached),
