@@ -52,6 +52,55 @@ std::shared_ptr<grpc::ChannelCredentials> Credentials(const Options& options) {
   return grpc::SslCredentials(tls);
 }
 
+// An upload as a stream, of which no step may take longer than `idle`: each message, and the answer.
+class Sending {
+ public:
+  Sending(v1::UploadService::Stub& stub, grpc::ClientContext& call, v1::Upload& stored, std::chrono::nanoseconds idle)
+      : call_(call), idle_(idle), writer_(stub.PrepareAsyncUploadImage(&call, &stored, &steps_)) {
+    writer_->StartCall(nullptr);
+    Done();
+  }
+
+  ~Sending() { steps_.Shutdown(); }
+
+  // Waits while the network is slower than the disk. Returns false when the call has ended: its status says why.
+  bool Write(const v1::UploadImageRequest& message) {
+    writer_->Write(message, nullptr);
+    return Done();
+  }
+
+  grpc::Status Finish() {
+    writer_->WritesDone(nullptr);
+    Done();
+    grpc::Status status;
+    writer_->Finish(&status, nullptr);
+    Done();
+    return silent_ && status.error_code() == grpc::StatusCode::CANCELLED
+               ? grpc::Status(grpc::StatusCode::CANCELLED, "The upload did not move.")
+               : status;
+  }
+
+ private:
+  bool Done() {
+    void* step = nullptr;
+    bool well = false;
+    const auto ends = Clock::now() + std::chrono::duration_cast<Clock::duration>(idle_);
+    if (steps_.AsyncNext(&step, &well, ends) == grpc::CompletionQueue::TIMEOUT) {
+      silent_ = true;
+      call_.TryCancel();
+      steps_.Next(&step, &well);
+    }
+    return well;
+  }
+
+  grpc::ClientContext& call_;
+  const std::chrono::nanoseconds idle_;
+  bool silent_ = false;
+  // One step at a time.
+  grpc::CompletionQueue steps_;
+  const std::unique_ptr<grpc::ClientAsyncWriter<v1::UploadImageRequest>> writer_;
+};
+
 }  // namespace
 
 std::chrono::nanoseconds Backoff::Window(int failures) const {
@@ -117,7 +166,7 @@ v1::Upload Client::Upload(const std::string& path, const OnProgress& on_progress
   v1::Upload stored;
   Retried(timeout, Keyed(""), [&](grpc::ClientContext& call) {
     file.seekg(0);
-    const auto writer = stub->UploadImage(&call, &stored);
+    Sending sending(*stub, call, stored, idle_);
     v1::UploadImageRequest message;
     message.set_size_bytes(size);
     message.mutable_body()->set_content_type("application/octet-stream");
@@ -132,17 +181,15 @@ v1::Upload Client::Upload(const std::string& path, const OnProgress& on_progress
       } catch (const std::ios_base::failure&) {
         // A call must be finished, whatever becomes of it.
         call.TryCancel();
-        writer->Finish();
+        sending.Finish();
         throw;
       }
-      // Waits while the network is slower than the disk. When the call has ended, its status says why.
-      goes_on = writer->Write(message);
+      goes_on = sending.Write(message);
       message.clear_size_bytes();
       sent += count;
       if (goes_on && on_progress) on_progress(sent, size);
     } while (goes_on && sent < size);
-    writer->WritesDone();
-    return writer->Finish();
+    return sending.Finish();
   });
   return stored;
 }

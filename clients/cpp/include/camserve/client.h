@@ -50,7 +50,7 @@ class Client {
   v1::InferResponse Infer(const v1::InferRequest& request, const std::string& key = "") const;
 
   // Stores the image in a file, of which a quarter of a megabyte is in memory at a time. An attempt after a broken
-  // connection begins anew. Throws std::ios_base::failure for an unreadable file.
+  // connection, or one that moved no byte for a minute, begins anew. Throws std::ios_base::failure for an unreadable file.
   v1::Upload Upload(const std::string& path, const OnProgress& on_progress = {}) const;
 
   // The connection, for the generated stubs of `camserve::v1`; each call needs Authorize.
@@ -60,12 +60,17 @@ class Client {
   void Authorize(grpc::ClientContext& call) const;
 
  private:
+  // A test, which does not wait for minutes.
+  friend struct Impatient;
+
   template <typename Attempt>
   void Retried(std::chrono::nanoseconds timeout, const std::string& key, const Attempt& attempt) const;
 
   std::shared_ptr<grpc::Channel> channel_;
   std::string token_;
   Options options_;
+  // An upload that moves no byte for so long is over, even if its connection does not say so.
+  std::chrono::nanoseconds idle_ = std::chrono::seconds(60);
 };
 
 }  // namespace camserve
