@@ -16,13 +16,14 @@ Every error, whoever makes it, is `{"error": {"type", "code", "message", "status
 REST. Over gRPC it is the canonical code with `google.rpc.Status` details: `camserve.v1.ErrorObject`,
 `google.rpc.ErrorInfo` and, where trying again helps, `google.rpc.RetryInfo`; errors of the edge itself, and those of
 gRPC about a method that there is not, carry code and message only. The request id finds the call in the logs. Details
-of `param.invalid` and `param.out_of_range` name the `field` and, where the protos have one for it, the `rule` that it
-breaks. JSON that does not fit the request, such as two sources of one image or broken base64, is `json.malformed`: the
-edge's transcoder refuses it; on GET and DELETE it is `param.invalid`. `/oauth2/token` answers in the form of RFC 6749
+of `param.invalid` and `param.out_of_range` name the `field`, where the request has it, and, where the protos have one
+for it, the `rule` that it breaks; what a caller made up is not said again. JSON that does not fit the request, such as
+two sources of one image or broken base64, is `json.malformed`, and so is a query with other names or values: the edge's
+transcoder refuses both; on GET and DELETE it is `param.invalid`. `/oauth2/token` answers in the form of RFC 6749
 instead, but for what the edge refuses (405, 413, 415).
 
 The SDKs use the same codes and add two: `connection.failed` where no answer came, `answer.invalid` where what answered
-is not the service. They say `client.closed` of a call whose client was closed meanwhile.
+is not the service. `client.closed`, which the service only logs, is what they say of a call whose client was closed.
 """
 
 

@@ -93,6 +93,26 @@ def test_tink_reads_what_we_write(size: int) -> None:
         assert stream.read() == plain(size)
 
 
+def test_after_a_write_that_failed_there_is_no_other() -> None:
+    """It would have the number of that one, and two segments under one number give both away."""
+    out: list[bytes] = []
+
+    def sink(data: bytes | memoryview) -> None:
+        if len(out) == 1:
+            raise OSError("full")
+        out.append(bytes(data))
+
+    writer = StreamWriter(sink, KEY, AAD)
+    with pytest.raises(OSError, match="full"):
+        writer.write(plain(FIRST + 1))
+    out.clear()
+    with pytest.raises(RuntimeError, match="broke off"):
+        writer.write(plain(FIRST + 1))
+    with pytest.raises(RuntimeError, match="broke off"):
+        writer.close()
+    assert not out
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_we_read_what_tink_writes(size: int) -> None:
     kept = Kept()

@@ -32,7 +32,7 @@ _PROGRAMS = {
 # What pages tell to install is there, as what is being worked on, whose place a copy would take.
 _PIP = """\
 #!/bin/sh
-test "$1" = install && test -e "$2/pyproject.toml"
+test "$1" = install && test -e "${2%%\\[*}/pyproject.toml"
 """
 
 
@@ -84,7 +84,7 @@ def _prepare(work: Path, kept: Path, blocks: list[Block]) -> None:
     for path in ROOT.iterdir():
         if not path.name.startswith("."):
             (work / path.name).symlink_to(path)
-    (work / ".venv").symlink_to(sys.prefix)
+    _environment_like(work / ".venv")
     for name, shape in {"photo": "star", "other": "ring"}.items():
         picture = opened((GOLDEN / f"{shape}.png").read_bytes()).convert("RGB")
         picture.save(work / f"{name}.jpg", quality=95)
@@ -93,8 +93,25 @@ def _prepare(work: Path, kept: Path, blocks: list[Block]) -> None:
         _draw(work / "photos")
     # An answer of 400 or more fails the command, but where the page shows what it answers.
     (kept / ".curlrc").write_text("fail\nshow-error\n")
-    (kept / "pip").write_text(_PIP)
-    (kept / "pip").chmod(0o755)
+    _write_pip(kept)
+
+
+def _environment_like(folder: Path) -> None:
+    """Makes what runs as this environment does, but for pip."""
+    folder.mkdir()
+    for path in Path(sys.prefix).iterdir():
+        if path.name != "bin":
+            (folder / path.name).symlink_to(path)
+    (folder / "bin").mkdir()
+    for path in (Path(sys.prefix) / "bin").iterdir():
+        if path.name != "pip":
+            (folder / "bin" / path.name).symlink_to(path)
+    _write_pip(folder / "bin")
+
+
+def _write_pip(folder: Path) -> None:
+    (folder / "pip").write_text(_PIP)
+    (folder / "pip").chmod(0o755)
 
 
 def _draw(folder: Path) -> None:

@@ -48,6 +48,7 @@ def test_what_is_no_address_is_refused(text):
         ({"https_proxy": "http://p.example:3128", "no_proxy": "10.0.0.1:9"}, "http://p.example:3128"),
         ({"https_proxy": "http://p.example:3128", "no_proxy": "b.example,10.0.0.0/8"}, None),
         ({"https_proxy": "http://p.example:3128", "no_proxy": "192.168.0.0/16"}, "http://p.example:3128"),
+        ({"https_proxy": "http://p.example:3128", "no_proxy": "10.0.0.1"}, None),
         ({"https_proxy": "http://p.example:3128", "no_proxy": "*"}, None),
     ],
 )

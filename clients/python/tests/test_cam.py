@@ -55,6 +55,9 @@ def test_folders_and_patterns_are_a_batch(cam):
         shutil.copy(GOLDEN / f"{name}.png", shapes)
         shutil.copy(GOLDEN / f"{name}.png", shapes / "more")
     (shapes / "notes.txt").write_text("no image")
+    (shapes / ".hidden").mkdir()
+    for hidden in (".hidden/star.png", "._circle.png"):
+        shutil.copy(STAR, shapes / hidden)
     items = cam.json("infer", "shapes", "star.png", "--cam", "maps")
     found = {item["id"]: item["result"]["classes"][0]["id"] for item in items}
     assert found == {
@@ -67,6 +70,8 @@ def test_folders_and_patterns_are_a_batch(cam):
     assert sorted(path.name for path in (cam.folder / "maps").iterdir()) == [
         *("circle-2.png", "circle.png", "square-2.png", "square.png", "star.png")
     ]
+    assert {item["id"]: item["heatmap_file"] for item in items}["star.png"] == "maps/star.png"
+    assert "maps/star.png" in cam("infer", "shapes/circle.png", "star.png", "--cam", "maps").stdout
     assert len(cam.json("infer", "shapes/*.png")) == 2
     assert "2 images, 0 failed" in cam("infer", "shapes/*.png").stdout
 

@@ -132,6 +132,20 @@ def test_empty_files_are_told_before_the_others_are_sent(cam, images):
     assert "1 of 1" in cam("jobs", "wait", done.stdout.strip()).stdout
 
 
+def test_the_image_beside_an_empty_file_is_named_when_it_fails(cam):
+    (cam.folder / "zero.png").touch()
+    (cam.folder / "bad.png").write_bytes(b"no image")
+    done = cam("upload", "zero.png", "bad.png", "--json", code=1)
+    assert [json.loads(line)["id"] for line in done.stderr.splitlines()] == ["zero.png", "bad.png"]
+
+
+def test_a_question_without_an_answer_is_an_error_for_programs(away):
+    done = away("login", "--json", given="", code=1)
+    # The library that asks puts a space there.
+    assert not done.stdout.strip()
+    assert json.loads(done.stderr.splitlines()[-1].removeprefix("Client id:"))["error"]["code"] == "usage.invalid"
+
+
 def test_programs_hear_of_empty_files_as_of_failed_ones(cam):
     (cam.folder / "zero.png").touch()
     done = cam("--json", "infer", ".", code=1)

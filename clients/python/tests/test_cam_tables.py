@@ -203,7 +203,9 @@ def test_no_name_commands_the_terminal_in_messages_either(cam):
     assert name in cam("jobs", "results", job, "--csv").stdout
 
 
-@pytest.mark.parametrize("name", ["plain.png", "two words.png", "it's\n\\n.png", "\x1b[31m0.png", "caf\udce9.png"])
+@pytest.mark.parametrize(
+    "name", ["plain.png", "two words.png", "it's\n\\n.png", "\x1b[31m0.png", "caf\udce9.png", "a\xadb.png"]
+)
 def test_a_name_to_copy_is_what_a_shell_reads(name):
     word = quoted(name)
     assert printable(word) == word

@@ -27,6 +27,17 @@ def waiting(stack, way, tenant):
         yield client
 
 
+def test_it_is_open_between_open_and_close(stack):
+    client = Client(stack.grpc_target)
+    with pytest.raises(RuntimeError, match="not open"):
+        client.health()
+    client.open()
+    assert client.health().status
+    client.close()
+    with pytest.raises(CamserveError, match=r"client\.closed"):
+        client.health()
+
+
 def test_it_does_what_the_other_does(waiting):
     assert waiting.health().components
     assert waiting.infer(STAR, model="shapes", cam=True).heatmap.to_pil().size == (160, 160)

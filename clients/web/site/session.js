@@ -26,6 +26,8 @@ export const renews = () => client !== null;
  */
 export function useToken(token) {
   signOut();
+  // Whoever copies a whole header means the token in it.
+  token = token.trim().replace(/^bearer\s+/i, "");
   grant = { token, expiresAt: expiryOf(token) };
 }
 

@@ -95,7 +95,9 @@ _RATE = ("rate_limited", 429, "RESOURCE_EXHAUSTED")
 _UNAVAILABLE = ("service_unavailable", 503, "UNAVAILABLE")
 
 CATALOGUE: dict[Reason, Entry] = {
-    Reason.JSON_MALFORMED: Entry(*_VALIDATION, "The body is not valid JSON for this request."),
+    Reason.JSON_MALFORMED: Entry(
+        *_VALIDATION, "The body is not valid JSON for this request, or a name or value of its query is not."
+    ),
     Reason.PARAM_INVALID: Entry(*_VALIDATION, "A parameter is not valid."),
     Reason.PARAM_OUT_OF_RANGE: Entry(*_VALIDATION, "A parameter is outside its range."),
     Reason.PARAM_LAYER_NOT_FOUND: Entry(*_VALIDATION, "The model has no such layer for a heatmap."),

@@ -79,8 +79,9 @@ class _Cipher:
 class StreamWriter:
     """Encrypts to `sink`, which is called with the header and then with each segment in order.
 
-    `close` writes the last segment; a stream that is not closed does not open. At most one segment is held. What the
-    sink is given changes after it returns.
+    `close` writes the last segment; a stream that is not closed does not open. At most one segment is held. After the
+    sink failed nobody knows what it has, and another segment under the number of that one would give both away: every
+    later call raises RuntimeError.
     """
 
     def __init__(self, sink: Callable[[bytes | memoryview], object], key: bytes, associated: bytes) -> None:
@@ -89,7 +90,7 @@ class StreamWriter:
         self._sink = sink
         self._index = 0
         self._held = bytearray()
-        self._sealed = bytearray()
+        self._broken = False
         sink(bytes([STREAM_HEADER_BYTES]) + salt + prefix)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -112,13 +113,14 @@ class StreamWriter:
         return _PLAIN_BYTES if self._index else _FIRST_PLAIN_BYTES
 
     def _emit(self, *parts: bytearray | memoryview, last: bool = False) -> None:
-        sealed_bytes = sum(map(len, parts)) + _TAG_BYTES
-        if len(self._sealed) < sealed_bytes:
-            self._sealed = bytearray(sealed_bytes)
-        sealed = memoryview(self._sealed)[:sealed_bytes]
+        if self._broken:
+            raise RuntimeError("the stream broke off")
+        self._broken = True
+        sealed = memoryview(bytearray(sum(map(len, parts)) + _TAG_BYTES))
         self._cipher.encrypt_into(sealed, self._index, last, parts)
         self._sink(sealed)
         self._index += 1
+        self._broken = last
 
 
 class RangeReader:

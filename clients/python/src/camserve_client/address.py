@@ -53,7 +53,8 @@ def proxy_of(url: str) -> str | None:
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
     proxies = getproxies()
-    if proxy_bypass(f"{host}:{port}") or _is_within(host, proxies.get("no", "")):
+    # Lists of the environment may have ports, those of a system have none.
+    if proxy_bypass(host) or proxy_bypass(f"{host}:{port}") or _is_within(host, proxies.get("no", "")):
         return None
     proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
     proxy = proxy if "://" in proxy or not proxy else f"http://{proxy}"
@@ -68,7 +69,7 @@ def _is_within(host: str, networks: str) -> bool:
         return False
     for name in networks.split(","):
         with suppress(ValueError):
-            if address in ipaddress.ip_network(name.strip(), strict=False):
+            if address in ipaddress.ip_network(name.strip().strip("[]"), strict=False):
                 return True
     return False
 

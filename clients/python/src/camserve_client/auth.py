@@ -51,18 +51,27 @@ class GivenTokens:
         """Returns what the caller gave, or gives now."""
         if self._source is None:
             return None
-        given = self._source if isinstance(self._source, str) else self._source()
-        if inspect.isawaitable(given):
-            try:
-                async with asyncio.timeout(timeout_s), self._lifetime.waiting():
-                    given = await given
-            except TimeoutError:
-                raise timed_out(timeout_s) from None
+        async with self._lifetime.waiting():
+            given = self._source if isinstance(self._source, str) else self._source()
+            if inspect.isawaitable(given):
+                given = await self._made(given, timeout_s)
         # Files that tokens are read from end in a newline, which no header takes.
         token = given.strip()
         if not _TOKEN.fullmatch(token):
             raise CamserveError("auth.invalid_token", "A token is visible ASCII characters.", status=401)
         return token
+
+    @staticmethod
+    async def _made(given: Awaitable[str], timeout_s: float | None) -> str:
+        deadline = asyncio.timeout(timeout_s)
+        try:
+            async with deadline:
+                return await given
+        except TimeoutError:
+            # The function's own are its own matter.
+            if deadline.expired():
+                raise timed_out(timeout_s) from None
+            raise
 
     def refused(self, token: str) -> bool:
         """Returns false: a function that gives tokens decides by itself when to renew them."""

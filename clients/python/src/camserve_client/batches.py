@@ -147,9 +147,9 @@ async def infer_batch(
     calls: Calls, inputs: ManyInputs, *, model: str, version: str, ask: Ask, placement: str
 ) -> AsyncGenerator[Item]:
     """Yields each image as it is finished, in any order; takes of `inputs` no more than is on its way."""
-    groups = _groups(prepared(inputs), await _most_images(calls))
-    async with aclosing(groups):
-        async for group in calls.lifetime.each(groups):
+    most = await _most_images(calls)
+    async with aclosing(calls.lifetime.each(_groups(prepared(inputs), most))) as groups:
+        async for group in groups:
             async with chunk_of(calls, group, ask) as chunk:
                 for name, error in chunk.refused.items():
                     yield Item(name, "failed", error=error)

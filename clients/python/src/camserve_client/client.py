@@ -22,7 +22,6 @@ from camserve_client.grpc_transport import GrpcTransport
 from camserve_client.heatmap import Heatmap
 from camserve_client.inference import Inference
 from camserve_client.jobs import AsyncJob
-from camserve_client.lifetime import Lifetime
 from camserve_client.links import fetched
 from camserve_client.options import Ask, Cam, Placement
 from camserve_client.rest_transport import RestTransport
@@ -56,8 +55,9 @@ class AsyncClient:
     `timeout_s` is the time of a call with all its attempts, 60 s by default; `backoff` says how long to wait between
     those. Reads are tried again, and writes under an idempotency key, which every write gets.
 
-    Connections belong to the event loop in which the client was entered. Every method raises CamserveError; what waits
-    when the client is left, or is called after that, ends with `client.closed`.
+    It is open within `async with`, or from `open` to `close`; connections belong to the event loop in which that was.
+    Every method raises CamserveError; what waits when the client is closed, or is called after that, ends with
+    `client.closed`.
     """
 
     def __init__(
@@ -82,9 +82,10 @@ class AsyncClient:
         self._backoff = backoff or Backoff()
         self._calls: Calls | None = None
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> Self:
+        """Begins, as `async with` does; the same client may be opened again after it was closed."""
         transport: Transport
-        retries = Retries(self._backoff, lifetime=Lifetime())
+        retries = Retries(self._backoff)
         if self._address.transport == "grpc":
             transport = GrpcTransport(self._address.target, tls=self._address.tls, ca_file=self._ca_file)
         else:
@@ -96,11 +97,19 @@ class AsyncClient:
         self._calls = Calls(transport, tokens, retries, self._timeout_s)
         return self
 
+    async def close(self) -> None:
+        """Ends every connection, and what still waits with `client.closed`."""
+        if self._calls:
+            self._calls.lifetime.end()
+            await self._calls.transport.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._entered.lifetime.end()
-        await self._entered.transport.close()
+        await self.close()
 
     @property
     def webhooks(self) -> AsyncWebhooks:
@@ -181,7 +190,8 @@ class AsyncClient:
         its end. Raises OSError for a file that cannot be read.
         """
         ask = Ask(top_k=top_k, min_prob=min_prob, cam=cam, longest_side=longest_side)
-        images = [one async for one in batches.prepared(inputs)]
+        async with aclosing(self._entered.lifetime.each(batches.prepared(inputs))) as prepared:
+            images = [one async for one in prepared]
         async with batches.chunk_of(self._entered, images, ask, idempotency_key) as chunk:
             for error in chunk.refused.values():
                 raise error
@@ -312,5 +322,5 @@ class AsyncClient:
     @property
     def _entered(self) -> Calls:
         if self._calls is None:
-            raise RuntimeError("the client works within `async with`")
+            raise RuntimeError("the client is not open: enter it by `with` or `async with`, or call `open`")
         return self._calls

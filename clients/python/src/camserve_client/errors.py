@@ -60,5 +60,5 @@ def closed() -> CamserveError:
 
 def timed_out(after_s: float | None) -> CamserveError:
     """Returns the error of a call whose time is over before an answer came."""
-    within = "" if after_s is None else f" within {after_s:g} s"
+    within = "" if after_s is None else f" within {after_s:.3g} s"
     return CamserveError(TIMEOUT, f"No answer came{within}.", status=504)

@@ -115,6 +115,7 @@ class Inference:
                     timings_ms=item.result.timings_ms,
                     image=item.result.image,
                     model_version=item.result.model_version,
+                    content_sha256=item.result.content_sha256,
                     request_id=message.request_id,
                     model=info.model,
                     job_id=job.id,

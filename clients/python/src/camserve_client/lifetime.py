@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
 from camserve_client.errors import closed
@@ -38,17 +38,20 @@ class Lifetime:
             raise
 
     async def each(self, source: AsyncGenerator[T]) -> AsyncGenerator[T]:
-        """Yields what `source` does, for as long as the client is open."""
-        while True:
-            async with self.waiting():
-                try:
-                    one = await anext(source)
-                except StopAsyncIteration:
-                    return
-            yield one
+        """Yields what `source` does, for as long as the client is open, and closes it."""
+        async with aclosing(source):
+            while True:
+                async with self.waiting():
+                    try:
+                        one = await anext(source)
+                    except StopAsyncIteration:
+                        return
+                yield one
 
     def end(self) -> None:
         """Closes; to be called in the event loop of those that wait."""
+        if self._over:
+            return
         self._over = True
         for wait in self._waits:
             wait.reschedule(0.0)

@@ -34,9 +34,10 @@ async def fetched(calls: Calls, heatmap: Heatmap) -> Heatmap:
         messages = await calls.collected(methods.DOWNLOAD, request)
         data = b"".join(message.data for message in messages)
     else:
-        data = await calls.retries.run(
-            lambda tries: _read(heatmap.url or "", tries), timeout_s=calls.timeout_s, repeatable=True
-        )
+        async with calls.lifetime.waiting():
+            data = await calls.retries.run(
+                lambda tries: _read(heatmap.url or "", tries), timeout_s=calls.timeout_s, repeatable=True
+            )
     return dataclasses.replace(heatmap, data=data)
 
 

@@ -54,6 +54,8 @@ class Result:
     timings_ms: Timings
     image: ImageInfo
     model_version: str
+    content_sha256: str | None
+    """The digest of the weights, labels and settings that answered, in hex; None of older releases."""
 
     @property
     def top(self) -> ClassScore:

@@ -169,14 +169,22 @@ class Client:
             backoff=backoff,
         )
 
-    def __enter__(self) -> Self:
-        _LOOP.run(self._own.__aenter__())
+    def open(self) -> Self:
+        """Begins, as `with` does."""
+        _LOOP.run(self._own.open())
         return self
+
+    def close(self) -> None:
+        """Ends every connection, and what still waits with `client.closed`."""
+        _LOOP.run(self._own.close())
+
+    def __enter__(self) -> Self:
+        return self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _LOOP.run(self._own.__aexit__(kind, error, trace))
+        self.close()
 
     @property
     def webhooks(self) -> Webhooks:

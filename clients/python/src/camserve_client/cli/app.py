@@ -83,7 +83,9 @@ def common(
 @app.command("login")
 def sign_in(
     ctx: typer.Context,
-    client_id: Annotated[str, typer.Option(prompt=True, help="As `camserve client create` printed it.")],
+    client_id: Annotated[
+        str | None, typer.Option(help="As `camserve client create` printed it; asked for unless given.")
+    ] = None,
     scope: Annotated[list[str] | None, typer.Option(help="Ask for this scope only; may be said again.")] = None,
 ) -> None:
     """Keep client credentials for the commands that follow, in a file that only you read.
@@ -91,7 +93,11 @@ def sign_in(
     The secret is asked for, or read from the input where that is no terminal: arguments are seen by others.
     """
     session: Session = ctx.obj
-    secret = typer.prompt("Client secret", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if client_id is None:
+        client_id = typer.prompt("Client id", err=True)
+    secret = (
+        typer.prompt("Client secret", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    )
     before, address = session.kept(), session.where
     known = before.ca_file if before and before.address == address else None
     ca_file = str(session.ca_file.resolve()) if session.ca_file else known
@@ -110,8 +116,9 @@ def sign_in(
 @app.command()
 def logout(ctx: typer.Context) -> None:
     """Forget the credentials."""
-    existed = login.remove()
-    ctx.obj.show({"removed": existed}, lambda: "Forgotten." if existed else "There was no login.")
+    session: Session = ctx.obj
+    existed = session.guarded(login.remove)
+    session.show({"removed": existed}, lambda: "Forgotten." if existed else "There was no login.")
 
 
 @app.command()
@@ -157,7 +164,7 @@ def limits(ctx: typer.Context) -> None:
         ("images per day", day.limit, f"{day.used} used; again at {day.resets_at.astimezone():%H:%M %Z}"),
         ("calls at once", calls.limit, f"{calls.in_use} now"),
         ("bytes of an image", found.max_image_bytes, ""),
-        ("images of a batch or job", found.max_batch_size, ""),
+        ("images of one request or job", found.max_batch_size, ""),
         ("pixels of a side", found.max_side_px, ""),
         ("pixels", found.max_pixels, ""),
         ("hours that an upload is kept", found.retention_hours.default, ""),

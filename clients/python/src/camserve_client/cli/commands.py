@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from camserve_client.cli import shown
+from camserve_client.cli.session import SOME_FAILED
 from camserve_client.errors import CamserveError
 
 # Typer's, whichever library it reads options with.
@@ -44,7 +45,7 @@ class Program(Group):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the arguments, `--json` first."""
         if _asks_for_json(args):
-            end = args.index("--") if "--" in args else len(args)
+            end = _options_end(args)
             args = ["--json", *(one for one in args[:end] if one != "--json"), *args[end:]]
         return super().parse_args(ctx, args)
 
@@ -64,18 +65,31 @@ def _wrong_use_said(*, as_json: bool) -> Iterator[None]:
     """Says wrong use to programs, and leaves it to Typer for people."""
     try:
         yield
+    except typer.Abort:
+        if not as_json:
+            raise
+        _say("A question was not answered.")
+        raise typer.Exit(SOME_FAILED) from None
     except _UsageError as error:
         if as_json:
-            fields = shown.error_fields(CamserveError(shown.USAGE_INVALID, error.format_message()))
-            sys.stderr.write(shown.line({"error": fields}) + "\n")
+            _say(error.format_message())
             raise typer.Exit(error.exit_code) from None
         # Files may be named like options, by who means to command the terminal.
         error.message = shown.printable(error.message, kept="\n\t")
         raise
 
 
+def _say(message: str) -> None:
+    fields = shown.error_fields(CamserveError(shown.USAGE_INVALID, message))
+    sys.stderr.write(shown.line({"error": fields}) + "\n")
+
+
 def _asks_for_json(args: Sequence[str]) -> bool:
-    return "--json" in args[: args.index("--") if "--" in args else len(args)]
+    return "--json" in args[: _options_end(args)]
+
+
+def _options_end(args: Sequence[str]) -> int:
+    return args.index("--") if "--" in args else len(args)
 
 
 def _flags_untyped(params: Iterable[Any]) -> list[Any]:

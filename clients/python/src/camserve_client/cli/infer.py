@@ -136,7 +136,7 @@ async def _many(session: Session, client: AsyncClient, found: sources.Found, ask
     failed = len(found.empty)
     with _told(session, failed + len(found.images)) as tell:
         for name in found.empty:
-            tell(Item(name, "failed", error=sources.empty_image()))
+            tell(Item(name, "failed", error=sources.empty_image()), None)
         items = client.infer_batch(
             found.images,
             model=await model_of(client, asked.model),
@@ -147,24 +147,28 @@ async def _many(session: Session, client: AsyncClient, found: sources.Found, ask
         async with aclosing(items):
             async for item in items:
                 failed += item.error is not None
+                file = None
                 if folder and item.result and item.result.heatmap:
-                    suffix = f".{item.result.heatmap.format}"
-                    item.result.heatmap.save(heatmaps.folder_file(folder, item.id, suffix, taken))
-                tell(item)
+                    file = heatmaps.folder_file(folder, item.id, f".{item.result.heatmap.format}", taken)
+                    item.result.heatmap.save(file)
+                tell(item, file)
     return failed
 
 
 @contextmanager
-def _told(session: Session, total: int) -> Iterator[Callable[[Item], None]]:
-    """Gives what tells of an image: a line of JSON, a row of a table that grows, or a table at the end."""
+def _told(session: Session, total: int) -> Iterator[Callable[[Item, Path | None], None]]:
+    """Gives what tells of an image, and of the file of its heatmap.
+
+    That is a line of JSON, a row of a table that grows, or a table at the end.
+    """
     if session.as_json:
-        yield session.line
+        yield lambda item, file: session.line(shown.plain(item) | ({"heatmap_file": str(file)} if file else {}))
         return
     done: list[dict[str, str]] = []
     with Live(console=session.out, transient=True) if session.out.is_terminal else nullcontext() as live:
 
-        def tell(item: Item) -> None:
-            done.append(shown.outcome(item))
+        def tell(item: Item, file: Path | None) -> None:
+            done.append(shown.outcome(item) | {"file": str(file or "")})
             if live:
                 live.update(Group(shown.outcomes(done[-_LIVE_ROWS:]), Text(f"{len(done)} of {total}")))
 

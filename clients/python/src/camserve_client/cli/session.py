@@ -112,7 +112,12 @@ class Session:
         if self.as_json:
             self.line(value)
         else:
-            self.out.print(made())
+            told = made()
+            if isinstance(told, str):
+                # What the service or the system named: no markup, and nothing that commands the terminal.
+                self.out.print(shown.printable(told, kept="\n"), markup=False, highlight=False, soft_wrap=True)
+            else:
+                self.out.print(told)
 
     def line(self, value: Any) -> None:
         """Prints a value as one line of JSON."""

@@ -48,7 +48,9 @@ def error_fields(error: CamserveError) -> dict[str, Any]:
 def error_text(error: CamserveError) -> str:
     """Returns an error for people, with the facts that its sentence leaves out."""
     facts = ", ".join(
-        f"{name}: {value}" for name, value in error.details.items() if isinstance(value, str | int | float)
+        f"{name}: {value}"
+        for name, value in error.details.items()
+        if isinstance(value, str | int | float) and name != "field"
     )
     return printable(f"{error} [{facts}]" if facts else str(error))
 
@@ -66,7 +68,7 @@ def quoted(text: str) -> str:
     if all(map(_is_seen, text)):
         return shlex.quote(text)
     inner = text.replace("\\", "\\\\").replace("'", "\\'")
-    return "$'" + "".join(one if _is_seen(one) else _escaped(one) for one in inner) + "'"
+    return "$'" + "".join(one if _is_seen(one) else _bytes_escaped(one) for one in inner) + "'"
 
 
 def line(value: Any) -> str:
@@ -89,8 +91,18 @@ def classes(result: Result) -> Fitted:
 
 def outcomes(rows: Iterable[Mapping[str, str]]) -> Fitted:
     """Returns a row for each outcome."""
-    columns = (Column("image", "name"), Column("status", spare=1), "label", "probability", "error")
-    cells = ((row["id"], row["status"], row["label"], _percent(row["probability"]), row["error"]) for row in rows)
+    columns = (
+        Column("image", "name"),
+        Column("status", spare=1),
+        "label",
+        "probability",
+        "error",
+        Column("heatmap in", "name", spare=2),
+    )
+    cells = (
+        (row["id"], row["status"], row["label"], _percent(row["probability"]), row["error"], row.get("file", ""))
+        for row in rows
+    )
     return table(columns, cells)
 
 
@@ -125,6 +137,10 @@ def _escaped(one: str) -> str:
     # A byte of a file's name that is no UTF-8, as Python has it.
     byte = ord(one) - 0xDC00
     return (chr(byte) if 0x80 <= byte <= 0xFF else one).encode("unicode_escape").decode()
+
+
+def _bytes_escaped(one: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in one.encode(errors="surrogateescape"))
 
 
 def _percent(probability: str) -> str:

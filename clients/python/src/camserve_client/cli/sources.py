@@ -102,11 +102,18 @@ def _files(argument: str) -> Iterator[Path]:
         path.stat()
         yield path
         return
-    places = path.rglob("*") if path.is_dir() else map(Path, glob.iglob(argument, recursive=True))
+    places = _within(path) if path.is_dir() else map(Path, glob.iglob(argument, recursive=True))
     images = sorted(one for one in places if one.is_file() and one.suffix.lower() in _SUFFIXES)
     if not images:
         raise ValueError(f"{argument} has no images (JPEG, PNG, TIFF or BMP)")
     yield from images
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    """Yields what is in a folder and those below, as patterns do: what begins with a dot is seldom meant."""
+    for path in folder.rglob("*"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def _is_empty(path: Path) -> bool:

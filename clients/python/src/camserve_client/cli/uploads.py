@@ -49,7 +49,7 @@ def upload(
                     tell(name, await _stored(session, client, name, source, resume))
                 except CamserveError as error:
                     # What is wrong with one image is not wrong with the next.
-                    if len(found.images) == 1 or error.status not in _OF_THE_IMAGE:
+                    if len(found.images) + len(found.empty) == 1 or error.status not in _OF_THE_IMAGE:
                         raise
                     failed += 1
                     session.say_error(error, name)
