@@ -131,6 +131,8 @@ class Appending:
         if self._timer:
             await ended([self._timer])
         try:
+            if keep and self._failed:
+                raise self._failed
             if keep:
                 await self._write_on(keep=True)
         finally:
@@ -145,7 +147,12 @@ class Appending:
                         self._tenant, content_type=_PART_TYPE, expires_at=self._pending.expires_ms / 1000
                     )
                 piece, self._waiting = self._waiting, bytearray()
-                await self._draft.write(piece)
+                try:
+                    await self._draft.write(piece)
+                except ApiError as error:
+                    # A part without these bytes is none, whoever leaves now, and why.
+                    self._failed = error
+                    raise
                 self._draft_bytes += len(piece)
             if self._draft and (keep or self._draft_bytes >= _PART_BYTES):
                 await self._keep(self._draft)

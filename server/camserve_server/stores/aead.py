@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -52,19 +49,11 @@ class _Cipher:
         if len(key) != 32:
             raise ValueError("the key must have 32 bytes")
         hkdf = HKDF(algorithm=SHA256(), length=32, salt=salt, info=associated)
-        stream_key = hkdf.derive(key)
-        self._aes = AES256(stream_key)
-        self._aead = AESGCM(stream_key)
+        self._aead = AESGCM(hkdf.derive(key))
         self._prefix = prefix
 
-    def encrypt_into(self, out: memoryview, index: int, last: bool, parts: Iterable[bytearray | memoryview]) -> None:
-        """Fills `out`, which has room for the parts of a segment and its tag."""
-        encryptor = Cipher(self._aes, GCM(self._nonce(index, last))).encryptor()
-        at = 0
-        for part in parts:
-            at += encryptor.update_into(part, out[at:])
-        encryptor.finalize()
-        out[at:] = encryptor.tag
+    def encrypt(self, index: int, last: bool, plain: bytes | bytearray | memoryview) -> bytes:
+        return self._aead.encrypt(self._nonce(index, last), plain, None)
 
     def decrypt(self, index: int, last: bool, segment: bytes) -> bytes:
         try:
@@ -84,7 +73,7 @@ class StreamWriter:
     later call raises RuntimeError.
     """
 
-    def __init__(self, sink: Callable[[bytes | memoryview], object], key: bytes, associated: bytes) -> None:
+    def __init__(self, sink: Callable[[bytes], object], key: bytes, associated: bytes) -> None:
         salt, prefix = os.urandom(_SALT_BYTES), os.urandom(_PREFIX_BYTES)
         self._cipher = _Cipher(key, salt, prefix, associated)
         self._sink = sink
@@ -98,9 +87,12 @@ class StreamWriter:
         rest = memoryview(data).cast("B")
         while len(self._held) + len(rest) > self._room():
             taken = self._room() - len(self._held)
-            # Both parts from where they are: what comes is not copied to the little that was held.
-            self._emit(self._held, rest[:taken])
-            self._held.clear()
+            if self._held:
+                self._held += rest[:taken]
+                self._emit(self._held)
+                self._held.clear()
+            else:
+                self._emit(rest[:taken])
             rest = rest[taken:]
         self._held += rest
 
@@ -112,13 +104,11 @@ class StreamWriter:
     def _room(self) -> int:
         return _PLAIN_BYTES if self._index else _FIRST_PLAIN_BYTES
 
-    def _emit(self, *parts: bytearray | memoryview, last: bool = False) -> None:
+    def _emit(self, plain: bytearray | memoryview, *, last: bool = False) -> None:
         if self._broken:
             raise RuntimeError("the stream broke off")
         self._broken = True
-        sealed = memoryview(bytearray(sum(map(len, parts)) + _TAG_BYTES))
-        self._cipher.encrypt_into(sealed, self._index, last, parts)
-        self._sink(sealed)
+        self._sink(self._cipher.encrypt(self._index, last, plain))
         self._index += 1
         self._broken = last
 

@@ -23,7 +23,7 @@ class File:
     def __del__(self) -> None:
         os.close(self.number)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Writes all of it."""
         rest = memoryview(data)
         while rest:
