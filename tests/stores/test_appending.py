@@ -46,7 +46,7 @@ async def appending(redis, sealer, objects, clock):
     await pending.begin("a", storage_id, Declaration(3 << 20), expires_ms=int(time.time() * 1000) + 60_000)
     upload = await pending.get("a", storage_id)
     made = Appending(pending, disk, ByteBudget(8 << 20), clock, "a", storage_id, upload)
-    yield made, disk, lambda: pending.parts("a", storage_id)
+    return made, disk, lambda: pending.parts("a", storage_id)
 
 
 async def test_without_bytes_that_could_not_be_written_nothing_is_kept_of_a_caller_who_leaves(appending):
@@ -69,11 +69,15 @@ async def test_without_bytes_that_could_not_be_written_nothing_is_kept_of_a_call
 async def test_who_ends_after_a_write_failed_is_told(appending, clock):
     made, disk, parts = appending
     disk.go.set()
-    with pytest.raises(ApiError) as failed:
+
+    async def sends():
         async with made:
             await made.append(b"II*\0" + bytes(1 << 10))
             # A part is due, which is written beside the call.
             clock.advance(3600)
             await disk.writing.wait()
+
+    with pytest.raises(ApiError) as failed:
+        await sends()
     assert failed.value.reason is Reason.UPSTREAM_FAILED
     assert await parts() == ()

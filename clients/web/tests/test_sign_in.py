@@ -47,6 +47,12 @@ def test_the_focus_after_signing_in_is_not_drawn_around_the_heading(visit: Visit
     expect(heading).to_have_css("outline-style", "none")
 
 
+def test_a_token_may_be_a_copied_header(visit: Visit) -> None:
+    visit.page.get_by_label("Token", exact=True).fill(f"Bearer {visit.token()}")
+    visit.page.keyboard.press("Enter")
+    expect(visit.page.get_by_text("Signed in as")).to_be_visible()
+
+
 def test_a_token_goes_in_no_address(signed_in: Visit) -> None:
     signed_in.choose()
     signed_in.answered()
