@@ -265,3 +265,6 @@ def test_a_login_goes_to_where_the_last_one_was(cam, stack, tenant):
         assert cam.json("limits", **again)[0]["tenant"] == tenant
         wrong = cam("login", "--client-id", told["client_id"], given="x\n", code=4, **again)
         assert "cam login" in wrong.stderr
+        # A token that is there has nothing to do with it.
+        wrong = cam("login", "--client-id", told["client_id"], given="x\n", code=4, CAM_ADDRESS="")
+        assert "CAM_TOKEN" not in wrong.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -92,7 +93,8 @@ def sign_in(
 
     The secret is asked for, or read from the input where that is no terminal: arguments are seen by others.
     """
-    session: Session = ctx.obj
+    # The secret is what is tried, and what advice is about.
+    session: Session = dataclasses.replace(ctx.obj, token=None)
     if client_id is None:
         client_id = typer.prompt("Client id", err=True)
     secret = (
