@@ -109,6 +109,8 @@ async def test_a_client_is_open_between_open_and_close(stack, connect):
     await client.close()
     for _ in range(2):
         await client.open()
+        with pytest.raises(RuntimeError, match="already"):
+            await client.open()
         assert (await client.infer(STAR, model="shapes")).content_sha256
         await client.close()
         await client.close()

@@ -83,7 +83,12 @@ class AsyncClient:
         self._calls: Calls | None = None
 
     async def open(self) -> Self:
-        """Begins, as `async with` does; the same client may be opened again after it was closed."""
+        """Begins, as `async with` does; the same client may be opened again after it was closed.
+
+        Raises RuntimeError for one that is open, whose connections would be lost.
+        """
+        if self._calls and not self._calls.lifetime.over:
+            raise RuntimeError("the client is open already")
         transport: Transport
         retries = Retries(self._backoff)
         if self._address.transport == "grpc":

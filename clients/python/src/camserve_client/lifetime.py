@@ -17,12 +17,13 @@ class Lifetime:
 
     def __init__(self) -> None:
         self._waits: set[asyncio.Timeout] = set()
-        self._over = False
+        self.over = False
+        """Is true once the client was closed."""
 
     @asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
         """Ends what is awaited within at the client's closing; raises CamserveError(client.closed) then."""
-        if self._over:
+        if self.over:
             raise closed()
         wait = asyncio.timeout(None)
         try:
@@ -50,8 +51,8 @@ class Lifetime:
 
     def end(self) -> None:
         """Closes; to be called in the event loop of those that wait."""
-        if self._over:
+        if self.over:
             return
-        self._over = True
+        self.over = True
         for wait in self._waits:
             wait.reschedule(0.0)
