@@ -36,7 +36,7 @@ def throughput(place: Place, plan: Plan, service: Service) -> Findings:
     """Bare pipeline, service and hand-written service."""
     place.progress("starting the bare pipeline and the hand-written service")
     with (
-        Driver("pipeline", place.folder, place.environment("pipeline")) as bare,
+        Driver("pipeline", place.folder, place.environment("pipeline") | {"OMP_WAIT_POLICY": "PASSIVE"}) as bare,
         Driver("handwritten", place.folder) as handwritten,
         Driver("load", place.folder) as load,
     ):

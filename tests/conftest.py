@@ -25,9 +25,12 @@ from camserve_server.base.config import load
 from camserve_server.cli.tokens import issuer
 from camserve_server.cli.valkey import EmbeddedValkey
 from camserve_server.core.tokens import SCOPES
+from camserve_server.engine.openmp import wait_asleep
 from camserve_server.stores.cluster import primaries
 from camserve_server.stores.redis import connect
 
+# As a replica does: the tests of two workers compute on the same cores.
+wait_asleep()
 # How many replicas a stack has that does not say: `make test-replicas` makes it three.
 REPLICAS = int(os.environ.get("CAMSERVE_TEST_REPLICAS", "1"))
 # Whether the tests of the stores have a cluster of three: `make test-cluster`.

@@ -16,7 +16,8 @@ from torchvision import models
 from camserve_server.engine.cam import METHODS
 from camserve_server.engine.inference import Explain, Outcome, infer
 from camserve_server.engine.layers import find_layers
-from camserve_server.engine.model import load_version
+from camserve_server.engine.manifest import read_manifest
+from camserve_server.engine.weights import load_module
 
 SHAPES = Path(__file__).parents[2] / "models" / "shapes" / "2"
 TARGETS = (1, 4, 0)
@@ -81,9 +82,7 @@ def assert_same(
 
 
 def shapes() -> nn.Module:
-    module = load_version(SHAPES, torch.device("cpu"), max_batch=1, weights_dir=None).module
-    assert module is not None
-    return module.to(memory_format=torch.contiguous_format)
+    return load_module(SHAPES, read_manifest(SHAPES), None)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -20,6 +20,7 @@ from camserve_server.base.tasks import ended
 from camserve_server.base.tracing import start_tracing
 from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.engine.footprint import limit_arenas
+from camserve_server.engine.openmp import wait_asleep
 
 
 def serve(settings: Settings, redis_url: str) -> None:
@@ -29,6 +30,7 @@ def serve(settings: Settings, redis_url: str) -> None:
     faulthandler.enable()
     raise_limit()
     limit_arenas()
+    wait_asleep()
     end_tracing = None
     if settings.otlp_endpoint:
         instance = f"{socket.gethostname()}:{settings.grpc_port}"

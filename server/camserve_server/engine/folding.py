@@ -71,14 +71,14 @@ def fold_norms(module: nn.Module, inputs: Tensor) -> int:
     before = {name: module.get_submodule(name) for pair in pairs for name in pair}
     # Memory may be short, and code may look at its modules in other ways than by calling them.
     try:
-        expected = _scores(module, inputs)
+        expected = scores(module, inputs)
         for name, norm_name in pairs:
             convolution, norm = before[name], before[norm_name]
             assert isinstance(convolution, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)
             module.set_submodule(name, FoldedConv2d.of(convolution, norm))
             module.set_submodule(norm_name, nn.Identity().eval())
-        is_right = _agree(_scores(module, inputs), expected)
+        is_right = agree(scores(module, inputs), expected)
     except Exception:
         is_right = False
     if is_right:
@@ -88,14 +88,16 @@ def fold_norms(module: nn.Module, inputs: Tensor) -> int:
     return 0
 
 
-def _scores(module: nn.Module, inputs: Tensor) -> Tensor:
+def scores(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Returns what the module makes of (N, 3, H, W), which it leaves as they are."""
     with torch.inference_mode():
         # A copy, as code may work in place on its input.
-        scores: Tensor = module(inputs.clone())
-    return scores
+        made: Tensor = module(inputs.clone())
+    return made
 
 
-def _agree(actual: Tensor, expected: Tensor) -> bool:
+def agree(actual: Tensor, expected: Tensor) -> bool:
+    """Whether scores differ by no more than rounding in another order makes them."""
     return bool((actual - expected).abs().max() <= _ROUNDING * expected.abs().max().clamp(min=1))
 
 

@@ -33,6 +33,7 @@ from camserve_server.engine.manifest import (
     read_aliases,
     read_manifest,
 )
+from camserve_server.engine.packing import pack_weights
 from camserve_server.engine.precision import has_bfloat16, lowered
 from camserve_server.engine.preprocess import Preprocess
 from camserve_server.engine.weights import load_module, weights_digest
@@ -229,6 +230,9 @@ def _load(
     ready = with_golden(folder, manifest, ready)
     if manifest.precision != "float32" and not precise:
         ready = _lowered(folder, manifest, ready, noise[:largest])
+    if device.type == "cpu" and not is_program:
+        assert ready.module is not None
+        pack_weights(ready.module, preprocess(noise[:largest]))
     return replace(ready, seconds_per_picture=_seconds_per_picture(ready, noise[:largest]))
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from camserve_server.base.cores import cores
 from camserve_server.engine.batcher import Batcher
 from camserve_server.engine.device import choose_device, memory_bytes, prepare_thread
-from camserve_server.engine.footprint import release_library_pages
+from camserve_server.engine.footprint import release_heap, release_library_pages
 from camserve_server.engine.model import ModelVersion, load_version
 from camserve_server.engine.runner import Ended, Queue, Runner
 
@@ -91,10 +91,12 @@ class Here:
     def read(self, folder: Path) -> ModelVersion:
         """Brings a folder's version to the device, on the thread in which it will run."""
         prepare_thread(self._device, self._threads)
-        return load_version(
+        model = load_version(
             folder,
             self._device,
             max_batch=self._max_batch,
             weights_dir=self._weights_dir,
             earlier=self._earlier(folder),
         )
+        release_heap()
+        return model

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from camserve_server.base.guard import die_with_parent
 from camserve_server.base.logs import configure_logs
 from camserve_server.engine.device import choose_device, prepare_thread
-from camserve_server.engine.footprint import release_library_pages
+from camserve_server.engine.footprint import release_heap, release_library_pages
 from camserve_server.engine.golden import GoldenState
 from camserve_server.engine.inference import Explain
 from camserve_server.engine.model import ModelVersion, golden_rerun, load_version
@@ -51,6 +51,7 @@ class ModelActor:
             weights_dir=order.weights_dir,
             earlier=order.earlier,
         )
+        release_heap()
         if device.type == "cpu":
             release_library_pages()
 
