@@ -21,11 +21,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from camserve_server.base.config import load
+from camserve_server.base.config import load, wait_asleep
 from camserve_server.cli.tokens import issuer
 from camserve_server.cli.valkey import EmbeddedValkey
 from camserve_server.core.tokens import SCOPES
-from camserve_server.engine.openmp import wait_asleep
 from camserve_server.stores.cluster import primaries
 from camserve_server.stores.redis import connect
 

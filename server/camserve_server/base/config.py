@@ -413,6 +413,16 @@ def prepare_ray(*, own: bool) -> None:
         os.environ.update(RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0")
 
 
+def wait_asleep() -> None:
+    """Lets threads sleep as they wait for the others of an operation; else they spin, on the core that those need.
+
+    A replica shares its cores with decoders, the edge and callers, so that one of the threads is always late. What the
+    environment says of it stays. Call it before torch is imported: its OpenMP looks once.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 def supervisor_socket() -> str | None:
     """Returns where systemd wants to be told that the program is ready, None where nobody does."""
     return os.environ.get("NOTIFY_SOCKET")

@@ -12,7 +12,7 @@ from typing import Any
 
 import uvloop
 
-from camserve_server.base.config import Settings
+from camserve_server.base.config import Settings, wait_asleep
 from camserve_server.base.logs import configure_logs
 from camserve_server.base.open_files import raise_limit
 from camserve_server.base.supervisor import tell_supervisor
@@ -20,7 +20,6 @@ from camserve_server.base.tasks import ended
 from camserve_server.base.tracing import start_tracing
 from camserve_server.cli.ready import ready_state, write_state
 from camserve_server.engine.footprint import limit_arenas
-from camserve_server.engine.openmp import wait_asleep
 
 
 def serve(settings: Settings, redis_url: str) -> None:

@@ -151,8 +151,8 @@ class Engine:
         # The last batches' results were posted before their threads ended.
         await asyncio.sleep(0)
         for runner in runners:
-            if under_way := runner.under_way():
-                for entry in under_way[0].entries:
+            for batch, _ in runner.under_way():
+                for entry in batch.entries:
                     settle(entry, ApiError(Reason.SERVICE_DRAINING))
         await self._place.close()
 
@@ -301,12 +301,9 @@ class Engine:
         while True:
             await asyncio.sleep(min(deadline_s / _LOOKS, _LONGEST_LOOK_S))
             for served in self._loader.all():
-                under_way = served.runner.under_way()
-                if under_way is None or served.hanging:
-                    continue
-                batch, began = under_way
-                if self._monotonic() - began >= deadline_s:
-                    self._give_up(served, batch)
+                for batch, began in served.runner.under_way():
+                    if not served.hanging and self._monotonic() - began >= deadline_s:
+                        self._give_up(served, batch)
 
     def _give_up(self, served: Served, batch: Batch) -> None:
         name, version = served.model.key
@@ -328,7 +325,7 @@ class Engine:
             _log.warning("a forward pass returned", model=model.name, version=model.version, seconds=ended.seconds)
             return
         if entries:
-            served.note_pace(ended.seconds / len(entries))
+            served.note_pace(ended.seconds * ended.share / len(entries))
             self._note_health(served, entries, ended.works)
         for entry, result in ended.results:
             settle(entry, result)

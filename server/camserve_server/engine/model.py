@@ -146,7 +146,7 @@ def load_version(
     """Brings `<name>/<version>` to the device, warmed up with the explain path.
 
     `earlier` are the folders of the model's versions before it, with whose labels its own must agree. One that is
-    `precise` works in float32, whatever its model.toml says.
+    `precise` works in float32, whatever its model.toml says, and has its weights as parameters.
 
     Whatever stands in the way makes a version of state "unavailable" with the reason; nothing is
     raised. The calling thread must be prepared, see `prepare_thread`.
@@ -230,7 +230,7 @@ def _load(
     ready = with_golden(folder, manifest, ready)
     if manifest.precision != "float32" and not precise:
         ready = _lowered(folder, manifest, ready, noise[:largest])
-    if device.type == "cpu" and not is_program:
+    if device.type == "cpu" and not is_program and not precise:
         assert ready.module is not None
         pack_weights(ready.module, preprocess(noise[:largest]))
     return replace(ready, seconds_per_picture=_seconds_per_picture(ready, noise[:largest]))

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from camserve_server.engine.folding import FoldedConv2d, agree, scores
 
-# oneDNN may want another order for one picture alone than for several, and wants the same for any several.
+# With several threads oneDNN may want another order for one picture alone than for several; any several have the same.
 _SEVERAL = 8
+# The attribute of a packed convolution that holds its weights.
+PACKED = "packed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +22,14 @@ class _Packed:
     alone: Tensor
     together: Tensor
     dtype: torch.dtype
+    threads: int
 
     @classmethod
     def of(cls, convolution: nn.Conv2d, inputs: torch.Size) -> _Packed:
         alone, together = (_ordered(convolution, (count, *inputs[1:])) for count in (1, _SEVERAL))
-        return cls(together if _order(alone) == _order(together) else alone, together, convolution.weight.dtype)
+        if _order(alone) == _order(together):
+            alone = together
+        return cls(alone, together, convolution.weight.dtype, torch.get_num_threads())
 
 
 class _PackedConv2d(nn.Conv2d):
@@ -43,7 +48,8 @@ class _PackedConv2d(nn.Conv2d):
         needs_gradient = torch.is_grad_enabled() and input.requires_grad
         if needs_gradient or input.ndim != 4 or input.dtype != self.packed.dtype:
             return self._dense(input)
-        weight = self.packed.alone if len(input) == 1 else self.packed.together
+        is_alone = len(input) == 1 and torch.get_num_threads() == self.packed.threads
+        weight = self.packed.alone if is_alone else self.packed.together
         output: Tensor = torch.ops.mkldnn._convolution_pointwise(
             input, weight, self.bias, self.padding, self.stride, self.dilation, self.groups, "none", [], ""
         )
@@ -92,7 +98,7 @@ def _unpack(convolution: nn.Conv2d, weight: Tensor) -> None:
     for plain, packed in _CLASSES.items():
         if type(convolution) is packed:
             convolution.__class__ = plain
-    convolution.__dict__.pop("packed", None)
+    convolution.__dict__.pop(PACKED, None)
     convolution.weight = weight
 
 

@@ -11,6 +11,7 @@ from camserve_server.base.cores import cores
 from camserve_server.engine.batcher import Batcher
 from camserve_server.engine.device import choose_device, memory_bytes, prepare_thread
 from camserve_server.engine.footprint import release_heap, release_library_pages
+from camserve_server.engine.lanes import LaneRunner
 from camserve_server.engine.model import ModelVersion, load_version
 from camserve_server.engine.runner import Ended, Queue, Runner
 
@@ -85,7 +86,9 @@ class Here:
         return memory_bytes(self._device)
 
     def runner(self, queue: Queue, batcher: Batcher, on_end: OnEnd, monotonic: Callable[[], float]) -> Runner:
-        """Returns a thread for one version."""
+        """Returns a thread for one version, or several on a CPU of several cores."""
+        if self.shares_cores and self._threads > 1:
+            return LaneRunner(queue, batcher, self.read, threads=self._threads, on_end=on_end, monotonic=monotonic)
         return Runner(queue, batcher, self.read, on_end=on_end, monotonic=monotonic)
 
     def read(self, folder: Path) -> ModelVersion:

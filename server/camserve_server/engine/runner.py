@@ -26,12 +26,17 @@ Queue = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A batch that has run, with a result for every entry; `works` says whether the model is sound."""
+    """A batch that has run, with a result for every entry.
+
+    `works` says whether the model is sound; `share` is what it had of the device, meanwhile, as far as it was its own
+    version's.
+    """
 
     batch: Batch
     results: list[tuple[Entry, Result]]
     works: bool
     seconds: float
+    share: float = 1.0
 
 
 class Runner:
@@ -113,12 +118,13 @@ class Runner:
         self._model = None
         return True
 
-    def under_way(self) -> tuple[Batch, float] | None:
-        """Returns the batch that runs now and since when its present forward pass does.
+    def under_way(self) -> list[tuple[Batch, float]]:
+        """Returns the batch that runs now, if one does, and since when its present forward pass does.
 
         `on_end` will be called for it after that.
         """
-        return self._under_way
+        running = self._under_way
+        return [] if running is None else [running]
 
     def _live(self) -> None:
         while (work := self._batcher.take(self._queue)) is not None:
@@ -143,7 +149,7 @@ class Runner:
             self._under_way = None
         self._end(batch, ran, started)
 
-    def _end(self, batch: Batch, ran: Ran | ApiError | None, started: float) -> None:
+    def _end(self, batch: Batch, ran: Ran | ApiError | None, started: float, *, share: float = 1.0) -> None:
         """Posts what a batch came to; an error is every picture's, and None where it had no pictures."""
         assert self._model is not None
         model, size = self._model, len(batch.entries)
@@ -157,7 +163,7 @@ class Runner:
             ]
             self._adapt(size, self._monotonic() - started, ran.too_large)
         works = ran is None or (isinstance(ran, Ran) and ran.works)
-        ended = Ended(batch, results, works, self._monotonic() - started)
+        ended = Ended(batch, results, works, self._monotonic() - started, share)
         self._post(lambda: self._on_end(model, ended))
 
     def _adapt(self, pictures: int, seconds: float, too_large: int | None) -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 PROGRAM = """\
-from camserve_server.engine.openmp import wait_asleep
+from camserve_server.base.config import wait_asleep
 
 wait_asleep()
 import torch

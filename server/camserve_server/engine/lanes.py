@@ -1,0 +1,158 @@
+"""Batches of one model version side by side on the CPU, so that none waits for a core that has other work."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+
+import torch
+from torch import nn
+
+from camserve_server.engine.batcher import Batch, Batcher
+from camserve_server.engine.model import ModelVersion
+from camserve_server.engine.packing import PACKED
+from camserve_server.engine.rescue import run_batch
+from camserve_server.engine.runner import Ended, Queue, Runner
+
+_LANES = 2
+
+
+class LaneRunner(Runner):
+    """Runs two batches of one version at once, each with half of the cores; one that is alone has all of them.
+
+    The threads of one operation wait for the last of them, so that what keeps one core busy with something else holds
+    up all. The lanes do not wait for each other. Each has a copy of the module that shares its weights, as hooks live
+    on a module while it runs. A module that cannot be copied runs one batch at a time, as `Runner` has it.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        batcher: Batcher,
+        read: Callable[[Path], ModelVersion],
+        *,
+        threads: int,
+        on_end: Callable[[ModelVersion, Ended], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`threads` are those of a batch that is alone."""
+        self._threads = threads
+        self._read_version = read
+        self._lanes: list[_Lane] = []
+        self._changed = threading.Condition()
+        super().__init__(queue, batcher, self._open, on_end=on_end, monotonic=monotonic)
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the threads to end, and lets go of the version; returns whether they have."""
+        ends_at = time.monotonic() + timeout_s
+        self._thread.join(timeout_s)
+        if self._thread.is_alive() or not all(lane.join(ends_at - time.monotonic()) for lane in self._lanes):
+            return False
+        self._lanes = []
+        return super().join(0)
+
+    def under_way(self) -> list[tuple[Batch, float]]:
+        """Returns the batches that run now, each with the time since when its present forward pass does."""
+        return super().under_way() + [running for lane in self._lanes if (running := lane.under_way) is not None]
+
+    def _open(self, folder: Path) -> ModelVersion:
+        model = self._read_version(folder)
+        if model.module is not None and not isinstance(model.module, torch.jit.ScriptModule):
+            try:
+                twins = [twin(model.module) for _ in range(_LANES)]
+            # A module may hold anything.
+            except Exception:
+                return model
+            self._lanes = [
+                _Lane(replace(model, module=twin), f"{self._thread.name}-{n}") for n, twin in enumerate(twins)
+            ]
+        return model
+
+    def _live(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._lanes or any(lane.idle for lane in self._lanes))
+                work = self._batcher.take(self._queue)
+                if work is None:
+                    return
+                if isinstance(work, Batch):
+                    self._run(work)
+                else:
+                    work()
+        finally:
+            for lane in self._lanes:
+                lane.stop()
+
+    def _run(self, batch: Batch) -> None:
+        if not self._lanes or not batch.entries:
+            super()._run(batch)
+            return
+        with self._changed:
+            lane = next(lane for lane in self._lanes if lane.idle)
+            lane.idle = False
+            alone = all(other.idle for other in self._lanes if other is not lane)
+        threads = self._threads if alone and not self._batcher.depth(self._queue) else -(-self._threads // _LANES)
+        lane.do(partial(self._run_on, lane, batch, threads))
+
+    def _run_on(self, lane: _Lane, batch: Batch, threads: int) -> None:
+        started = self._monotonic()
+
+        def note_pass() -> None:
+            lane.under_way = (batch, self._monotonic())
+
+        note_pass()
+        torch.set_num_threads(threads)
+        ran = run_batch(
+            lane.model, [entry.pixels for entry in batch.entries], [entry.explain for entry in batch.entries], note_pass
+        )
+        lane.under_way = None
+        with self._changed:
+            self._end(batch, ran, started, share=threads / self._threads)
+            lane.idle = True
+            self._changed.notify()
+
+
+@dataclass(eq=False)
+class _Lane:
+    """A thread and its copy of the version."""
+
+    model: ModelVersion
+    name: str
+    idle: bool = True
+    under_way: tuple[Batch, float] | None = None
+
+    def __post_init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
+        self._thread.start()
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Hands the thread its next batch."""
+        self._work.put(work)
+
+    def stop(self) -> None:
+        """Ends the thread once what it has is done."""
+        self._work.put(None)
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the thread to end; returns whether it has."""
+        self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive()
+
+    def _live(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+
+def twin(module: nn.Module) -> nn.Module:
+    """Returns a copy that shares parameters, buffers and packed weights."""
+    shared: list[object] = [*module.parameters(), *module.buffers()]
+    shared += [vars(child)[PACKED] for child in module.modules() if PACKED in vars(child)]
+    return copy.deepcopy(module, {id(one): one for one in shared})
