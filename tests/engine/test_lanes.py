@@ -60,7 +60,8 @@ class LockedNet(TinyNet):
 
 
 @pytest.fixture(autouse=True)
-def meeting() -> Iterator[Meeting]:
+def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meeting]:
+    monkeypatch.setattr("camserve_server.engine.lanes.LEAST_S", 0.0)
     MEETING.__init__()  # type: ignore[misc]
     yield MEETING
     MEETING.__init__()  # type: ignore[misc]
@@ -204,6 +205,22 @@ async def test_threads_end_with_their_version(engine: Engine, tmp_path: Path) ->
     async with asyncio.timeout(PATIENCE_S):
         while lanes() != first:
             await asyncio.sleep(0.01)
+
+
+async def test_what_takes_little_time_runs_one_batch_at_a_time(
+    tmp_path: Path, clock: FakeClock, meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camserve_server.engine.lanes.LEAST_S", 60.0)
+    write_model(tmp_path, "watched", architecture='builder = "tests.engine.test_lanes:WatchedNet"')
+    async with running(tmp_path, clock, max_batch=2) as engine:
+        model = engine.resolve("watched", "1")
+        meeting.threads.clear()
+        async with HeldEngine(engine):
+            calls = [asyncio.create_task(predict(engine, model, picture(seed))) for seed in range(4)]
+            await settle()
+        assert [(await call).batch_size for call in calls] == [2, 2, 2, 2]
+        assert not lanes()
+    assert meeting.threads == [2, 2]
 
 
 async def test_what_cannot_be_copied_runs_one_batch_at_a_time(tmp_path: Path, clock: FakeClock) -> None:

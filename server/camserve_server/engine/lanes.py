@@ -21,6 +21,8 @@ from camserve_server.engine.rescue import run_batch
 from camserve_server.engine.runner import Ended, Queue, Runner
 
 _LANES = 2
+# What a picture of a full batch takes at least, in seconds: where it is less, large batches are worth more than lanes.
+LEAST_S = 0.015
 
 
 class LaneRunner(Runner):
@@ -28,7 +30,8 @@ class LaneRunner(Runner):
 
     The threads of one operation wait for the last of them, so that what keeps one core busy with something else holds
     up all. The lanes do not wait for each other. Each has a copy of the module that shares its weights, as hooks live
-    on a module while it runs. A module that cannot be copied runs one batch at a time, as `Runner` has it.
+    on a module while it runs. Of a module that cannot be copied, and of one that takes little time, one batch runs at a
+    time, as `Runner` has it. The lanes are one device, so `width` is 1.
     """
 
     def __init__(
@@ -63,15 +66,16 @@ class LaneRunner(Runner):
 
     def _open(self, folder: Path) -> ModelVersion:
         model = self._read_version(folder)
-        if model.module is not None and not isinstance(model.module, torch.jit.ScriptModule):
-            try:
-                twins = [twin(model.module) for _ in range(_LANES)]
-            # A module may hold anything.
-            except Exception:
-                return model
-            self._lanes = [
-                _Lane(replace(model, module=twin), f"{self._thread.name}-{n}") for n, twin in enumerate(twins)
-            ]
+        is_heavy = model.seconds_per_picture is not None and model.seconds_per_picture >= LEAST_S
+        # A program, of TorchScript or exported, is its graph.
+        if not is_heavy or model.module is None or hasattr(model.module, "graph"):
+            return model
+        try:
+            copies = [replace(model, module=twin(model.module)) for _ in range(_LANES)]
+        # A module may hold anything.
+        except Exception:
+            return model
+        self._lanes = [_Lane(one, f"{self._thread.name}-{number}") for number, one in enumerate(copies)]
         return model
 
     def _live(self) -> None:
