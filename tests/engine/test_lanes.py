@@ -13,16 +13,19 @@ import pytest
 import torch
 from tests.clock import FakeClock
 from tests.engine.test_engine import HeldEngine, picture, predict, settle
+from tests.engine.test_golden import write_golden
 from tests.engine.tiny import Gate, TinyNet, write_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.engine.engine import Engine, EngineSettings, Explain, Prediction
 from camserve_server.engine.lanes import twin
-from camserve_server.engine.model import load_version
+from camserve_server.engine.model import ModelVersion, load_version
 
 DEADLINE_S = 0.5
 PATIENCE_S = 20.0
+# Longer than a batch has the device to itself.
+A_TURN_S = 0.2
 
 
 class Meeting:
@@ -59,6 +62,25 @@ class LockedNet(TinyNet):
         self.lock = threading.Lock()
 
 
+class ListeningNet(TinyNet):
+    """Scores what a function saw that a copy of the network shares with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        own = self
+
+        def listen(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            own.seen = output
+
+        self.stem.register_forward_hook(listen)
+        self.seen = torch.zeros(1, 1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = super().forward(x)
+        seen, self.seen = self.seen, torch.zeros(1, 1, 1, 1)
+        return scores + 10 * seen.mean(dim=(1, 2, 3))[:, None] * scores
+
+
 @pytest.fixture(autouse=True)
 def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meeting]:
     monkeypatch.setattr("camserve_server.engine.lanes.LEAST_S", 0.0)
@@ -93,7 +115,19 @@ async def engine(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Engine]:
 
 
 def lanes() -> set[str]:
-    return {name for thread in threading.enumerate() if (name := thread.name).startswith("watched/") and "-" in name}
+    return {
+        name for thread in threading.enumerate() if (name := thread.name).endswith(("/1-0", "/1-1", "/2-0", "/2-1"))
+    }
+
+
+async def until_tried(engine: Engine, model: ModelVersion) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                engine.check_circuit(model)
+                return
+            except ApiError:
+                await asyncio.sleep(0.01)
 
 
 async def test_two_batches_run_at_once_with_half_of_the_threads_each(engine: Engine, meeting: Meeting) -> None:
@@ -128,6 +162,7 @@ async def test_answers_are_those_of_one_lane_whatever_runs_beside(tmp_path: Path
     for threads in (1, 2):
         async with running(tmp_path, clock, threads=threads, max_batch=3) as engine:
             model = engine.resolve("tiny", "1")
+            assert len(lanes()) == (2 if threads > 1 else 0)
             calls = [predict(engine, model, picture(seed), wishes[seed % len(wishes)]) for seed in range(60)]
             answers.append(await asyncio.gather(*calls))
     for one, other in zip(*answers, strict=True):
@@ -155,13 +190,7 @@ async def test_a_pass_that_hangs_does_not_hold_up_the_batch_beside_it(
         await predict(engine, model, picture(2))
     assert refused.value.reason is Reason.CIRCUIT_OPEN
     gate.free.set()
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            try:
-                engine.check_circuit(model)
-                break
-            except ApiError:
-                await asyncio.sleep(0.01)
+    await until_tried(engine, model)
     assert isinstance(await predict(engine, model, picture(3)), Prediction)
     assert engine.works(model)
 
@@ -185,13 +214,59 @@ async def test_batches_that_run_at_the_end_finish(engine: Engine, meeting: Meeti
 
 
 async def test_golden_inputs_run_beside_calls(tmp_path: Path, clock: FakeClock) -> None:
-    write_model(tmp_path)
+    write_golden(tmp_path)
     async with running(tmp_path, clock) as engine:
         model = engine.resolve("tiny", "1")
-        calls = [predict(engine, model, picture(seed), Explain("auto", "gradcam", 0)) for seed in range(20)]
+        assert len(lanes()) == 2
+        calls = [predict(engine, model, picture(seed), Explain("stem", "gradcam", 0)) for seed in range(20)]
         checks = [engine.rerun_golden("tiny", "1") for _ in range(5)]
         done = await asyncio.gather(*calls, *checks)
-    assert [model.state for model in done[20:]] == ["ready"] * 5
+    assert [checked.golden for checked in done[20:]] == ["passed"] * 5
+
+
+async def test_each_of_two_passes_that_hang_is_given_up(engine: Engine, meeting: Meeting, clock: FakeClock) -> None:
+    model = engine.resolve("watched", "1")
+    gates, calls = [], []
+    for seed in range(2):
+        gates.append(Gate())
+        meeting.gate = gates[-1]
+        calls.append(asyncio.create_task(predict(engine, model, picture(seed), lane="stream")))
+        await asyncio.to_thread(gates[-1].reached.wait, PATIENCE_S)
+        clock.advance(DEADLINE_S)
+    for call in calls:
+        with pytest.raises(ApiError) as late:
+            await call
+        assert late.value.reason is Reason.TIMEOUT_EXCEEDED
+    gates[0].free.set()
+    async with asyncio.timeout(PATIENCE_S):
+        while len(engine._loader.served(model).runner.under_way()) == 2:
+            await asyncio.sleep(0.01)
+    await settle()
+    with pytest.raises(ApiError) as refused:
+        engine.check_circuit(model)
+    assert refused.value.reason is Reason.CIRCUIT_OPEN
+    gates[1].free.set()
+    await until_tried(engine, model)
+    assert isinstance(await predict(engine, model, picture(2)), Prediction)
+
+
+async def test_others_wait_for_the_device_while_a_lane_has_its_turn(
+    tmp_path: Path, clock: FakeClock, meeting: Meeting
+) -> None:
+    write_model(tmp_path, "watched", architecture='builder = "tests.engine.test_lanes:WatchedNet"')
+    write_model(tmp_path)
+    async with running(tmp_path, clock) as engine:
+        gate = meeting.gate = Gate()
+        slow = asyncio.create_task(predict(engine, engine.resolve("watched", "1"), picture()))
+        await asyncio.to_thread(gate.reached.wait, PATIENCE_S)
+        other = asyncio.create_task(predict(engine, engine.resolve("tiny", "1"), picture()))
+        await asyncio.sleep(0.05)
+        assert engine.stats().queue_depth["tiny", "1"] == 1
+        clock.advance(A_TURN_S)
+        assert isinstance(await other, Prediction)
+        assert not slow.done()
+        gate.free.set()
+        await slow
 
 
 async def test_threads_end_with_their_version(engine: Engine, tmp_path: Path) -> None:
@@ -223,8 +298,11 @@ async def test_what_takes_little_time_runs_one_batch_at_a_time(
     assert meeting.threads == [2, 2]
 
 
-async def test_what_cannot_be_copied_runs_one_batch_at_a_time(tmp_path: Path, clock: FakeClock) -> None:
-    write_model(tmp_path, "watched", architecture='builder = "tests.engine.test_lanes:LockedNet"')
+@pytest.mark.parametrize("network", ["LockedNet", "ListeningNet"])
+async def test_of_what_has_no_copy_like_it_one_batch_runs_at_a_time(
+    tmp_path: Path, clock: FakeClock, network: str
+) -> None:
+    write_model(tmp_path, "watched", architecture=f'builder = "tests.engine.test_lanes:{network}"')
     async with running(tmp_path, clock) as engine:
         model = engine.resolve("watched", "1")
         answers = await asyncio.gather(*(predict(engine, model, picture(seed)) for seed in range(3)))

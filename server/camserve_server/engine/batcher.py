@@ -233,15 +233,15 @@ class Batcher:
                 queue.changed.notify()
             return [queue.pop() for queue in self._queues.values() for _ in range(len(queue))]
 
-    def take(self, queue: Hashable) -> Batch | Errand | None:
+    def take(self, queue: Hashable, began: Callable[[], float | None] = lambda: None) -> Batch | Errand | None:
         """Waits for the queue's next errand, or batch with its turn at the device; None once closed.
 
-        For the queue's thread. It ends the turn that the last call gave.
+        For the queue's thread. It ends the turn that the last call gave, unless a batch still runs that `began` then.
         """
         with self._lock:
             if queue in self._queues:
                 taker = self._queues[queue]
-                taker.busy, taker.began = False, None
+                taker.busy, taker.began = False, began()
                 self._wake()
             while queue in self._queues and not self._closed:
                 if taker.errands:
@@ -253,6 +253,13 @@ class Batcher:
                     return self._next_batch(queue)
                 taker.changed.wait(wait_s)
             return None
+
+    def ended(self, queue: Hashable, began: Callable[[], float | None]) -> None:
+        """Says that one of several batches of the queue has ended, and when the oldest of the others `began`."""
+        with self._lock:
+            if queue in self._queues:
+                self._queues[queue].began = began()
+                self._wake()
 
     def _wake(self) -> None:
         """Lets those who may be next look again; those with nothing to run need not."""

@@ -302,14 +302,15 @@ class Engine:
             await asyncio.sleep(min(deadline_s / _LOOKS, _LONGEST_LOOK_S))
             for served in self._loader.all():
                 for batch, began in served.runner.under_way():
-                    if not served.hanging and self._monotonic() - began >= deadline_s:
+                    if batch not in served.hanging and self._monotonic() - began >= deadline_s:
                         self._give_up(served, batch)
 
     def _give_up(self, served: Served, batch: Batch) -> None:
         name, version = served.model.key
         _log.error("a forward pass hangs", model=name, version=version, pictures=len(batch.entries))
-        served.hanging = batch
-        served.breaker.hold()
+        if not served.hanging:
+            served.breaker.hold()
+        served.hanging.append(batch)
         # One of these may be to blame, so it counts as an attempt of a job's image.
         for entry in batch.entries + batch.expired:
             settle(entry, ApiError(Reason.TIMEOUT_EXCEEDED))
@@ -318,10 +319,11 @@ class Engine:
 
     def _finish(self, served: Served, ended: Ended) -> None:
         model, entries = served.model, ended.batch.entries
-        if served.hanging is ended.batch:
+        if ended.batch in served.hanging:
             # Whoever was in it has been answered, and how a model works that hung shows the next batch.
-            served.hanging = None
-            served.breaker.release()
+            served.hanging.remove(ended.batch)
+            if not served.hanging:
+                served.breaker.release()
             _log.warning("a forward pass returned", model=model.name, version=model.version, seconds=ended.seconds)
             return
         if entries:

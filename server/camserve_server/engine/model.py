@@ -40,6 +40,8 @@ from camserve_server.engine.weights import load_module, weights_digest
 
 State = Literal["loading", "ready", "unavailable", "retired"]
 _AUTO = "auto"
+# For how long passes are timed at the end of a load, the last of which may end later.
+_MEASURED_S = 0.1
 _UNKNOWN_INPUT = InputSpec(0, 0)
 
 
@@ -232,7 +234,8 @@ def _load(
         ready = _lowered(folder, manifest, ready, noise[:largest])
     if device.type == "cpu" and not is_program and not precise:
         assert ready.module is not None
-        pack_weights(ready.module, preprocess(noise[:largest]))
+        if pack_weights(ready.module, preprocess(noise[:largest])):
+            ready = with_golden(folder, manifest, ready)
     return replace(ready, seconds_per_picture=_seconds_per_picture(ready, noise[:largest]))
 
 
@@ -311,9 +314,13 @@ def _memory_bytes(module: nn.Module) -> int:
 
 def _seconds_per_picture(model: ModelVersion, pictures: list[NDArray[np.uint8]]) -> float:
     explain = None if model.default_layer is None else Explain(model.default_layer, "gradcam", None)
-    began = time.perf_counter()
-    model.run(pictures, [explain] * len(pictures))
-    return (time.perf_counter() - began) / len(pictures)
+    least, began = float("inf"), time.perf_counter()
+    # Others may have kept the cores from the first.
+    while time.perf_counter() - began < _MEASURED_S:
+        started = time.perf_counter()
+        model.run(pictures, [explain] * len(pictures))
+        least = min(least, time.perf_counter() - started)
+    return least / len(pictures)
 
 
 def _input_of(manifest: Manifest) -> Input:

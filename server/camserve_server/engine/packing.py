@@ -11,12 +11,10 @@ from camserve_server.engine.folding import FoldedConv2d, agree, scores
 
 # With several threads oneDNN may want another order for one picture alone than for several; any several have the same.
 _SEVERAL = 8
-# The attribute of a packed convolution that holds its weights.
-PACKED = "packed"
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
+class PackedWeights:
     """One convolution's weights for one picture alone and for several together, in no order that torch knows."""
 
     alone: Tensor
@@ -25,7 +23,8 @@ class _Packed:
     threads: int
 
     @classmethod
-    def of(cls, convolution: nn.Conv2d, inputs: torch.Size) -> _Packed:
+    def of(cls, convolution: nn.Conv2d, inputs: torch.Size) -> PackedWeights:
+        """Packs those of a convolution that gets (N, C, H, W), for the calling thread's number of threads."""
         alone, together = (_ordered(convolution, (count, *inputs[1:])) for count in (1, _SEVERAL))
         if _order(alone) == _order(together):
             alone = together
@@ -35,7 +34,7 @@ class _Packed:
 class _PackedConv2d(nn.Conv2d):
     """A convolution whose weights are packed; `weight` unpacks them."""
 
-    packed: _Packed
+    packed: PackedWeights
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -78,7 +77,7 @@ def pack_weights(module: nn.Module, inputs: Tensor) -> int:
     try:
         expected = [scores(module, each) for each in (inputs[:1], inputs)]
         for convolution, shape in _input_shapes(module, inputs[:1]).items():
-            packed, weight = _Packed.of(convolution, shape), convolution.weight
+            packed, weight = PackedWeights.of(convolution, shape), convolution.weight
             plain[convolution] = weight
             del convolution.weight
             convolution.__class__ = _CLASSES[type(convolution)]
@@ -98,7 +97,7 @@ def _unpack(convolution: nn.Conv2d, weight: Tensor) -> None:
     for plain, packed in _CLASSES.items():
         if type(convolution) is packed:
             convolution.__class__ = plain
-    convolution.__dict__.pop(PACKED, None)
+    convolution.__dict__.pop("packed", None)
     convolution.weight = weight
 
 

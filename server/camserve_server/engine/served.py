@@ -21,8 +21,8 @@ _PACE_WEIGHT = 0.1
 class Served:
     """A loaded version; it belongs to the event loop.
 
-    `hanging` is the batch that was given up. `used` is when a call last came, in `monotonic` seconds. `ends` says that
-    it is unloaded once no call needs it.
+    `hanging` are the batches that were given up and have not returned. `used` is when a call last came, in `monotonic`
+    seconds. `ends` says that it is unloaded once no call needs it.
     """
 
     model: ModelVersion
@@ -31,7 +31,7 @@ class Served:
     breaker: Breaker
     monotonic: Callable[[], float]
     used: float
-    hanging: Batch | None = None
+    hanging: list[Batch] = field(default_factory=list)
     seconds_per_picture: float | None = None
     calls: int = 0
     ends: bool = False
