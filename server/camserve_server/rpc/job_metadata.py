@@ -21,14 +21,26 @@ _MOST_EXACT = 2.0**53
 _MOST_OF_JSON = 6
 # Next to no effort: of such a list even that leaves little.
 _LEVEL = 1
-_MUCH_BYTES = 4096
+# From here on others get to run before and after.
+MUCH_BYTES = 4096
+
+
+class Turns:
+    """One turn at a time for each tenant, however many of its calls wait."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, tenant: str) -> asyncio.Lock:
+        """Returns what a call of the tenant holds during its turn."""
+        return self._locks.setdefault(tenant, asyncio.Lock())
 
 
 class MetadataReader:
     """Reads what requests say: much of it, which takes 10 ms, on a thread, of each tenant one at a time."""
 
     def __init__(self) -> None:
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns()
 
     async def read(self, tenant: str, struct: struct_pb2.Struct) -> Metadata:
         """Returns the metadata; raises ApiError: PARAM_OUT_OF_RANGE, PARAM_INVALID for a number that JSON has not."""
@@ -36,9 +48,9 @@ class MetadataReader:
         size_bytes = struct.ByteSize()
         if size_bytes > _MOST_OF_JSON * METADATA_LIMIT_BYTES:
             raise ApiError(Reason.PARAM_OUT_OF_RANGE, field="metadata", maximum_bytes=METADATA_LIMIT_BYTES)
-        if size_bytes < _MUCH_BYTES:
+        if size_bytes < MUCH_BYTES:
             return _read(struct)
-        async with self._turns.setdefault(tenant, asyncio.Lock()):
+        async with self._turns.of(tenant):
             return await asyncio.to_thread(_read, struct)
 
 
