@@ -117,15 +117,31 @@ def test_classifiers_with_heads_for_training_take_their_published_weights(name: 
     module.load_state_dict(torchvision_models.load_weights(weights, tmp_path))
 
 
+def test_one_of_torchvisions_classifiers_is_loaded_without_what_only_detectors_use(tmp_path: Path) -> None:
+    folder = tmp_path / "resnet18" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.toml").write_text(
+        'name = "resnet18"\nversion = "1"\nlabels = "imagenet"\n'
+        '[architecture]\nbuilder = "torchvision:resnet18"\n[weights]\nrandom = 0\n'
+        "[input]\nwidth = 64\nheight = 64\n"
+    )
+    assert loaded_modules(folder) == ["torchvision"]
+
+
 def test_a_replica_without_torchvision_models_does_not_import_it() -> None:
+    assert loaded_modules(Path(__file__).parents[2] / "models" / "shapes" / "2") == []
+
+
+def loaded_modules(folder: Path) -> list[str]:
+    """Returns what a new process has imported that takes much memory once it has loaded the version."""
     program = (
         "import sys, pathlib, torch\n"
         "from camserve_server.engine.engine import Engine\n"
         "from camserve_server.engine.model import load_version\n"
-        f"folder = pathlib.Path({str(Path(__file__).parents[2])!r}, 'models', 'shapes', '2')\n"
+        f"folder = pathlib.Path({str(folder)!r})\n"
         "model = load_version(folder, torch.device('cpu'), max_batch=1, weights_dir=None)\n"
         "assert model.state == 'ready', model.reason\n"
-        "print(sorted({'torchvision', 'torch._dynamo', 'sympy', 'scipy'} & set(sys.modules)))\n"
+        "print(*sorted({'torchvision', 'torch._dynamo', 'torch.onnx', 'sympy', 'scipy'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return done.stdout.split()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
-from torch.utils.hooks import RemovableHandle
+
+from camserve_server.engine.calls import calls_of
 
 # How far the scores may move, relative to the largest: what rounding in another order does.
 _ROUNDING = 1e-3
@@ -105,7 +104,7 @@ def _pairs(module: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
     """Returns the names of convolutions and their normalisations, as one run with `inputs` shows them."""
     # A module that does not run, or not with gradients, says so where it matters.
     try:
-        calls = _run(module, inputs)
+        calls = calls_of(module, inputs, (nn.Conv2d, nn.BatchNorm2d))
     except Exception:
         return []
     found = Counter(call.name for call in calls)
@@ -115,7 +114,7 @@ def _pairs(module: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
     pairs = []
     for call in calls:
         # What was done in place to the convolution's output stands between the two as another node.
-        source = made.get(call.node.next_functions[0][0]) if call.node and call.node.next_functions else None
+        source = made.get(call.source)
         # Subclasses may do something else.
         if source is None or type(source.module) is not nn.Conv2d or type(call.module) is not nn.BatchNorm2d:
             continue
@@ -124,62 +123,6 @@ def _pairs(module: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
         if alone and plain and _is_lossless(call.module):
             pairs.append((source.name, call.name))
     return pairs
-
-
-@dataclass(slots=True)
-class _Call:
-    """A module's call; `node` made its output, which `readers` take on the way to the scores, and `hooked` is a module
-    on which somebody waits for calls.
-    """
-
-    name: str
-    module: nn.Module
-    hooked: bool
-    node: Node | None
-    readers: int = 0
-
-
-def _run(module: nn.Module, inputs: Tensor) -> list[_Call]:
-    calls: list[_Call] = []
-
-    def watch(name: str, child: nn.Module) -> RemovableHandle:
-        hooked = bool(child._forward_hooks or child._forward_pre_hooks)
-
-        def note(_: nn.Module, __: object, output: Tensor) -> None:
-            calls.append(_Call(name, child, hooked, output.grad_fn))
-
-        return child.register_forward_hook(note)
-
-    handles = [
-        watch(name, child)
-        for name, child in module.named_modules()
-        if name and isinstance(child, nn.Conv2d | nn.BatchNorm2d)
-    ]
-    try:
-        with torch.enable_grad():
-            scores = module(inputs.detach().requires_grad_().clone())
-    finally:
-        for handle in handles:
-            handle.remove()
-    # The graph that gradients would go back by names every reader of every tensor, unlike the modules' calls.
-    readers = _readers(scores.grad_fn) if isinstance(scores, Tensor) else {}
-    for call in calls:
-        call.readers = readers.get(call.node, 0)
-    return calls
-
-
-def _readers(end: Node | None) -> Counter[Node | None]:
-    """Returns how many nodes of a graph lead to each of its nodes."""
-    readers: Counter[Node | None] = Counter()
-    seen, pending = {end}, [end]
-    while pending:
-        node = pending.pop()
-        for before, _ in node.next_functions if node else ():
-            readers[before] += 1
-            if before not in seen:
-                seen.add(before)
-                pending.append(before)
-    return readers
 
 
 def _is_lossless(norm: nn.BatchNorm2d) -> bool:

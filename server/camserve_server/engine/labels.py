@@ -77,8 +77,8 @@ def _other(published: tuple[Label, ...], labels: tuple[Label, ...]) -> str:
 @cache
 def imagenet_labels() -> tuple[Label, ...]:
     """Returns the 1,000 classes: WordNet ids, and labels as torchvision's weights name them."""
-    from torchvision.models import ResNet18_Weights
+    from camserve_server.engine.torchvision_models import find_weights
 
     ids = files("camserve_server.engine").joinpath("data/imagenet_wnids.txt").read_text("ascii").split()
-    words = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    words = find_weights("resnet18", "IMAGENET1K_V1").meta["categories"]
     return tuple(Label(id_, word) for id_, word in zip(ids, words, strict=True))

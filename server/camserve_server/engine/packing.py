@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from camserve_server.engine.folding import FoldedConv2d, agree, scores
+from camserve_server.engine.rectifying import Rectifier, find_rectifiers, mark_rectified
 
 # With several threads oneDNN may want another order for one picture alone than for several; any several have the same.
 _SEVERAL = 8
@@ -35,6 +36,7 @@ class _PackedConv2d(nn.Conv2d):
     """A convolution whose weights are packed; `weight` unpacks them."""
 
     packed: PackedWeights
+    rectifier: Rectifier | None
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -49,10 +51,12 @@ class _PackedConv2d(nn.Conv2d):
             return self._dense(input)
         is_alone = len(input) == 1 and torch.get_num_threads() == self.packed.threads
         weight = self.packed.alone if is_alone else self.packed.together
+        rectifier = self.rectifier if self.rectifier and self.rectifier.is_due else None
+        after: tuple[str, list[float]] = (rectifier.name, rectifier.bounds) if rectifier else ("none", [])
         output: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            input, weight, self.bias, self.padding, self.stride, self.dilation, self.groups, "none", [], ""
+            input, weight, self.bias, self.padding, self.stride, self.dilation, self.groups, *after, ""
         )
-        return output
+        return mark_rectified(output) if rectifier else output
 
     def _dense(self, inputs: Tensor) -> Tensor:
         output: Tensor = self._conv_forward(inputs, self.weight, self.bias)
@@ -70,9 +74,11 @@ _CLASSES: dict[type, type[_PackedConv2d]] = {nn.Conv2d: _PackedConv2d, FoldedCon
 def pack_weights(module: nn.Module, inputs: Tensor) -> int:
     """Packs the weights of the convolutions of a frozen module in eval mode on the CPU, which then reads no others.
 
-    Every module keeps its name. Returns how many there are, none where `inputs` (N, 3, H, W) then get other scores.
+    Every module keeps its name, and a convolution applies the rectifier after it. Returns how many there are, none
+    where `inputs` (N, 3, H, W) then get other scores.
     """
     plain: dict[nn.Conv2d, Tensor] = {}
+    rectifiers = find_rectifiers(module, inputs[:1])
     # Memory may be short, code may look at its modules in other ways than by calling them, torch may lack the calls.
     try:
         expected = [scores(module, each) for each in (inputs[:1], inputs)]
@@ -82,6 +88,10 @@ def pack_weights(module: nn.Module, inputs: Tensor) -> int:
             del convolution.weight
             convolution.__class__ = _CLASSES[type(convolution)]
             convolution.packed = packed  # type: ignore[assignment]
+            rectifier = rectifiers.get(convolution)
+            convolution.rectifier = rectifier  # type: ignore[assignment]
+            if rectifier:
+                rectifier.skip()
         actual = [scores(module, each) for each in (inputs[:1], inputs)]
         is_right = all(agree(*each) for each in zip(actual, expected, strict=True))
     except Exception:
@@ -90,6 +100,8 @@ def pack_weights(module: nn.Module, inputs: Tensor) -> int:
         return len(plain)
     for convolution, weight in plain.items():
         _unpack(convolution, weight)
+    for rectifier in rectifiers.values():
+        rectifier.restore()
     return 0
 
 
@@ -97,7 +109,8 @@ def _unpack(convolution: nn.Conv2d, weight: Tensor) -> None:
     for plain, packed in _CLASSES.items():
         if type(convolution) is packed:
             convolution.__class__ = plain
-    convolution.__dict__.pop("packed", None)
+    for kept in ("packed", "rectifier"):
+        vars(convolution).pop(kept, None)
     convolution.weight = weight
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import torch
 
@@ -22,12 +24,38 @@ _TRAINED_ARGUMENTS: dict[str, dict[str, Any]] = {
     "inception_v3": {"transform_input": True, "aux_logits": True, "init_weights": False},
 }
 _REACH_TIMEOUT_S = 10.0
+# What only detectors use, and what brings along torch's compiler and its ONNX export: 150 MB and seconds.
+_LEFT_OUT = ("torchvision.ops.roi_align", "torchvision.ops._register_onnx_ops")
+
+
+class _LeftOut(ModuleType):
+    """Has every function, none of which does anything: those that register are called, those of detectors are not."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _register if name.startswith("_register") else _refuse
+
+
+def _register() -> None:
+    return None
+
+
+def _refuse(*_: object, **__: object) -> NoReturn:
+    raise NotImplementedError("detectors are not served")
+
+
+def _models() -> Any:
+    if "torchvision" not in sys.modules:
+        sys.modules.update({name: _LeftOut(name) for name in _LEFT_OUT})
+    from torchvision import models
+
+    return models
 
 
 def classifier_names() -> list[str]:
     """Returns the names that `build` takes."""
-    from torchvision import models
-
+    models = _models()
     return list(models.list_models(module=models))
 
 
@@ -36,24 +64,20 @@ def build(name: str, arguments: dict[str, Any], *, trained: bool) -> nn.Module:
 
     Raises UnloadableError for a name that torchvision does not have.
     """
-    from torchvision import models
-
     if name not in classifier_names():
         raise UnloadableError("torchvision has no classifier of that name")
     extra = _TRAINED_ARGUMENTS.get(name, {}) if trained else {}
-    return cast("nn.Module", models.get_model(name, weights=None, **{**extra, **arguments}))
+    return cast("nn.Module", _models().get_model(name, weights=None, **{**extra, **arguments}))
 
 
 def find_weights(name: str, which: str) -> WeightsEnum:
     """Returns a member of the classifier's weights enum, such as "DEFAULT"; raises UnloadableError."""
-    from torchvision import models
-
     if name not in classifier_names():
         raise UnloadableError("torchvision has no classifier of that name")
-    enum = models.get_model_weights(name)
+    enum = _models().get_model_weights(name)
     if which not in enum.__members__:
         raise UnloadableError("torchvision has no such weights for the classifier")
-    return enum[which]
+    return cast("WeightsEnum", enum[which])
 
 
 def cached_file(weights: WeightsEnum, folder: Path | None) -> Path:
