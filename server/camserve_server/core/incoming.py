@@ -14,8 +14,10 @@ from camserve_server.engine.peek import Peek
 from camserve_server.engine.sniff import MEDIA_TYPES, check_declaration, sniff
 from camserve_server.stores.objects import Draft, ObjectStore
 
-# One way to a thread and back for so much; two pieces are in memory at most.
+# What goes to a thread at once; one such piece waits while others are written.
 _PIECE_BYTES = 1024 * 1024
+# Where the budget has room so much waits, as fewer ways to a thread and back take less time.
+_MOST_WAITING_BYTES = 4 * _PIECE_BYTES
 # What a format is told by; a type that is not taken is refused when so much has come.
 HEAD_BYTES = 4096
 
@@ -46,10 +48,14 @@ class IncomingImage:
         self.expires_at = expires_at
         """When the image goes, unix seconds: its time begins with its first byte."""
         self._declared = (media_type, file_name)
+        self._budget = budget
         self._peek = Peek(budget, tenant)
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False) if has_md5 else None
-        self._waiting = bytearray()
+        self._begun = bytearray()
+        self._waiting: list[bytes | bytearray] = []
+        self._budgeted_bytes = 0
+        self._taken = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
         self._draft: Draft | None = None
         self.size = 0
@@ -64,21 +70,22 @@ class IncomingImage:
     async def append(self, data: bytes | bytearray) -> None:
         """Adds bytes; what went wrong with earlier ones is raised here."""
         self.size += len(data)
-        if isinstance(data, bytes) and len(data) >= _PIECE_BYTES and self._draft and not self._waiting:
+        if isinstance(data, bytes) and len(data) >= _PIECE_BYTES and self._draft and not self._begun:
             # It stays as it is, so it need not be copied.
             await self._write_on(data)
             return
-        self._waiting += data
-        if len(self._waiting) >= (_PIECE_BYTES if self._draft else HEAD_BYTES):
-            await self._write_waiting()
+        self._begun += data
+        if len(self._begun) >= (_PIECE_BYTES if self._draft else HEAD_BYTES):
+            await self._write_begun()
 
     async def end(self) -> None:
         """Ends the image: what waits is written. Raises ApiError(IMAGE_SOURCE_REQUIRED) when nothing has come."""
         if not self.size:
             raise empty_image()
-        if self._waiting:
-            await self._write_waiting()
-        await self._settled()
+        if self._begun:
+            await self._write_begun()
+        if self._writing:
+            await self._writing
 
     async def check(self, md5: bytes | None) -> Probed | None:
         """Returns what the header of an ended image says, None where its beginning does not tell.
@@ -117,37 +124,70 @@ class IncomingImage:
         """Lets go of everything but a committed object."""
         if self._writing:
             await ended([self._writing])
+        self._give_back(self._budgeted_bytes)
         self._peek.close()
         self._inspection.close()
         if self._draft:
             await self._draft.discard()
 
-    async def _write_waiting(self) -> None:
-        piece, self._waiting = self._waiting, bytearray()
+    async def _write_begun(self) -> None:
+        piece, self._begun = self._begun, bytearray()
         await self._write_on(piece)
 
     async def _write_on(self, piece: bytes | bytearray) -> None:
-        await self._settled()
+        """Has the piece written after those that wait; comes back once another one may come."""
         if self._draft is None:
             self.media_type = media_type_of(piece, *self._declared)
             self._draft = await self._objects.draft(
                 self._tenant, content_type=self.media_type, expires_at=self.expires_at
             )
-        self._writing = asyncio.create_task(self._write(self._draft, piece))
-
-    async def _write(self, draft: Draft, piece: bytes | bytearray) -> None:
-        # All of them only read the piece.
-        await asyncio.gather(asyncio.to_thread(self._look_at, piece), self._inspection.feed(piece), draft.write(piece))
-
-    def _look_at(self, piece: bytes | bytearray) -> None:
-        self._sha256.update(piece)
-        if self._md5:
-            self._md5.update(piece)
-        self._peek.feed(piece)
-
-    async def _settled(self) -> None:
-        if self._writing:
+        while self._waiting and not self._may_wait(piece):
+            self._taken.clear()
+            await self._taken.wait()
+        self._waiting.append(piece)
+        if self._writing and self._writing.done():
             await self._writing
+            self._writing = None
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write(self._draft))
+
+    def _may_wait(self, piece: bytes | bytearray) -> bool:
+        """Whether a piece may wait beside others; those are written once what is written now has been."""
+        waiting_bytes = sum(map(len, self._waiting)) + len(piece)
+        if waiting_bytes > _MOST_WAITING_BYTES or not self._budget.try_take(len(piece), self._tenant):
+            return False
+        self._budgeted_bytes += len(piece)
+        return True
+
+    async def _write(self, draft: Draft) -> None:
+        try:
+            while self._waiting:
+                pieces, self._waiting = self._waiting, []
+                budgeted_bytes = self._budgeted_bytes
+                self._taken.set()
+                # All of them only read the pieces.
+                await asyncio.gather(
+                    asyncio.to_thread(self._look_at, pieces), self._inspect(pieces), draft.write(*pieces)
+                )
+                self._give_back(budgeted_bytes)
+        finally:
+            self._waiting = []
+            self._taken.set()
+
+    def _look_at(self, pieces: list[bytes | bytearray]) -> None:
+        for piece in pieces:
+            self._sha256.update(piece)
+            if self._md5:
+                self._md5.update(piece)
+            self._peek.feed(piece)
+
+    async def _inspect(self, pieces: list[bytes | bytearray]) -> None:
+        for piece in pieces:
+            await self._inspection.feed(piece)
+
+    def _give_back(self, n_bytes: int) -> None:
+        self._budgeted_bytes -= n_bytes
+        self._budget.give(n_bytes, self._tenant)
 
 
 def empty_image() -> ApiError:

@@ -79,10 +79,10 @@ class GuardedDraft:
         """The id that the object will have."""
         return self._draft.object_id
 
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Adds bytes."""
+    async def write(self, *pieces: bytes | bytearray | memoryview) -> None:
+        """Adds pieces."""
         with _guard(self._breaker, under_way=True), _timed("write"):
-            await self._draft.write(data)
+            await self._draft.write(*pieces)
 
     async def commit(self) -> None:
         """Makes the object appear."""

@@ -58,10 +58,11 @@ class DraftFile:
             self.discard()
             raise
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Adds bytes."""
-        self._writer.write(data)
-        self._size_bytes += len(data)
+    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
+        """Adds pieces."""
+        for piece in pieces:
+            self._writer.write(piece)
+            self._size_bytes += len(piece)
 
     def publish(self) -> None:
         """Makes the file appear under its name."""
@@ -110,10 +111,10 @@ class LocalDraft:
         self._unflushed_bytes = 0
         self._flushing: asyncio.Task[None] | None = None
 
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
+    async def write(self, *pieces: bytes | bytearray | memoryview) -> None:
         """Encrypts and writes."""
-        await self._in_thread(lambda: self._file.write(data))
-        self._unflushed_bytes += len(data)
+        await self._in_thread(lambda: self._file.write(*pieces))
+        self._unflushed_bytes += sum(map(len, pieces))
         if self._unflushed_bytes >= _FLUSH_BYTES and (self._flushing is None or self._flushing.done()):
             await self._flushed()
             self._unflushed_bytes = 0

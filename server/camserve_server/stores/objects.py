@@ -55,8 +55,8 @@ class Draft(Protocol):
     def object_id(self) -> str:
         """The id that the object will have."""
 
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Adds bytes; the caller leaves them as they are until this returns."""
+    async def write(self, *pieces: bytes | bytearray | memoryview) -> None:
+        """Adds pieces in their order; the caller leaves them as they are until this returns."""
 
     async def commit(self) -> None:
         """Makes the object appear. After a loss of power it is whole or absent, until it is synced."""

@@ -187,11 +187,12 @@ class S3Draft:
         self._give_memory = give_memory
         self._size_bytes = 0
 
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
+    async def write(self, *pieces: bytes | bytearray | memoryview) -> None:
         """Sends a part when one is full."""
-        self._size_bytes += len(data)
-        with _failing():
-            await self._opened().write(bytes(data))
+        for piece in pieces:
+            self._size_bytes += len(piece)
+            with _failing():
+                await self._opened().write(bytes(piece))
 
     async def commit(self) -> None:
         """Makes the object appear; it is durable then."""

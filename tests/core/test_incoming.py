@@ -1,0 +1,173 @@
+"""What of an image waits while the store takes its time: bounded, none of it once the store has caught up."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any, cast
+
+import pytest
+from tests.clock import FakeClock
+from tests.images import star_png
+
+from camserve_server.base.errors import ApiError, Reason
+from camserve_server.core.antivirus import Antivirus
+from camserve_server.core.incoming import IncomingImage
+from camserve_server.engine.buffers import ByteBudget
+from camserve_server.stores.keyring import KeyRing
+from camserve_server.stores.local_objects import LocalObjects
+from camserve_server.stores.objects import read_whole
+
+MIB = 1 << 20
+
+
+class SlowDraft:
+    """A draft that writes once it is let, and fails then if it is to."""
+
+    def __init__(self, draft: Any) -> None:
+        self._draft = draft
+        self.object_id = draft.object_id
+        self.let = asyncio.Semaphore(0)
+        self.writes: list[int] = []
+        self.fails = False
+
+    async def write(self, *pieces: bytes) -> None:
+        self.writes.append(sum(map(len, pieces)))
+        await self.let.acquire()
+        if self.fails:
+            raise ApiError(Reason.UPSTREAM_FAILED)
+        await self._draft.write(*pieces)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._draft, name)
+
+
+class SlowObjects:
+    """The local store with drafts that take their time."""
+
+    def __init__(self, objects: LocalObjects) -> None:
+        self.objects = objects
+        self.made: list[SlowDraft] = []
+
+    async def draft(self, *args: Any, **kwargs: Any) -> SlowDraft:
+        self.made.append(SlowDraft(await self.objects.draft(*args, **kwargs)))
+        return self.made[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.objects, name)
+
+
+@pytest.fixture
+def objects(tmp_path):
+    clock = FakeClock()
+    return SlowObjects(LocalObjects(tmp_path / "objects", KeyRing(tmp_path / "keys.json", clock=clock), clock=clock))
+
+
+def incoming(objects, budget):
+    clock = FakeClock()
+    return IncomingImage(
+        "ours",
+        objects,
+        # The header is read only when an image is checked.
+        cast("Any", None),
+        Antivirus(None, clock, fail_open=False),
+        budget,
+        expires_at=clock.now() + 3600,
+        media_type=None,
+        file_name=None,
+        has_md5=False,
+    )
+
+
+def pieces(count):
+    first = star_png().ljust(MIB, b"\0")
+    return [first, *(bytes([n]) * MIB for n in range(1, count))]
+
+
+async def settle():
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+
+
+async def sent(image, data):
+    """Sends pieces until one has to wait; returns how many went and the task that sends."""
+    gone = []
+
+    async def send():
+        for piece in data:
+            await image.append(piece)
+            gone.append(piece)
+
+    task = asyncio.create_task(send())
+    await settle()
+    return gone, task
+
+
+async def test_what_waits_is_written_together_and_no_more_than_four_pieces_of_it(objects):
+    budget = ByteBudget(64 * MIB)
+    image = incoming(objects, budget)
+    data = pieces(14)
+    gone, task = await sent(image, data)
+    [draft] = objects.made
+    assert (draft.writes, len(gone)) == ([4 * MIB], 8)
+    draft.let.release()
+    await settle()
+    assert (draft.writes, len(gone)) == ([4 * MIB, 4 * MIB], 12)
+    for _ in range(14):
+        draft.let.release()
+    await task
+    await image.end()
+    assert sum(draft.writes) == 14 * MIB
+    assert image.sha256 == hashlib.sha256(b"".join(data)).digest()
+    object_id = await image.commit()
+    await image.discard()
+    assert budget.taken_bytes == 0
+    assert await read_whole(objects.objects, "ours", object_id) == b"".join(data)
+
+
+async def test_a_sender_that_stops_leaves_nothing_waiting(objects):
+    budget = ByteBudget(64 * MIB)
+    image = incoming(objects, budget)
+    gone, task = await sent(image, pieces(7))
+    [draft] = objects.made
+    assert (draft.writes, len(gone)) == ([4 * MIB], 7)
+    for _ in range(2):
+        draft.let.release()
+    await settle()
+    assert draft.writes == [4 * MIB, 3 * MIB]
+    # The beginning is kept, for its header.
+    assert budget.taken_bytes == 7 * MIB
+    await image.discard()
+    await task
+    assert budget.taken_bytes == 0
+
+
+async def test_where_the_budget_has_no_room_one_piece_waits(objects):
+    budget = ByteBudget(64 * MIB)
+    assert budget.try_take(63 * MIB + MIB // 2)
+    image = incoming(objects, budget)
+    gone, task = await sent(image, [star_png().ljust(4096, b"\0"), *pieces(6)[1:]])
+    assert (objects.made[0].writes, len(gone)) == ([4096], 2)
+    objects.made[0].let.release()
+    await settle()
+    with pytest.raises(ApiError) as caught:
+        await task
+    assert caught.value.reason is Reason.SERVICE_OVERLOADED
+    objects.made[0].let.release()
+    await image.discard()
+    assert budget.taken_bytes == 63 * MIB + MIB // 2
+
+
+async def test_what_went_wrong_with_a_piece_is_raised_by_one_after_it(objects):
+    budget = ByteBudget(64 * MIB)
+    image = incoming(objects, budget)
+    _, task = await sent(image, pieces(12))
+    [draft] = objects.made
+    draft.fails = True
+    draft.let.release()
+    with pytest.raises(ApiError) as caught:
+        await task
+    assert caught.value.reason is Reason.UPSTREAM_FAILED
+    await image.discard()
+    assert budget.taken_bytes == 0
+    assert draft.writes == [4 * MIB]
