@@ -16,6 +16,8 @@ from camserve_server.stores.objects import Draft, ObjectStore
 
 # What goes to a thread at once; one such piece waits while others are written.
 _PIECE_BYTES = 1024 * 1024
+# So much stays as it came, as Envoy's messages of a little less than 1 MiB do; less is put together first.
+_WHOLE_BYTES = _PIECE_BYTES // 2
 # Where the budget has room so much waits, as fewer ways to a thread and back take less time.
 _MOST_WAITING_BYTES = 4 * _PIECE_BYTES
 # What a format is told by; a type that is not taken is refused when so much has come.
@@ -70,8 +72,7 @@ class IncomingImage:
     async def append(self, data: bytes | bytearray) -> None:
         """Adds bytes; what went wrong with earlier ones is raised here."""
         self.size += len(data)
-        if isinstance(data, bytes) and len(data) >= _PIECE_BYTES and self._draft and not self._begun:
-            # It stays as it is, so it need not be copied.
+        if isinstance(data, bytes) and len(data) >= _WHOLE_BYTES and self._draft and not self._begun:
             await self._write_on(data)
             return
         self._begun += data
