@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from camserve_server.engine.folding import scores
 from camserve_server.engine.inference import Explain
+from camserve_server.engine.lanes import twin
 from camserve_server.engine.packing import pack_weights
 
 # Convolutions with a rectifier of their own after them; a block's last takes a sum, a gate's is part of it.
@@ -106,6 +107,18 @@ def test_only_a_rectifier_that_alone_takes_what_a_convolution_gives_is_applied_b
     torch.testing.assert_close(scores(packed, inputs), scores(plain, inputs), rtol=1e-5, atol=1e-6)
     explains: list[Explain | None] = [Explain("changed", "eigencam", None)] * 3
     assert_same(maps(packed, inputs, explains), maps(plain, inputs, explains), floor=1e-3)
+
+
+def test_a_copy_asks_its_own_modules_who_waits() -> None:
+    module, inputs = in_engine("resnet18")
+    assert pack_weights(module, inputs)
+    copied = twin(module)
+    before = rectifying(copied)
+    assert len(before) == RECTIFYING["resnet18"]
+    copied.get_submodule("bn1").register_forward_hook(lambda *_: None)
+    assert set(before) - set(rectifying(copied)) == {"conv1"}
+    assert rectifying(module) == before
+    torch.testing.assert_close(scores(copied, inputs), scores(module, inputs), rtol=1e-4, atol=1e-4)
 
 
 def test_where_packing_fails_rectifiers_are_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
