@@ -161,6 +161,35 @@ async def test_where_the_budget_has_no_room_one_piece_waits(objects):
     assert budget.taken_bytes == 63 * MIB + MIB // 2
 
 
+async def test_who_leaves_while_pieces_are_written_leaves_nothing_taken(objects):
+    for _ in range(8):
+        budget = ByteBudget(64 * MIB)
+        image = incoming(objects, budget)
+        data = iter(pieces(9))
+        for _ in range(7):
+            await image.append(next(data))
+        await asyncio.sleep(0)
+        sending = asyncio.create_task(image.append(next(data)))
+        await asyncio.sleep(0.0005)
+        sending.cancel()
+        await image.discard()
+        await asyncio.wait([sending])
+        await asyncio.sleep(0.02)
+        assert budget.taken_bytes == 0
+
+
+async def test_pieces_wait_only_where_most_of_the_budget_is_free(objects):
+    budget = ByteBudget(64 * MIB)
+    assert budget.try_take(31 * MIB)
+    image = incoming(objects, budget)
+    # Two are handed on, of which one waited for the other, and one waits as ever.
+    _, task = await sent(image, pieces(6), 3)
+    assert objects.made[0].writes == [2 * MIB]
+    task.cancel()
+    await image.discard()
+    assert budget.taken_bytes == 31 * MIB
+
+
 async def test_what_went_wrong_with_a_piece_is_raised_by_one_after_it(objects):
     budget = ByteBudget(64 * MIB)
     image = incoming(objects, budget)

@@ -121,6 +121,31 @@ def test_a_copy_asks_its_own_modules_who_waits() -> None:
     torch.testing.assert_close(scores(copied, inputs), scores(module, inputs), rtol=1e-4, atol=1e-4)
 
 
+class Scripted(nn.Module):
+    """Has a part that takes no hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+        self.relu = nn.ReLU()
+        self.part = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled: Tensor = self.part(self.relu(self.conv(x))).mean(dim=(2, 3))
+        return pooled
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
+def test_a_scripted_part_stands_in_nobodys_way_and_no_hooks_stay() -> None:
+    module = Scripted().eval().requires_grad_(False)
+    inputs = torch.randn(3, 3, 16, 16)
+    expected = scores(module, inputs)
+    assert pack_weights(module, inputs) == 1
+    assert rectifying(module) == ["conv"]
+    torch.testing.assert_close(scores(module, inputs), expected)
+    assert not any(child._forward_hooks for child in module.modules())
+
+
 def test_where_packing_fails_rectifiers_are_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     module, inputs = in_engine("resnet18")
     monkeypatch.setattr("camserve_server.engine.packing.agree", lambda actual, expected: False)

@@ -128,6 +128,27 @@ def test_one_of_torchvisions_classifiers_is_loaded_without_what_only_detectors_u
     assert loaded_modules(folder) == ["torchvision"]
 
 
+def test_what_detectors_use_is_there_for_whoever_uses_it() -> None:
+    program = (
+        "import sys, torch\n"
+        "from camserve_server.engine import torchvision_models\n"
+        "with torch.device('meta'):\n"
+        "    for name in ('convnext_tiny', 'swin_t', 'vit_b_16', 'efficientnet_b0', 'maxvit_t', 'densenet121'):\n"
+        "        torchvision_models.build(name, {}, trained=False)\n"
+        "import torchvision.ops.roi_align\n"
+        "from torchvision.models import detection\n"
+        "from torchvision.ops import RoIAlign, roi_align\n"
+        "class Own(RoIAlign): pass\n"
+        "boxes = [torch.tensor([[0.0, 0.0, 8.0, 8.0]])]\n"
+        "maps = Own(2, 1.0, -1)(torch.ones(1, 3, 16, 16), boxes)\n"
+        "assert torch.equal(maps, roi_align(torch.ones(1, 3, 16, 16), boxes, 2))\n"
+        "net = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()\n"
+        "print(tuple(maps.shape), *sorted(net([torch.rand(3, 64, 64)])[0]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(1, 3, 2, 2) boxes labels scores"
+
+
 def test_a_replica_without_torchvision_models_does_not_import_it() -> None:
     assert loaded_modules(Path(__file__).parents[2] / "models" / "shapes" / "2") == []
 

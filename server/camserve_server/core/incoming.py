@@ -59,6 +59,7 @@ class IncomingImage:
         self._budgeted_bytes = 0
         self._taken = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._draft: Draft | None = None
         self.size = 0
         self.media_type = ""
@@ -125,6 +126,9 @@ class IncomingImage:
         """Lets go of everything but a committed object."""
         if self._writing:
             await ended([self._writing])
+        if self._looking:
+            # No thread can be told to stop, and this one writes where `peek` must not be closed.
+            await asyncio.wait([self._looking])
         self._give_back(self._budgeted_bytes)
         self._peek.close()
         self._inspection.close()
@@ -145,17 +149,19 @@ class IncomingImage:
         while self._waiting and not self._may_wait(piece):
             self._taken.clear()
             await self._taken.wait()
-        self._waiting.append(piece)
         if self._writing and self._writing.done():
             await self._writing
             self._writing = None
+        self._waiting.append(piece)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write(self._draft))
 
     def _may_wait(self, piece: bytes | bytearray) -> bool:
         """Whether a piece may wait beside others; those are written once what is written now has been."""
         waiting_bytes = sum(map(len, self._waiting)) + len(piece)
-        if waiting_bytes > _MOST_WAITING_BYTES or not self._budget.try_take(len(piece), self._tenant):
+        # The other half is for what cannot do without.
+        has_room = self._budget.taken_bytes + len(piece) <= self._budget.limit_bytes // 2
+        if waiting_bytes > _MOST_WAITING_BYTES or not has_room or not self._budget.try_take(len(piece), self._tenant):
             return False
         self._budgeted_bytes += len(piece)
         return True
@@ -166,14 +172,21 @@ class IncomingImage:
                 pieces, self._waiting = self._waiting, []
                 budgeted_bytes = self._budgeted_bytes
                 self._taken.set()
-                # All of them only read the pieces.
-                await asyncio.gather(
-                    asyncio.to_thread(self._look_at, pieces), self._inspect(pieces), draft.write(*pieces)
-                )
+                await self._hand_out(draft, pieces)
                 self._give_back(budgeted_bytes)
         finally:
             self._waiting = []
             self._taken.set()
+
+    async def _hand_out(self, draft: Draft, pieces: list[bytes | bytearray]) -> None:
+        # All of them only read the pieces.
+        self._looking = asyncio.create_task(asyncio.to_thread(self._look_at, pieces))
+        others = [asyncio.create_task(self._inspect(pieces)), asyncio.create_task(draft.write(*pieces))]
+        try:
+            await asyncio.gather(asyncio.shield(self._looking), *others)
+        finally:
+            # Where one of them fails the others must not go on without anybody to end them.
+            await ended(others)
 
     def _look_at(self, pieces: list[bytes | bytearray]) -> None:
         for piece in pieces:

@@ -24,6 +24,8 @@ from camserve_server.stores.objects import ObjectStore, discard
 _log = structlog.get_logger("jobs")
 
 PAGE_LIMIT_BYTES = 3 * 1024 * 1024
+# After so much of a page others get to run.
+MUCH_BYTES = 4096
 LATEST_MS = 1 << 52
 _JOB_ID = re.compile(r"job_[0-9A-Za-z]{16,40}")
 # Of a listing with filters, jobs looked at for one page.
@@ -132,6 +134,8 @@ class JobService:
                 break
             size_bytes += item_bytes
             page.append((record, outcome))
+            if item_bytes > MUCH_BYTES:
+                await asyncio.sleep(0)
         end = start + len(page)
         return page, self._cursors.make(listing, str(end)) if end < job.items else None
 

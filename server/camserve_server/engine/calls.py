@@ -45,8 +45,12 @@ def calls_of(module: nn.Module, inputs: Tensor, kinds: tuple[type[nn.Module], ..
 
         return child.register_forward_hook(note)
 
-    handles = [watch(name, child) for name, child in module.named_modules() if name and isinstance(child, kinds)]
+    handles: list[RemovableHandle] = []
     try:
+        for name, child in module.named_modules():
+            # Torch takes no hooks on what is scripted.
+            if name and isinstance(child, kinds) and not isinstance(child, torch.jit.ScriptModule):
+                handles.append(watch(name, child))
         with torch.enable_grad():
             scores = module(inputs.detach().requires_grad_().clone())
     finally:

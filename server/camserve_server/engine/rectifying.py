@@ -78,11 +78,11 @@ def find_rectifiers(module: nn.Module, inputs: Tensor) -> dict[nn.Module, Rectif
         return {}
     found = Counter(call.name for call in calls)
     uses = Counter(id(child) for _, child in module.named_modules(remove_duplicate=False))
-    made = {call.node: call for call in calls if isinstance(call.module, nn.Conv2d)}
+    made = {call.node: call for call in calls if call.node and isinstance(call.module, nn.Conv2d)}
     rectifiers: dict[nn.Module, Rectifier] = {}
     for call in calls:
         # What was done in place to the convolution's output stands between the two as another node.
-        source = made.get(call.source)
+        source = made.get(call.source) if call.source else None
         # Subclasses may do something else.
         if source is None or type(call.module) not in _NAMES:
             continue

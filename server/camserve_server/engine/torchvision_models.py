@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pickle
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from camserve_server.engine.light_torchvision import light_models
 from camserve_server.engine.manifest import Input, UnloadableError
 
 if TYPE_CHECKING:
@@ -24,38 +23,11 @@ _TRAINED_ARGUMENTS: dict[str, dict[str, Any]] = {
     "inception_v3": {"transform_input": True, "aux_logits": True, "init_weights": False},
 }
 _REACH_TIMEOUT_S = 10.0
-# What only detectors use, and what brings along torch's compiler and its ONNX export: 150 MB and seconds.
-_LEFT_OUT = ("torchvision.ops.roi_align", "torchvision.ops._register_onnx_ops")
-
-
-class _LeftOut(ModuleType):
-    """Has every function, none of which does anything: those that register are called, those of detectors are not."""
-
-    def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _register if name.startswith("_register") else _refuse
-
-
-def _register() -> None:
-    return None
-
-
-def _refuse(*_: object, **__: object) -> NoReturn:
-    raise NotImplementedError("detectors are not served")
-
-
-def _models() -> Any:
-    if "torchvision" not in sys.modules:
-        sys.modules.update({name: _LeftOut(name) for name in _LEFT_OUT})
-    from torchvision import models
-
-    return models
 
 
 def classifier_names() -> list[str]:
     """Returns the names that `build` takes."""
-    models = _models()
+    models = light_models()
     return list(models.list_models(module=models))
 
 
@@ -67,14 +39,14 @@ def build(name: str, arguments: dict[str, Any], *, trained: bool) -> nn.Module:
     if name not in classifier_names():
         raise UnloadableError("torchvision has no classifier of that name")
     extra = _TRAINED_ARGUMENTS.get(name, {}) if trained else {}
-    return cast("nn.Module", _models().get_model(name, weights=None, **{**extra, **arguments}))
+    return cast("nn.Module", light_models().get_model(name, weights=None, **{**extra, **arguments}))
 
 
 def find_weights(name: str, which: str) -> WeightsEnum:
     """Returns a member of the classifier's weights enum, such as "DEFAULT"; raises UnloadableError."""
     if name not in classifier_names():
         raise UnloadableError("torchvision has no classifier of that name")
-    enum = _models().get_model_weights(name)
+    enum = light_models().get_model_weights(name)
     if which not in enum.__members__:
         raise UnloadableError("torchvision has no such weights for the classifier")
     return cast("WeightsEnum", enum[which])

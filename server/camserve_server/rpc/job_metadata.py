@@ -13,6 +13,7 @@ from google.protobuf import struct_pb2
 
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.job_intake import METADATA_LIMIT_BYTES
+from camserve_server.core.jobs import MUCH_BYTES
 from camserve_server.stores.jobs import Metadata
 
 # Above this a double does not tell whole numbers apart.
@@ -21,8 +22,6 @@ _MOST_EXACT = 2.0**53
 _MOST_OF_JSON = 6
 # Next to no effort: of such a list even that leaves little.
 _LEVEL = 1
-# From here on others get to run before and after.
-MUCH_BYTES = 4096
 
 
 class Turns:

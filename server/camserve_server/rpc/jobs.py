@@ -13,7 +13,7 @@ from camserve.v1 import jobs_pb2 as pb
 from camserve.v1.models_pb2 import Page
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.job_intake import DEFAULT_TTL_HOURS, JobIntake, JobRequest
-from camserve_server.core.jobs import LATEST_MS, PAGE_LIMIT_BYTES, Item, JobFilter, JobService
+from camserve_server.core.jobs import LATEST_MS, MUCH_BYTES, PAGE_LIMIT_BYTES, Item, JobFilter, JobService
 from camserve_server.core.model_routes import ModelRoutes
 from camserve_server.core.stored_results import stored_error
 from camserve_server.core.webhooks import WebhookService
@@ -23,7 +23,7 @@ from camserve_server.rpc.call import Call, checks_itself
 from camserve_server.rpc.ending import deprecation_headers
 from camserve_server.rpc.heartbeats import with_heartbeats
 from camserve_server.rpc.images import Images
-from camserve_server.rpc.job_metadata import MUCH_BYTES, MetadataReader, Turns, fill_metadata
+from camserve_server.rpc.job_metadata import MetadataReader, Turns, fill_metadata
 from camserve_server.rpc.status import error_object
 from camserve_server.stores.jobs import JobRecord
 
@@ -121,11 +121,10 @@ class JobServicer:
         """Lists the images of a job."""
         tenant = call.identity.tenant
         page = pb.ListJobResultsResponse()
+        # Here heatmaps are read, which may take the store a while; nobody has a turn meanwhile.
+        items, cursor = await self._jobs.results(tenant, request.job_id, cursor=request.cursor, limit=_limit(request))
         # As above: a page of images with all of their classes takes longer still.
         async with self._listing.of(tenant):
-            items, cursor = await self._jobs.results(
-                tenant, request.job_id, cursor=request.cursor, limit=_limit(request)
-            )
             for item in items:
                 message = _item(call, item)
                 page.items.append(message)
