@@ -21,7 +21,7 @@ RECTIFYING = {"resnet18": 9, "vgg16": 13, "mobilenet_v2": 35, "densenet121": 59}
 
 
 def rectifying(module: nn.Module) -> list[str]:
-    """Returns the convolutions that give nothing below zero, and whose bias alone would."""
+    """Returns the names of the convolutions that give nothing below zero."""
     found = []
     for name, child in module.named_modules():
         if isinstance(child, nn.Conv2d):

@@ -64,9 +64,9 @@ def _import_lightly() -> None:
     for name in classes:
         delattr(ops, name)
 
-    def whole(name: str) -> Any:
+    def get_class(name: str) -> Any:
         if name not in classes:
             raise AttributeError(f"module {ops.__name__!r} has no attribute {name!r}")
         return getattr(later[_LATER[0]], name)
 
-    ops.__getattr__ = whole
+    ops.__getattr__ = get_class

@@ -121,7 +121,7 @@ class JobServicer:
         """Lists the images of a job."""
         tenant = call.identity.tenant
         page = pb.ListJobResultsResponse()
-        # Here heatmaps are read, which may take the store a while; nobody has a turn meanwhile.
+        # Heatmaps are read here, which may take the store a while: outside of the turn.
         items, cursor = await self._jobs.results(tenant, request.job_id, cursor=request.cursor, limit=_limit(request))
         # As above: a page of images with all of their classes takes longer still.
         async with self._listing.of(tenant):
