@@ -66,7 +66,7 @@ class Heatmaps:
             link = await self._links.store(tenant, rendered.data, CONTENT_TYPES[wanted.format], keep_until=keep_until)
         return Heatmap(
             options=wanted,
-            data=None if link else rendered.data,
+            data=None if link else bytes(rendered.data),
             link=link,
             size_bytes=len(rendered.data),
             width=rendered.width,

@@ -55,7 +55,9 @@ class Links:
         self._direct = direct
         self._retention = retention
 
-    async def store(self, tenant: str, data: bytes, content_type: str, *, keep_until: float | None = None) -> Link:
+    async def store(
+        self, tenant: str, data: bytes | memoryview, content_type: str, *, keep_until: float | None = None
+    ) -> Link:
         """Stores `data` and returns a link to it.
 
         It is kept until `keep_until` (unix seconds), by default as long as heatmaps are. Raises

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Any, Final
 
 import numpy as np
@@ -119,9 +118,8 @@ def rendered_heatmap(answer: Answer, request: RenderRequest) -> RenderedHeatmap:
     try:
         message = answer.message
         size = _side(message["size"], _MAX_DRAWN_BYTES)
-        data = os.pread(answer.fds[0], size, 0)
-        if len(data) != size:
-            raise ValueError("the descriptor does not hold the declared number of bytes")
+        with SharedBuffer.adopt(answer.fds.pop(0), size) as drawn:
+            data = drawn.view()
         return RenderedHeatmap(
             data=data,
             width=request.width,

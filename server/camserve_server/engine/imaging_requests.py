@@ -172,9 +172,11 @@ class RenderRequest:
 
 @dataclass(frozen=True, slots=True)
 class RenderedHeatmap:
-    """A drawn heatmap: the file's bytes, and the raw map's range before it was stretched to 0..1."""
+    """A drawn heatmap: the file's bytes as the worker left them in shared memory, released with the last reference, and
+    the raw map's range before it was stretched to 0..1.
+    """
 
-    data: bytes
+    data: memoryview
     width: int
     height: int
     raw_min: float
