@@ -55,3 +55,18 @@ def test_damage_is_refused_or_read_but_never_crashes(junk, position):
 def test_a_boundary_that_cannot_be_used_is_refused(boundary):
     with pytest.raises(ApiError):
         MultipartForm(f"multipart/form-data; {boundary}")
+
+
+@pytest.mark.parametrize(
+    ("disposition", "data", "told"),
+    [
+        ('name="file"; filename="a.png"', b"\x89PNG\xff", "`image`"),
+        ('name="file"; filename="a.png"', b"a" * 100_000, "`image`"),
+        ('name="file"', b"\xff", "not UTF-8"),
+        ('name="file"', b"a" * 100_000, "too long"),
+    ],
+)
+def test_a_file_under_another_name_is_told_its_name_and_a_field_what_is_wrong_with_it(disposition, data, told):
+    part = b"--b\r\nContent-Disposition: form-data; " + disposition.encode() + b"\r\n\r\n" + data + b"\r\n--b--\r\n"
+    with pytest.raises(ApiError, match=told):
+        read([part])

@@ -80,7 +80,7 @@ class MultipartForm:
 
     def _keep(self, data: bytearray) -> None:
         if len(self._text) + len(data) > _FIELD_LIMIT_BYTES:
-            raise ApiError(Reason.PARAM_INVALID, "A form field is too long.")
+            raise self._unfit(self._part, "A form field is too long.")
         self._text += data
 
     def _end(self) -> None:
@@ -90,11 +90,15 @@ class MultipartForm:
         try:
             text = self._text.decode()
         except UnicodeDecodeError:
-            message = "The file of a form is the part `image`." if part.filename else "A form field is not UTF-8."
-            raise ApiError(Reason.PARAM_INVALID, message) from None
+            raise self._unfit(part, "A form field is not UTF-8.") from None
         if part.name in self._fields or (part.name == "request" and self._json is not None):
             raise ApiError(Reason.PARAM_INVALID, "A form field is given twice.")
         if part.name == "request":
             self._json = text
         else:
             self._fields[part.name] = text
+
+    @staticmethod
+    def _unfit(part: multipart.MultipartSegment | None, of_a_field: str) -> ApiError:
+        is_file = part is not None and part.filename
+        return ApiError(Reason.PARAM_INVALID, "The file of a form is the part `image`." if is_file else of_a_field)
