@@ -29,7 +29,7 @@ class _Count:
 
     size = 0
 
-    async def append(self, data: bytes | bytearray) -> None:
+    async def append(self, data: bytes | bytearray | memoryview) -> None:
         self.size += len(data)
 
 

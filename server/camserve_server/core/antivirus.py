@@ -67,6 +67,11 @@ class Inspection:
         self._scan: Scan | None = None
         self._failed: ScanError | ApiError | None = None
 
+    @property
+    def asks(self) -> bool:
+        """Whether the scanner still wants to see bytes."""
+        return self._clamd is not None and self._failed is None
+
     async def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Shows the scanner the next bytes."""
         if self._clamd is None or self._failed:

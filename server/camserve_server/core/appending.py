@@ -29,7 +29,7 @@ _REFUSED = frozenset({Reason.UPLOAD_OFFSET_CONFLICT, Reason.UPLOAD_NOT_FOUND, Re
 class Complete:
     """In the place of `Appending` where all has come: takes no bytes."""
 
-    async def append(self, data: bytes) -> None:
+    async def append(self, data: bytes | memoryview) -> None:
         """Raises ApiError(PARAM_INVALID) for any."""
         if data:
             raise ApiError(Reason.PARAM_INVALID, _TOO_MUCH)
@@ -68,7 +68,7 @@ class Appending:
         self._timer: asyncio.Task[None] | None = None
         self._failed: ApiError | None = None
 
-    async def append(self, data: bytes) -> None:
+    async def append(self, data: bytes | memoryview) -> None:
         """Adds bytes.
 
         Raises ApiError: PARAM_INVALID for more than were declared, UPLOAD_OFFSET_CONFLICT when another caller was

@@ -23,6 +23,8 @@ _MOST_WAITING_BYTES = 4 * _PIECE_BYTES
 # What a format is told by; a type that is not taken is refused when so much has come.
 HEAD_BYTES = 4096
 
+Piece = bytes | bytearray | memoryview
+
 
 class IncomingImage:
     """Takes bytes in order and writes them on; whoever makes it calls `discard` in the end, kept or not.
@@ -55,11 +57,11 @@ class IncomingImage:
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False) if has_md5 else None
         self._begun = bytearray()
-        self._waiting: list[bytes | bytearray] = []
+        self._waiting: list[Piece] = []
         self._budgeted_bytes = 0
         self._taken = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._looking: asyncio.Future[None] | None = None
         self._draft: Draft | None = None
         self.size = 0
         self.media_type = ""
@@ -70,10 +72,11 @@ class IncomingImage:
         """The digest of what came, once it has ended."""
         return self._sha256.digest()
 
-    async def append(self, data: bytes | bytearray) -> None:
+    async def append(self, data: bytes | bytearray | memoryview) -> None:
         """Adds bytes; what went wrong with earlier ones is raised here."""
         self.size += len(data)
-        if isinstance(data, bytes) and len(data) >= _WHOLE_BYTES and self._draft and not self._begun:
+        # What can change is not kept: a bytearray is its maker's.
+        if not isinstance(data, bytearray) and len(data) >= _WHOLE_BYTES and self._draft and not self._begun:
             await self._write_on(data)
             return
         self._begun += data
@@ -129,6 +132,7 @@ class IncomingImage:
         if self._looking:
             # No thread can be told to stop, and this one writes where `peek` must not be closed.
             await asyncio.wait([self._looking])
+            self._looking.exception()  # what else went wrong was raised
         self._give_back(self._budgeted_bytes)
         self._peek.close()
         self._inspection.close()
@@ -139,7 +143,7 @@ class IncomingImage:
         piece, self._begun = self._begun, bytearray()
         await self._write_on(piece)
 
-    async def _write_on(self, piece: bytes | bytearray) -> None:
+    async def _write_on(self, piece: Piece) -> None:
         """Has the piece written after those that wait; comes back once another one may come."""
         if self._draft is None:
             self.media_type = media_type_of(piece, *self._declared)
@@ -156,7 +160,7 @@ class IncomingImage:
         if self._writing is None:
             self._writing = asyncio.create_task(self._write(self._draft))
 
-    def _may_wait(self, piece: bytes | bytearray) -> bool:
+    def _may_wait(self, piece: Piece) -> bool:
         """Whether a piece may wait beside others; those are written once what is written now has been."""
         waiting_bytes = sum(map(len, self._waiting)) + len(piece)
         # The other half is for what cannot do without.
@@ -178,24 +182,28 @@ class IncomingImage:
             self._waiting = []
             self._taken.set()
 
-    async def _hand_out(self, draft: Draft, pieces: list[bytes | bytearray]) -> None:
+    async def _hand_out(self, draft: Draft, pieces: list[Piece]) -> None:
         # All of them only read the pieces.
-        self._looking = asyncio.create_task(asyncio.to_thread(self._look_at, pieces))
-        others = [asyncio.create_task(self._inspect(pieces)), asyncio.create_task(draft.write(*pieces))]
+        self._looking = asyncio.get_running_loop().run_in_executor(None, self._look_at, pieces)
+        inspecting = asyncio.create_task(self._inspect(pieces)) if self._inspection.asks else None
         try:
-            await asyncio.gather(asyncio.shield(self._looking), *others)
+            await draft.write(*pieces)
+            if inspecting:
+                await inspecting
         finally:
-            # Where one of them fails the others must not go on without anybody to end them.
-            await ended(others)
+            # Where another one fails nobody else would end it.
+            if inspecting:
+                await ended([inspecting])
+        await asyncio.shield(self._looking)
 
-    def _look_at(self, pieces: list[bytes | bytearray]) -> None:
+    def _look_at(self, pieces: list[Piece]) -> None:
         for piece in pieces:
             self._sha256.update(piece)
             if self._md5:
                 self._md5.update(piece)
             self._peek.feed(piece)
 
-    async def _inspect(self, pieces: list[bytes | bytearray]) -> None:
+    async def _inspect(self, pieces: list[Piece]) -> None:
         for piece in pieces:
             await self._inspection.feed(piece)
 
@@ -209,7 +217,7 @@ def empty_image() -> ApiError:
     return ApiError(Reason.IMAGE_SOURCE_REQUIRED, "The image is empty.")
 
 
-def media_type_of(head: bytes | bytearray, media_type: str | None, file_name: str | None) -> str:
+def media_type_of(head: Piece, media_type: str | None, file_name: str | None) -> str:
     """Returns the media type of the image that begins with `head`, which its declared type and name must fit.
 
     Raises ApiError as sniff and check_declaration do.
@@ -222,7 +230,7 @@ def media_type_of(head: bytes | bytearray, media_type: str | None, file_name: st
 class _Head:
     """The beginning of a file."""
 
-    def __init__(self, data: bytes | bytearray) -> None:
+    def __init__(self, data: Piece) -> None:
         self._data = data
 
     def at(self, offset: int, n_bytes: int) -> bytes:

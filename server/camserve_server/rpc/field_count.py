@@ -48,7 +48,7 @@ def _passed(data: bytes, at: int, end: int, message: Descriptor, depth: int, lef
         tag = data[at]
         at += 1
         if tag > 0x7F:
-            tag, at = _varint(data, at - 1)
+            tag, at = varint(data, at - 1)
         left -= 1
         if left < 0:
             raise _CrowdedError(tag >> 3)
@@ -57,7 +57,7 @@ def _passed(data: bytes, at: int, end: int, message: Descriptor, depth: int, lef
             length = data[at]
             at += 1
             if length > 0x7F:
-                length, at = _varint(data, at - 1)
+                length, at = varint(data, at - 1)
             if at + length > end:
                 raise ValueError("a field is longer than the message")
             inner = within.get(tag >> 3)
@@ -68,7 +68,7 @@ def _passed(data: bytes, at: int, end: int, message: Descriptor, depth: int, lef
                     raise _CrowdedError(tag >> 3) from None
             at += length
         elif wire_type == _VARINT:
-            _, at = _varint(data, at)
+            _, at = varint(data, at)
         elif wire_type == _FIXED64:
             at += 8
         elif wire_type == _FIXED32:
@@ -78,7 +78,11 @@ def _passed(data: bytes, at: int, end: int, message: Descriptor, depth: int, lef
     return left
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """Returns the number that begins at a place, and the place after it.
+
+    Raises ValueError for one that is too long, IndexError where the bytes end.
+    """
     value = 0
     for place in range(_MOST_VARINT_BYTES):
         byte = data[at + place]

@@ -86,7 +86,7 @@ class _Memory:
         self._image = image
         self.size = 0
 
-    async def append(self, data: bytes | bytearray) -> None:
+    async def append(self, data: bytes | bytearray | memoryview) -> None:
         if len(data) > _INLINE_COPY_BYTES:
             await asyncio.to_thread(self._image.append, data)
         else:

@@ -13,6 +13,7 @@ from google.api import httpbody_pb2
 from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.incoming import empty_image
+from camserve_server.rpc.body_part import Body
 from camserve_server.rpc.call import Call
 from camserve_server.rpc.multipart_form import MultipartForm
 from camserve_server.rpc.options import parse_md5
@@ -20,11 +21,19 @@ from camserve_server.rpc.options import parse_md5
 MULTIPART = "multipart/form-data"
 
 
-class Part(Protocol):
-    """A message of a streamed image."""
+class First(Protocol):
+    """The message that a streamed image begins with."""
 
     @property
     def body(self) -> httpbody_pb2.HttpBody:
+        """Carries bytes, and says of what type."""
+
+
+class Part(Protocol):
+    """Any message of a streamed image."""
+
+    @property
+    def body(self) -> httpbody_pb2.HttpBody | Body:
         """Carries bytes."""
 
 
@@ -33,7 +42,7 @@ class Sink(Protocol):
 
     size: int
 
-    async def append(self, data: bytes | bytearray) -> None:
+    async def append(self, data: bytes | bytearray | memoryview) -> None:
         """Adds bytes."""
 
 
@@ -66,7 +75,7 @@ class Received(Generic[S]):
 
 async def receive(
     call: Call,
-    first: Part,
+    first: First,
     rest: AsyncIterator[Part],
     begin: Callable[[Declared], S],
     *,
@@ -91,7 +100,8 @@ async def receive(
         raise _other_bytes(size_bytes, length)
     md5 = call.metadata.get("content-md5") or content_md5
     declared = Declared(media_type, md5, size_bytes)
-    return await _raw(first, rest, begin, declared, limit_bytes)
+    # In a task of its own: on their way to the caller of this its messages would wake all who wait within each other.
+    return await asyncio.create_task(_raw(first, rest, begin, declared, limit_bytes))
 
 
 def check_size(size_bytes: int, limit_bytes: int) -> None:
@@ -101,7 +111,7 @@ def check_size(size_bytes: int, limit_bytes: int) -> None:
 
 
 async def _raw(
-    first: Part, rest: AsyncIterator[Part], begin: Callable[[Declared], S], declared: Declared, limit_bytes: int
+    first: First, rest: AsyncIterator[Part], begin: Callable[[Declared], S], declared: Declared, limit_bytes: int
 ) -> Received[S]:
     if declared.size_bytes is None and not declared.content_md5:
         raise ApiError(Reason.UPLOAD_LENGTH_REQUIRED)
@@ -124,7 +134,7 @@ async def _raw(
 
 
 async def _multipart(
-    call: Call, first: Part, rest: AsyncIterator[Part], begin: Callable[[Declared], S], limit_bytes: int
+    call: Call, first: First, rest: AsyncIterator[Part], begin: Callable[[Declared], S], limit_bytes: int
 ) -> Received[S]:
     form = MultipartForm(first.body.content_type)
     declared_md5 = parse_md5(call.metadata.get("content-md5"))
@@ -140,7 +150,7 @@ async def _multipart(
         message = await anext(rest, None)
         if message is None:
             break
-        chunk = message.body.data
+        chunk = bytes(message.body.data)
     form.finish()
     # A client may mean the whole body or the file by the header; the file is checked when it is whole.
     whole_body = body_md5 is not None and body_md5.digest() == declared_md5
@@ -151,7 +161,7 @@ async def _multipart(
     return Received(sink, declared)
 
 
-async def _append(sink: Sink, data: bytes | bytearray, limit_bytes: int) -> None:
+async def _append(sink: Sink, data: bytes | bytearray | memoryview, limit_bytes: int) -> None:
     check_size(sink.size + len(data), limit_bytes)
     await sink.append(data)
 

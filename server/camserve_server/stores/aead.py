@@ -79,27 +79,44 @@ class StreamWriter:
         self._sink = sink
         self._index = 0
         self._held = bytearray()
+        self._held_bytes = 0
         self._broken = False
         sink(bytes([STREAM_HEADER_BYTES]) + salt + prefix)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Adds `data`, writing each segment once it is known that another one follows."""
         rest = memoryview(data).cast("B")
-        while len(self._held) + len(rest) > self._room():
-            taken = self._room() - len(self._held)
-            if self._held:
-                self._held += rest[:taken]
-                self._emit(self._held)
-                self._held.clear()
+        while self._held_bytes + len(rest) > self._room():
+            taken = self._room() - self._held_bytes
+            if self._held_bytes:
+                self._hold(rest[:taken])
+                self._emit_held()
             else:
                 self._emit(rest[:taken])
             rest = rest[taken:]
-        self._held += rest
+        self._hold(rest)
 
     def close(self) -> None:
         """Writes the last segment."""
-        self._emit(self._held, last=True)
-        self._held.clear()
+        self._emit_held(last=True)
+        self._held = bytearray()
+
+    def _hold(self, part: memoryview) -> None:
+        """Copies bytes to the end of what is held, whose memory serves one segment after the other."""
+        end = self._held_bytes + len(part)
+        if end > len(self._held):
+            del self._held[self._held_bytes :]
+            self._held += part
+        else:
+            # Given to the bytearray itself the part would be copied first.
+            with memoryview(self._held) as held:
+                held[self._held_bytes : end] = part
+        self._held_bytes = end
+
+    def _emit_held(self, *, last: bool = False) -> None:
+        with memoryview(self._held) as held:
+            self._emit(held[: self._held_bytes], last=last)
+        self._held_bytes = 0
 
     def _room(self) -> int:
         return _PLAIN_BYTES if self._index else _FIRST_PLAIN_BYTES

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.infer import BATCH_LIMIT
 from camserve_server.rpc.audit import about
+from camserve_server.rpc.body_part import BodyPart, body_part
 from camserve_server.rpc.call import Call, Proceed
 from camserve_server.rpc.field_count import MOST_FIELDS, crowded_field
 
@@ -30,14 +31,16 @@ async def parse(call: Call, proceed: Proceed) -> None:
     await proceed()
 
 
-async def _messages(call: Call, received: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+async def _messages(call: Call, received: AsyncIterator[bytes]) -> AsyncIterator[Message | BodyPart]:
     first = True
     async for data in received:
-        message = _message(call, data)
         if first:
+            message = _message(call, data)
             call.about = about(message)
             first = False
-        yield message
+            yield message
+        else:
+            yield body_part(data, call.method.input_type) or _message(call, data)
 
 
 def _message(call: Call, data: bytes) -> Message:
