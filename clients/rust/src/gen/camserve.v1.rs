@@ -3158,7 +3158,7 @@ pub struct ListJobsRequest {
     /// Continues a listing with the same filters. Another listing's or an altered one: `cursor.invalid`.
     #[prost(string, tag = "5")]
     pub cursor: ::prost::alloc::string::String,
-    /// Limits the jobs of a page, 1 to 200. Default 50.
+    /// Limits the jobs of a page, 1 to 200. Default 50. A page also ends at 3 MiB.
     #[prost(int32, optional, tag = "6")]
     pub limit: ::core::option::Option<i32>,
 }
@@ -5173,7 +5173,7 @@ pub struct Delivery {
     /// Is the status of the last answer. Absent when there was none.
     #[prost(int32, optional, tag = "6")]
     pub last_status: ::core::option::Option<i32>,
-    /// Says when the next attempt is due. Present while it is pending.
+    /// Says when the next attempt is due, while one runs when that was. Present while it is pending.
     #[prost(message, optional, tag = "7")]
     pub next_attempt_at: ::core::option::Option<::prost_types::Timestamp>,
 }

@@ -322,7 +322,7 @@ class ListJobsRequest(_message.Message):
     cursor: _builtins.str
     """Continues a listing with the same filters. Another listing's or an altered one: `cursor.invalid`."""
     limit: _builtins.int
-    """Limits the jobs of a page, 1 to 200. Default 50."""
+    """Limits the jobs of a page, 1 to 200. Default 50. A page also ends at 3 MiB."""
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
         """Leaves only jobs accepted at or after this time."""

@@ -336,7 +336,7 @@ class Delivery(_message.Message):
     """Is the status of the last answer. Absent when there was none."""
     @_builtins.property
     def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
-        """Says when the next attempt is due. Present while it is pending."""
+        """Says when the next attempt is due, while one runs when that was. Present while it is pending."""
 
     def __init__(
         self,

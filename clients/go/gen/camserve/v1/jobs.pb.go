@@ -518,7 +518,7 @@ type ListJobsRequest struct {
 	CreatedBefore *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_before,json=createdBefore,proto3" json:"created_before,omitempty"`
 	// Continues a listing with the same filters. Another listing's or an altered one: `cursor.invalid`.
 	Cursor string `protobuf:"bytes,5,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	// Limits the jobs of a page, 1 to 200. Default 50.
+	// Limits the jobs of a page, 1 to 200. Default 50. A page also ends at 3 MiB.
 	Limit         *int32 `protobuf:"varint,6,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -605,7 +605,7 @@ type Delivery struct {
 	Attempts int32 `protobuf:"varint,5,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// Is the status of the last answer. Absent when there was none.
 	LastStatus *int32 `protobuf:"varint,6,opt,name=last_status,json=lastStatus,proto3,oneof" json:"last_status,omitempty"`
-	// Says when the next attempt is due. Present while it is pending.
+	// Says when the next attempt is due, while one runs when that was. Present while it is pending.
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_attempt_at,json=nextAttemptAt,proto3,oneof" json:"next_attempt_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

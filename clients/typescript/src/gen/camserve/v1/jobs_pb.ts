@@ -387,7 +387,7 @@ export type ListJobsRequest = Message<"camserve.v1.ListJobsRequest"> & {
   cursor: string;
 
   /**
-   * Limits the jobs of a page, 1 to 200. Default 50.
+   * Limits the jobs of a page, 1 to 200. Default 50. A page also ends at 3 MiB.
    *
    * @generated from field: optional int32 limit = 6;
    */

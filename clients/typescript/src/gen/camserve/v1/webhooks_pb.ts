@@ -317,7 +317,7 @@ export type Delivery = Message<"camserve.v1.Delivery"> & {
   lastStatus?: number | undefined;
 
   /**
-   * Says when the next attempt is due. Present while it is pending.
+   * Says when the next attempt is due, while one runs when that was. Present while it is pending.
    *
    * @generated from field: optional google.protobuf.Timestamp next_attempt_at = 7;
    */
