@@ -147,3 +147,14 @@ def test_a_shared_buffer_outlives_the_first_and_is_charged_once_more() -> None:
     assert bytes(second.view()) == b"12345"
     second.close()
     assert budget.try_take(10)
+
+
+def test_a_closed_buffer_takes_nothing() -> None:
+    budget = ByteBudget(100)
+    buffer = SharedBuffer.create("test", budget, "tenant")
+    buffer.append(b"12345")
+    buffer.close()
+    for take in (lambda: buffer.append(b"12345"), lambda: buffer.reserve(50), buffer.share):
+        with pytest.raises((ValueError, OSError), match=r"closed|Bad file"):
+            take()
+    assert budget.taken_bytes == 0

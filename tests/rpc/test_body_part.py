@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from google.api import httpbody_pb2
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +40,26 @@ def test_a_long_part_is_seen_where_it_came(kind: type[Message]) -> None:
 )
 def test_anything_else_is_left_to_protobuf(message: Message) -> None:
     assert body_part(message.SerializeToString(), message.DESCRIPTOR) is None
+
+
+@pytest.mark.parametrize("outer", range(3, 11))
+@pytest.mark.parametrize("inner", range(3, 11))
+def test_lengths_of_more_bytes_than_they_need_mean_what_protobuf_reads(outer: int, inner: int) -> None:
+    data = b"\x12" + padded(len(LONG), inner) + LONG
+    data = b"\x7a" + padded(len(data), outer) + data
+    part = body_part(data, uploads_pb2.UploadImageRequest.DESCRIPTOR)
+    if max(outer, inner) > 5:
+        assert part is None
+        with pytest.raises(DecodeError):
+            uploads_pb2.UploadImageRequest.FromString(data)
+    else:
+        assert part is not None
+        assert part.body.data == uploads_pb2.UploadImageRequest.FromString(data).body.data == LONG
+
+
+def padded(length: int, n_bytes: int) -> bytes:
+    """Returns a number as a varint of so many bytes."""
+    return bytes(length >> 7 * place & 0x7F | 0x80 * (place < n_bytes - 1) for place in range(n_bytes))
 
 
 @given(st.integers(0, 12), st.binary(max_size=4), st.integers(0, 4), st.binary(max_size=4))

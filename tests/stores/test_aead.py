@@ -113,6 +113,24 @@ def test_after_a_write_that_failed_there_is_no_other() -> None:
     assert not out
 
 
+def test_what_follows_a_close_that_failed_is_refused() -> None:
+    out: list[bytes] = []
+
+    def sink(data: bytes) -> None:
+        if out:
+            raise OSError("full")
+        out.append(data)
+
+    writer = StreamWriter(sink, KEY, AAD)
+    writer.write(plain(100))
+    with pytest.raises(OSError, match="full") as failed:
+        writer.close()
+    # As long as the failure is there, so is what it was about.
+    assert failed.traceback
+    with pytest.raises(RuntimeError, match="broke off"):
+        writer.write(plain(100))
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_we_read_what_tink_writes(size: int) -> None:
     kept = Kept()

@@ -13,7 +13,7 @@ _to_complete: set[asyncio.Task[None]] = set()
 
 async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancels the tasks until they have ended: a library on their way may swallow one cancellation."""
-    pending = set(tasks)
+    pending = {task for task in tasks if not task.done()}
     while pending:
         for task in pending:
             task.cancel()

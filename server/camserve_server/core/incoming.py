@@ -185,16 +185,14 @@ class IncomingImage:
     async def _hand_out(self, draft: Draft, pieces: list[Piece]) -> None:
         # All of them only read the pieces.
         self._looking = asyncio.get_running_loop().run_in_executor(None, self._look_at, pieces)
-        inspecting = asyncio.create_task(self._inspect(pieces)) if self._inspection.asks else None
+        others = [asyncio.create_task(draft.write(*pieces))]
+        if self._inspection.asks:
+            others.append(asyncio.create_task(self._inspect(pieces)))
         try:
-            await draft.write(*pieces)
-            if inspecting:
-                await inspecting
+            await asyncio.gather(asyncio.shield(self._looking), *others)
         finally:
-            # Where another one fails nobody else would end it.
-            if inspecting:
-                await ended([inspecting])
-        await asyncio.shield(self._looking)
+            # Where one of them fails the others must not go on without anybody to end them.
+            await ended(others)
 
     def _look_at(self, pieces: list[Piece]) -> None:
         for piece in pieces:

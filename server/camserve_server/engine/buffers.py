@@ -80,6 +80,9 @@ class _Holding:
         self.taken_bytes = 0
 
     def take(self, n_bytes: int) -> None:
+        if self.fd < 0:
+            # A thread whose caller has left; nobody would give them back.
+            raise ValueError("the buffer is closed")
         if self.budget is not None:
             if not self.budget.try_take(n_bytes, self.tenant):
                 raise ApiError(Reason.SERVICE_OVERLOADED)

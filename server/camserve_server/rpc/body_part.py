@@ -15,6 +15,8 @@ _LEAST_BYTES = 64 * 1024
 _BODY, _DATA = "google.api.HttpBody", "data"
 _LENGTH = 2
 _MOST_TAG = 0x7F
+# As many as protobuf reads of a length.
+_MOST_LENGTH_BYTES = 5
 
 
 class Body(NamedTuple):
@@ -39,9 +41,10 @@ def body_part(data: bytes, message: Descriptor) -> BodyPart | None:
         for tag in tags:
             if data[at] != tag:
                 return None
-            length, at = varint(data, at + 1)
-            if at + length != len(data):
+            length, start = varint(data, at + 1)
+            if start - at - 1 > _MOST_LENGTH_BYTES or start + length != len(data):
                 return None
+            at = start
         return BodyPart(Body(memoryview(data)[at:]))
     return None
 

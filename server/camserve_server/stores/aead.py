@@ -85,6 +85,7 @@ class StreamWriter:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Adds `data`, writing each segment once it is known that another one follows."""
+        self._check()
         rest = memoryview(data).cast("B")
         while self._held_bytes + len(rest) > self._room():
             taken = self._room() - self._held_bytes
@@ -114,16 +115,19 @@ class StreamWriter:
         self._held_bytes = end
 
     def _emit_held(self, *, last: bool = False) -> None:
-        with memoryview(self._held) as held:
-            self._emit(held[: self._held_bytes], last=last)
+        with memoryview(self._held) as held, held[: self._held_bytes] as plain:
+            self._emit(plain, last=last)
         self._held_bytes = 0
+
+    def _check(self) -> None:
+        if self._broken:
+            raise RuntimeError("the stream broke off")
 
     def _room(self) -> int:
         return _PLAIN_BYTES if self._index else _FIRST_PLAIN_BYTES
 
     def _emit(self, plain: bytearray | memoryview, *, last: bool = False) -> None:
-        if self._broken:
-            raise RuntimeError("the stream broke off")
+        self._check()
         self._broken = True
         self._sink(self._cipher.encrypt(self._index, last, plain))
         self._index += 1

@@ -192,7 +192,8 @@ class S3Draft:
         for piece in pieces:
             self._size_bytes += len(piece)
             with _failing():
-                await self._opened().write(bytes(piece))
+                # It is kept until a part is full, and what can change is its maker's.
+                await self._opened().write(bytes(piece) if isinstance(piece, bytearray) else piece)
 
     async def commit(self) -> None:
         """Makes the object appear; it is durable then."""
