@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _CANCEL_AGAIN_S = 0.5
 # The event loop itself holds tasks only weakly.
-_to_complete: set[asyncio.Task[None]] = set()
+_to_complete: set[asyncio.Task[Any]] = set()
 
 
 async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -26,12 +27,12 @@ async def wound_up(task: asyncio.Task[Any], within_s: float) -> None:
     await ended([task])
 
 
-async def completed(work: Coroutine[Any, Any, None]) -> None:
-    """Runs work to its end, even where the caller is canceled again while it cleans up."""
+async def completed(work: Coroutine[Any, Any, T]) -> T:
+    """Runs work to its end, even where the caller is canceled meanwhile, and returns what it returns."""
     task = asyncio.create_task(work)
     _to_complete.add(task)
     task.add_done_callback(_done)
-    await asyncio.shield(task)
+    return await asyncio.shield(task)
 
 
 async def all_completed(within_s: float) -> None:
@@ -40,7 +41,7 @@ async def all_completed(within_s: float) -> None:
         await asyncio.wait(_to_complete, timeout=within_s)
 
 
-def _done(task: asyncio.Task[None]) -> None:
+def _done(task: asyncio.Task[Any]) -> None:
     _to_complete.discard(task)
     if not task.cancelled():
         task.exception()  # it is the caller who raises it, and the caller may have left

@@ -118,21 +118,28 @@ class IncomingImage:
             self._peek.close()
 
     async def commit(self) -> str:
-        """Makes the object and returns its id; it is on the disk then."""
-        if self._draft is None:
+        """Makes the object and returns its id; it is on the disk then. `discard` does not end what has begun."""
+        draft, self._draft = self._draft, None
+        if draft is None:
             raise RuntimeError("nothing was received")
-        await self._draft.commit()
-        await self._objects.sync(self._tenant, [self._draft.object_id])
-        return self._draft.object_id
+        try:
+            await draft.commit()
+        except BaseException:
+            await draft.discard()
+            raise
+        await self._objects.sync(self._tenant, [draft.object_id])
+        return draft.object_id
 
     async def discard(self) -> None:
-        """Lets go of everything but a committed object."""
+        """Lets go of everything but an object that is or will be committed."""
         if self._writing:
             await ended([self._writing])
         if self._looking:
             # No thread can be told to stop, and this one writes where `peek` must not be closed.
             await asyncio.wait([self._looking])
             self._looking.exception()  # what else went wrong was raised
+        # Their failures keep their frames, and those this.
+        self._writing = self._looking = None
         self._give_back(self._budgeted_bytes)
         self._peek.close()
         self._inspection.close()

@@ -11,13 +11,14 @@ from typing import Protocol
 from camserve_server.base.clock import Clock
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.base.ids import derived_id, new_id
+from camserve_server.base.tasks import completed
 from camserve_server.core.antivirus import Antivirus
 from camserve_server.core.incoming import IncomingImage
 from camserve_server.core.object_images import load
 from camserve_server.core.retention import Retention
 from camserve_server.core.signing import UrlSigner
 from camserve_server.engine.buffers import ByteBudget, SharedBuffer
-from camserve_server.engine.imaging import ImagingPool
+from camserve_server.engine.imaging import ImagingPool, Probed
 from camserve_server.stores.objects import ObjectStore
 from camserve_server.stores.uploads import Presigned, UploadRecord, Uploads
 
@@ -118,6 +119,19 @@ class UploadService:
         and UPLOAD_NOT_FOUND when the image should be that of a `pending` upload which is gone.
         """
         probed = await incoming.check(md5)
+        # All has come: for somebody who leaves now there would be an object that no record leads to.
+        return await completed(self._kept(tenant, incoming, probed, storage_id, nonce, pending=pending))
+
+    async def _kept(
+        self,
+        tenant: str,
+        incoming: IncomingImage,
+        probed: Probed | None,
+        storage_id: str | None,
+        nonce: str | None,
+        *,
+        pending: bool,
+    ) -> UploadRecord:
         object_id = await incoming.commit()
         record = UploadRecord(
             storage_id=storage_id or (derived_id("img", nonce) if nonce else new_id("img")),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf import message_factory
@@ -38,9 +38,18 @@ def _handler(
     policy = policy_of(method)
     answer = _stream if method.server_streaming else _single
 
-    async def handle(request: Any, context: Context) -> Any:
-        call = Call.begin(method, policy, request, context, serve)
-        await _run(chain, call, partial(answer, call, serve))
+    async def handle(_: object, context: Context) -> Any:
+        call = Call.begin(method, policy, _Messages(context), context, serve)
+        try:
+            await _run(chain, call, partial(answer, call, serve))
+        except grpc.aio.AbortError as aborted:
+            # gRPC keeps it, and raises it once more when this returns. With its frames it would keep the call with all
+            # that has come of the request, until the garbage collector finds them.
+            aborted.__traceback__ = None
+            return None
+        finally:
+            # What reads the messages knows the call.
+            call.request = None
         return call.response
 
     # Every request is a stream here, the same on the wire: gRPC receives a single message whole before it calls
@@ -50,6 +59,22 @@ def _handler(
         handle,
         response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
     )
+
+
+class _Messages:
+    """The messages of a request, none of which it keeps, unlike the iterator that gRPC hands to a handler."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        message = await self._context.read()
+        if not isinstance(message, bytes):
+            raise StopAsyncIteration
+        return message
 
 
 async def _run(chain: Sequence[Interceptor], call: Call, serve: Callable[[], Awaitable[None]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import orjson
@@ -19,6 +19,14 @@ from camserve_server.rpc.rate_headers import HOLD_OFF
 DOMAIN = "camserve"
 # The edge carries a body as a trailer; gRPC clients refuse more than 16 KiB of metadata in all.
 _BODY_LIMIT_BYTES = 2048
+
+
+class Status(NamedTuple):
+    """What `abort` takes: a canonical code, a message for the caller, and trailers."""
+
+    code: grpc.StatusCode
+    message: str
+    trailers: tuple[tuple[str, str | bytes], ...]
 
 
 def error_object(error: ApiError, request_id: str) -> errors_pb2.ErrorObject:
@@ -40,8 +48,13 @@ def grpc_code(entry: Entry) -> grpc.StatusCode:
     return grpc.StatusCode[entry.grpc]
 
 
-def trailing_metadata(error: ApiError, call: Call) -> tuple[tuple[str, str | bytes], ...]:
-    """Returns the trailers of a failed call: for the edge status and body, for a native caller the details."""
+def status_of(error: ApiError, call: Call) -> Status:
+    """Returns what a call ends with that failed."""
+    return Status(grpc_code(error.entry), error.message, _trailers(error, call))
+
+
+def _trailers(error: ApiError, call: Call) -> tuple[tuple[str, str | bytes], ...]:
+    """Returns for the edge status and body, for a native caller the details."""
     headers = [*_headers(error).items(), *call.rate.items(), *call.dates.items()]
     if call.rest and "tus-resumable" in call.metadata:
         headers += [("tus-resumable", tus.VERSION), ("tus-version", tus.VERSION)]

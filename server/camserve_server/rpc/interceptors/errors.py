@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
 
 import grpc
 import structlog
@@ -11,24 +10,32 @@ import structlog
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.oauth import OAuthError
 from camserve_server.rpc.call import Call, Proceed
-from camserve_server.rpc.oauth_status import abort_oauth
-from camserve_server.rpc.status import grpc_code, trailing_metadata
+from camserve_server.rpc.oauth_status import oauth_status
+from camserve_server.rpc.status import Status, status_of
 
 _log = structlog.get_logger("errors")
 
 
 async def errors(call: Call, proceed: Proceed) -> None:
     """Ends the call with the status of what was raised; an unknown exception becomes `internal`."""
+    status = await _status(call, proceed)
+    # Not where the exception is handled: what `abort` raises, which gRPC keeps, would keep that with all its frames.
+    if status:
+        await call.context.abort(*status)
+
+
+async def _status(call: Call, proceed: Proceed) -> Status | None:
+    """Returns None for a call that has been served."""
     try:
         await proceed()
     except ApiError as error:
         if error.__cause__ is not None and error.entry.status >= 500:
             # The caller is told the reason only; what lies behind it is for the operator.
             _log.error("a part failed", code=error.reason, cause=repr(error.__cause__))
-        await _abort(call, error)
+        return _refused(call, error)
     except OAuthError as error:
         call.code = error.code
-        await abort_oauth(call, error)
+        return oauth_status(call, error)
     except asyncio.CancelledError:
         call.code = Reason.CLIENT_CLOSED
         raise
@@ -41,10 +48,10 @@ async def errors(call: Call, proceed: Proceed) -> None:
         raise asyncio.CancelledError from None
     except Exception:
         _log.exception("unexpected exception", method=call.method.full_name)
-        await _abort(call, ApiError(Reason.INTERNAL))
+        return _refused(call, ApiError(Reason.INTERNAL))
+    return None
 
 
-async def _abort(call: Call, error: ApiError) -> NoReturn:
+def _refused(call: Call, error: ApiError) -> Status:
     call.code = error.reason
-    trailers = trailing_metadata(error, call)
-    await call.context.abort(grpc_code(error.entry), error.message, trailers)
+    return status_of(error, call)
