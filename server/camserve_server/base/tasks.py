@@ -32,7 +32,11 @@ async def completed(work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.create_task(work)
     _to_complete.add(task)
     task.add_done_callback(_done)
-    return await asyncio.shield(task)
+    try:
+        return await asyncio.shield(task)
+    finally:
+        # A failure keeps this frame, which must not keep the failure.
+        del task
 
 
 async def all_completed(within_s: float) -> None:

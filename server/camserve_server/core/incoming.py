@@ -200,6 +200,8 @@ class IncomingImage:
         finally:
             # Where one of them fails the others must not go on without anybody to end them.
             await ended(others)
+            # A failure keeps this frame with the pieces, which must not keep the failure.
+            others.clear()
 
     def _look_at(self, pieces: list[Piece]) -> None:
         for piece in pieces:
