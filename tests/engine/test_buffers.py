@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -158,3 +161,22 @@ def test_a_closed_buffer_takes_nothing() -> None:
         with pytest.raises((ValueError, OSError), match=r"closed|Bad file"):
             take()
     assert budget.taken_bytes == 0
+
+
+def test_close_waits_for_what_a_thread_appends(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = ByteBudget(100)
+    buffer = SharedBuffer.create("test", budget)
+    writing, write = threading.Event(), os.pwrite
+
+    def slowly(fd: int, data: memoryview, offset: int) -> int:
+        writing.set()
+        time.sleep(0.2)
+        return write(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", slowly)
+    with ThreadPoolExecutor() as pool:
+        appended = pool.submit(buffer.append, b"12345")
+        writing.wait()
+        buffer.close()
+        appended.result()
+    assert (buffer.size, budget.taken_bytes) == (5, 0)

@@ -49,7 +49,7 @@ async def test_another_objects_token_is_refused(client, link, refusal):
     assert refusal(caught.value).reason == "signature.invalid"
 
 
-@pytest.mark.parametrize("object_id", ["", "obj_x", "img_0123456789012345678901"])
+@pytest.mark.parametrize("object_id", ["", "obj_x", "img_0123456789012345678901", "obj_" + "x" * 4000])
 async def test_what_is_no_id_is_not_found(client, link, refusal, object_id):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await download(client, object_id, link[1])

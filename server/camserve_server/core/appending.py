@@ -130,12 +130,16 @@ class Appending:
     async def _leave(self, *, keep: bool) -> None:
         if self._timer:
             await ended([self._timer])
+        # A failure keeps its frames, and those this.
+        self._timer = None
+        failed, self._failed = self._failed, None
         try:
-            if keep and self._failed:
-                raise self._failed
+            if keep and failed:
+                raise failed
             if keep:
                 await self._write_on(keep=True)
         finally:
+            self._failed = failed = None
             await self._let_go()
 
     async def _write_on(self, *, keep: bool = False) -> None:

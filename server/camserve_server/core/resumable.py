@@ -183,7 +183,11 @@ class ResumableUploads:
         if task is None:
             task = self._finishing[place] = asyncio.create_task(self._finish(tenant, storage_id, pending))
             task.add_done_callback(lambda done: self._let_go(place, done))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            # A failure keeps this frame, which must not keep the failure.
+            del task
 
     def _let_go(self, place: tuple[str, str], done: asyncio.Task[UploadRecord]) -> None:
         del self._finishing[place]

@@ -78,21 +78,25 @@ class _Holding:
         self.budget = budget
         self.tenant = tenant
         self.taken_bytes = 0
+        # Held for a write too: once closed, the descriptor's number may be another's.
+        self.lock = threading.RLock()
 
     def take(self, n_bytes: int) -> None:
-        if self.fd < 0:
-            # A thread whose caller has left; nobody would give them back.
-            raise ValueError("the buffer is closed")
-        if self.budget is not None:
-            if not self.budget.try_take(n_bytes, self.tenant):
-                raise ApiError(Reason.SERVICE_OVERLOADED)
-            self.taken_bytes += n_bytes
+        with self.lock:
+            if self.fd < 0:
+                # A thread whose caller has left; nobody would give them back.
+                raise ValueError("the buffer is closed")
+            if self.budget is not None:
+                if not self.budget.try_take(n_bytes, self.tenant):
+                    raise ApiError(Reason.SERVICE_OVERLOADED)
+                self.taken_bytes += n_bytes
 
     def release(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-        taken, self.taken_bytes = self.taken_bytes, 0
+        with self.lock:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                os.close(fd)
+            taken, self.taken_bytes = self.taken_bytes, 0
         if self.budget is not None and taken:
             self.budget.give(taken, self.tenant)
 
@@ -100,7 +104,8 @@ class _Holding:
 class SharedBuffer:
     """Bytes in anonymous shared memory, appended once and then read by this and other processes.
 
-    Not safe for use from two threads at once. Released by `close`, by leaving `with`, or with the last reference.
+    Not safe for use from two threads at once, but for `close`, which waits for an `append`. Released by `close`, by
+    leaving `with`, or with the last reference.
     """
 
     def __init__(self, fd: int, size: int, budget: ByteBudget | None = None, tenant: str = "") -> None:
@@ -163,11 +168,12 @@ class SharedBuffer:
         if self._map is not None:
             raise ValueError("a buffer that was viewed cannot grow")
         rest = memoryview(data).cast("B")
-        self.reserve(self._size + len(rest))
-        while rest:
-            written = os.pwrite(self.fd, rest, self._size)
-            self._size += written
-            rest = rest[written:]
+        with self._holding.lock:
+            self.reserve(self._size + len(rest))
+            while rest:
+                written = os.pwrite(self.fd, rest, self._size)
+                self._size += written
+                rest = rest[written:]
 
     def view(self) -> memoryview:
         """Return all bytes, mapped read-only; the buffer cannot grow afterwards."""

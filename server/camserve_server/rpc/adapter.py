@@ -48,8 +48,7 @@ def _handler(
             aborted.__traceback__ = None
             return None
         finally:
-            # What reads the messages knows the call.
-            call.request = None
+            call.end()
         return call.response
 
     # Every request is a stream here, the same on the wire: gRPC receives a single message whole before it calls

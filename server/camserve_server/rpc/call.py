@@ -214,10 +214,18 @@ class Call:
             await ended([task])
             if not task.cancelled():
                 task.exception()  # who was canceled raises none
+            # A failure keeps this frame, which must not keep the failure.
+            del task
 
     async def checked(self) -> None:
         """Returns once no check is open; raises ApiError where the call may not pass."""
         await asyncio.gather(*self._checks)
+
+    def end(self) -> None:
+        """Lets go of what knows the call, so that its memory is free with its answer and waits for no collector."""
+        self.request = None
+        self.once = _run
+        self._checks.clear()
 
     async def send_headers(self) -> None:
         """Sends the initial metadata once, with `headers`; for a stream, before its first message."""

@@ -29,19 +29,15 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61mserve/v1/objects.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x19\x63\x61mserve/v1/uploads.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"F\n\x0f\x44ownloadRequest\x12\x1a\n\tobject_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"k\n\x10PutObjectRequest\x12\x1a\n\tobject_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\"\n\x04\x62ody\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody2\xc8\x02\n\rObjectService\x12\x90\x01\n\x08\x44ownload\x12\x1c.camserve.v1.DownloadRequest\x1a\x14.google.api.HttpBody\"N\x92\x82\x19\x08\x08\x01:\x04\xc8\x01\xce\x01\x82\xd3\xe4\x93\x02<\x12\x17/v1/objects/{object_id}Z!B\x1f\n\x04HEAD\x12\x17/v1/objects/{object_id}0\x01\x12\xa3\x01\n\tPutObject\x12\x1d.camserve.v1.PutObjectRequest\x1a\x13.camserve.v1.Upload\"`\x92\x82\x19\x37\x08\x01\x1a\x07image/*\x1a\x18\x61pplication/octet-stream\"\x0c\n\nput_object:\x02\xc9\x01\x82\xd3\xe4\x93\x02\x1f\x1a\x17/v1/objects/{object_id}:\x04\x62ody(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61mserve/v1/objects.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x19\x63\x61mserve/v1/uploads.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"=\n\x0f\x44ownloadRequest\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\x17\n\x05token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"b\n\x10PutObjectRequest\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\x17\n\x05token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\"\n\x04\x62ody\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody2\xc8\x02\n\rObjectService\x12\x90\x01\n\x08\x44ownload\x12\x1c.camserve.v1.DownloadRequest\x1a\x14.google.api.HttpBody\"N\x92\x82\x19\x08\x08\x01:\x04\xc8\x01\xce\x01\x82\xd3\xe4\x93\x02<\x12\x17/v1/objects/{object_id}Z!B\x1f\n\x04HEAD\x12\x17/v1/objects/{object_id}0\x01\x12\xa3\x01\n\tPutObject\x12\x1d.camserve.v1.PutObjectRequest\x1a\x13.camserve.v1.Upload\"`\x92\x82\x19\x37\x08\x01\x1a\x07image/*\x1a\x18\x61pplication/octet-stream\"\x0c\n\nput_object:\x02\xc9\x01\x82\xd3\xe4\x93\x02\x1f\x1a\x17/v1/objects/{object_id}:\x04\x62ody(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'camserve.v1.objects_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DOWNLOADREQUEST'].fields_by_name['object_id']._loaded_options = None
-  _globals['_DOWNLOADREQUEST'].fields_by_name['object_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DOWNLOADREQUEST'].fields_by_name['token']._loaded_options = None
   _globals['_DOWNLOADREQUEST'].fields_by_name['token']._serialized_options = b'\272H\005r\003\030\200\010'
-  _globals['_PUTOBJECTREQUEST'].fields_by_name['object_id']._loaded_options = None
-  _globals['_PUTOBJECTREQUEST'].fields_by_name['object_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_PUTOBJECTREQUEST'].fields_by_name['token']._loaded_options = None
   _globals['_PUTOBJECTREQUEST'].fields_by_name['token']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_OBJECTSERVICE'].methods_by_name['Download']._loaded_options = None
@@ -49,9 +45,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OBJECTSERVICE'].methods_by_name['PutObject']._loaded_options = None
   _globals['_OBJECTSERVICE'].methods_by_name['PutObject']._serialized_options = b'\222\202\0317\010\001\032\007image/*\032\030application/octet-stream\"\014\n\nput_object:\002\311\001\202\323\344\223\002\037\032\027/v1/objects/{object_id}:\004body'
   _globals['_DOWNLOADREQUEST']._serialized_start=189
-  _globals['_DOWNLOADREQUEST']._serialized_end=259
-  _globals['_PUTOBJECTREQUEST']._serialized_start=261
-  _globals['_PUTOBJECTREQUEST']._serialized_end=368
-  _globals['_OBJECTSERVICE']._serialized_start=371
-  _globals['_OBJECTSERVICE']._serialized_end=699
+  _globals['_DOWNLOADREQUEST']._serialized_end=250
+  _globals['_PUTOBJECTREQUEST']._serialized_start=252
+  _globals['_PUTOBJECTREQUEST']._serialized_end=350
+  _globals['_OBJECTSERVICE']._serialized_start=353
+  _globals['_OBJECTSERVICE']._serialized_end=681
 # @@protoc_insertion_point(module_scope)

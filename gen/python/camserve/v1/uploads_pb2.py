@@ -30,7 +30,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61mserve/v1/uploads.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x01\n\x12UploadImageRequest\x12 \n\nsize_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12!\n\x0b\x63ontent_md5\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@H\x01\x88\x01\x01\x12\"\n\x04\x62ody\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBodyB\r\n\x0b_size_bytesB\x0e\n\x0c_content_md5\"\xf2\x01\n\x06Upload\x12\x12\n\nstorage_id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x12\n\x05width\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06height\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06sha256\x18\x06 \x01(\t\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_widthB\t\n\x07_height\"\xaf\x01\n\x14PresignUploadRequest\x12G\n\nmedia_type\x18\x01 \x01(\tB3\xbaH0r.R\nimage/jpegR\timage/pngR\nimage/tiffR\timage/bmp\x12\x1b\n\nsize_bytes\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12!\n\x0b\x63ontent_md5\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@H\x00\x88\x01\x01\x42\x0e\n\x0c_content_md5\"\xf1\x01\n\x15PresignUploadResponse\x12\x12\n\nstorage_id\x18\x01 \x01(\t\x12\x12\n\nupload_url\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12@\n\x07headers\x18\x04 \x03(\x0b\x32/.camserve.v1.PresignUploadResponse.HeadersEntry\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x88\x02\n\x12StartUploadRequest\x12 \n\nsize_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12!\n\nmedia_type\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01H\x01\x88\x01\x01\x12 \n\tfile_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01H\x02\x88\x01\x01\x12!\n\x0b\x63ontent_md5\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@H\x03\x88\x01\x01\x12\x1f\n\x08metadata\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10H\x04\x88\x01\x01\x42\r\n\x0b_size_bytesB\r\n\x0b_media_typeB\x0c\n\n_file_nameB\x0e\n\x0c_content_md5B\x0b\n\t_metadata\"\x1a\n\x18GetUploadProtocolRequest\"v\n\x13\x41ppendUploadRequest\x12\x12\n\nstorage_id\x18\x01 \x01(\t\x12\x1c\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\"\n\x04\x62ody\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBodyB\t\n\x07_offset\".\n\x18GetUploadProgressRequest\x12\x12\n\nstorage_id\x18\x01 \x01(\t\"\xad\x01\n\x0eUploadProgress\x12\x12\n\nstorage_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x06upload\x18\x05 \x01(\x0b\x32\x13.camserve.v1.UploadH\x00\x88\x01\x01\x42\t\n\x07_upload\"&\n\x10GetUploadRequest\x12\x12\n\nstorage_id\x18\x01 \x01(\t\")\n\x13\x44\x65leteUploadRequest\x12\x12\n\nstorage_id\x18\x01 \x01(\t2\xf3\t\n\rUploadService\x12\xc3\x01\n\x0bUploadImage\x12\x1f.camserve.v1.UploadImageRequest\x1a\x13.camserve.v1.Upload\"|\x92\x82\x19_\x12\x0finference.write\x1a\x13multipart/form-data\x1a\x07image/*\x1a\x18\x61pplication/octet-stream\"\x0e\n\x0cupload_image2\x00:\x02\xc9\x01\x82\xd3\xe4\x93\x02\x13\"\x0b/v1/uploads:\x04\x62ody(\x01\x12\xa1\x01\n\rPresignUpload\x12!.camserve.v1.PresignUploadRequest\x1a\".camserve.v1.PresignUploadResponse\"I\x92\x82\x19\'\x12\x0finference.write\"\x10\n\x0epresign_upload:\x02\xc9\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/uploads:presign:\x01*\x12\x93\x01\n\x0bStartUpload\x12\x1f.camserve.v1.StartUploadRequest\x1a\x1b.camserve.v1.UploadProgress\"F\x92\x82\x19%\x12\x0finference.write\"\x0e\n\x0cstart_upload:\x02\xc9\x01\x82\xd3\xe4\x93\x02\x17\"\x15/v1/uploads:resumable\x12\x95\x01\n\x11GetUploadProtocol\x12%.camserve.v1.GetUploadProtocolRequest\x1a\x16.google.protobuf.Empty\"A\x92\x82\x19\x15\x12\x0finference.write:\x02\xcc\x01\x82\xd3\xe4\x93\x02\"B \n\x07OPTIONS\x12\x15/v1/uploads:resumable\x12\xb3\x01\n\x0c\x41ppendUpload\x12 .camserve.v1.AppendUploadRequest\x1a\x1b.camserve.v1.UploadProgress\"b\x92\x82\x19\x38\x12\x0finference.write\x1a\x1f\x61pplication/offset+octet-stream2\x00:\x02\xcc\x01\x82\xd3\xe4\x93\x02 2\x18/v1/uploads/{storage_id}:\x04\x62ody(\x01\x12\x96\x01\n\x11GetUploadProgress\x12%.camserve.v1.GetUploadProgressRequest\x1a\x1b.camserve.v1.UploadProgress\"=\x92\x82\x19\x11\x12\x0finference.write\x82\xd3\xe4\x93\x02\"B \n\x04HEAD\x12\x18/v1/uploads/{storage_id}\x12u\n\tGetUpload\x12\x1d.camserve.v1.GetUploadRequest\x1a\x13.camserve.v1.Upload\"4\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/uploads/{storage_id}\x12\x83\x01\n\x0c\x44\x65leteUpload\x12 .camserve.v1.DeleteUploadRequest\x1a\x16.google.protobuf.Empty\"9\x92\x82\x19\x15\x12\x0finference.write:\x02\xcc\x01\x82\xd3\xe4\x93\x02\x1a*\x18/v1/uploads/{storage_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61mserve/v1/uploads.proto\x12\x0b\x63\x61mserve.v1\x1a\x1b\x62uf/validate/validate.proto\x1a camserve/options/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x01\n\x12UploadImageRequest\x12 \n\nsize_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x18\n\x0b\x63ontent_md5\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\"\n\x04\x62ody\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBodyB\r\n\x0b_size_bytesB\x0e\n\x0c_content_md5\"\xf2\x01\n\x06Upload\x12\x12\n\nstorage_id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x12\n\x05width\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06height\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06sha256\x18\x06 \x01(\t\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_widthB\t\n\x07_height\"\xa6\x01\n\x14PresignUploadRequest\x12G\n\nmedia_type\x18\x01 \x01(\tB3\xbaH0r.R\nimage/jpegR\timage/pngR\nimage/tiffR\timage/bmp\x12\x1b\n\nsize_bytes\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x18\n\x0b\x63ontent_md5\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_content_md5\"\xf1\x01\n\x15PresignUploadResponse\x12\x12\n\nstorage_id\x18\x01 \x01(\t\x12\x12\n\nupload_url\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12@\n\x07headers\x18\x04 \x03(\x0b\x32/.camserve.v1.PresignUploadResponse.HeadersEntry\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xff\x01\n\x12StartUploadRequest\x12 \n\nsize_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12!\n\nmedia_type\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01H\x01\x88\x01\x01\x12 \n\tfile_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01H\x02\x88\x01\x01\x12\x18\n\x0b\x63ontent_md5\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x1f\n\x08metadata\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10H\x04\x88\x01\x01\x42\r\n\x0b_size_bytesB\r\n\x0b_media_typeB\x0c\n\n_file_nameB\x0e\n\x0c_content_md5B\x0b\n\t_metadata\"\x1a\n\x18GetUploadProtocolRequest\"v\n\x13\x41ppendUploadRequest\x12\x12\n\nstorage_id\x18\x01 \x01(\t\x12\x1c\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\"\n\x04\x62ody\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBodyB\t\n\x07_offset\".\n\x18GetUploadProgressRequest\x12\x12\n\nstorage_id\x18\x01 \x01(\t\"\xad\x01\n\x0eUploadProgress\x12\x12\n\nstorage_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x06upload\x18\x05 \x01(\x0b\x32\x13.camserve.v1.UploadH\x00\x88\x01\x01\x42\t\n\x07_upload\"&\n\x10GetUploadRequest\x12\x12\n\nstorage_id\x18\x01 \x01(\t\")\n\x13\x44\x65leteUploadRequest\x12\x12\n\nstorage_id\x18\x01 \x01(\t2\xf3\t\n\rUploadService\x12\xc3\x01\n\x0bUploadImage\x12\x1f.camserve.v1.UploadImageRequest\x1a\x13.camserve.v1.Upload\"|\x92\x82\x19_\x12\x0finference.write\x1a\x13multipart/form-data\x1a\x07image/*\x1a\x18\x61pplication/octet-stream\"\x0e\n\x0cupload_image2\x00:\x02\xc9\x01\x82\xd3\xe4\x93\x02\x13\"\x0b/v1/uploads:\x04\x62ody(\x01\x12\xa1\x01\n\rPresignUpload\x12!.camserve.v1.PresignUploadRequest\x1a\".camserve.v1.PresignUploadResponse\"I\x92\x82\x19\'\x12\x0finference.write\"\x10\n\x0epresign_upload:\x02\xc9\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/uploads:presign:\x01*\x12\x93\x01\n\x0bStartUpload\x12\x1f.camserve.v1.StartUploadRequest\x1a\x1b.camserve.v1.UploadProgress\"F\x92\x82\x19%\x12\x0finference.write\"\x0e\n\x0cstart_upload:\x02\xc9\x01\x82\xd3\xe4\x93\x02\x17\"\x15/v1/uploads:resumable\x12\x95\x01\n\x11GetUploadProtocol\x12%.camserve.v1.GetUploadProtocolRequest\x1a\x16.google.protobuf.Empty\"A\x92\x82\x19\x15\x12\x0finference.write:\x02\xcc\x01\x82\xd3\xe4\x93\x02\"B \n\x07OPTIONS\x12\x15/v1/uploads:resumable\x12\xb3\x01\n\x0c\x41ppendUpload\x12 .camserve.v1.AppendUploadRequest\x1a\x1b.camserve.v1.UploadProgress\"b\x92\x82\x19\x38\x12\x0finference.write\x1a\x1f\x61pplication/offset+octet-stream2\x00:\x02\xcc\x01\x82\xd3\xe4\x93\x02 2\x18/v1/uploads/{storage_id}:\x04\x62ody(\x01\x12\x96\x01\n\x11GetUploadProgress\x12%.camserve.v1.GetUploadProgressRequest\x1a\x1b.camserve.v1.UploadProgress\"=\x92\x82\x19\x11\x12\x0finference.write\x82\xd3\xe4\x93\x02\"B \n\x04HEAD\x12\x18/v1/uploads/{storage_id}\x12u\n\tGetUpload\x12\x1d.camserve.v1.GetUploadRequest\x1a\x13.camserve.v1.Upload\"4\x92\x82\x19\x10\x12\x0einference.read\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/uploads/{storage_id}\x12\x83\x01\n\x0c\x44\x65leteUpload\x12 .camserve.v1.DeleteUploadRequest\x1a\x16.google.protobuf.Empty\"9\x92\x82\x19\x15\x12\x0finference.write:\x02\xcc\x01\x82\xd3\xe4\x93\x02\x1a*\x18/v1/uploads/{storage_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,14 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UPLOADIMAGEREQUEST'].fields_by_name['size_bytes']._loaded_options = None
   _globals['_UPLOADIMAGEREQUEST'].fields_by_name['size_bytes']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_UPLOADIMAGEREQUEST'].fields_by_name['content_md5']._loaded_options = None
-  _globals['_UPLOADIMAGEREQUEST'].fields_by_name['content_md5']._serialized_options = b'\272H\004r\002\030@'
   _globals['_PRESIGNUPLOADREQUEST'].fields_by_name['media_type']._loaded_options = None
   _globals['_PRESIGNUPLOADREQUEST'].fields_by_name['media_type']._serialized_options = b'\272H0r.R\nimage/jpegR\timage/pngR\nimage/tiffR\timage/bmp'
   _globals['_PRESIGNUPLOADREQUEST'].fields_by_name['size_bytes']._loaded_options = None
   _globals['_PRESIGNUPLOADREQUEST'].fields_by_name['size_bytes']._serialized_options = b'\272H\004\"\002(\001'
-  _globals['_PRESIGNUPLOADREQUEST'].fields_by_name['content_md5']._loaded_options = None
-  _globals['_PRESIGNUPLOADREQUEST'].fields_by_name['content_md5']._serialized_options = b'\272H\004r\002\030@'
   _globals['_PRESIGNUPLOADRESPONSE_HEADERSENTRY']._loaded_options = None
   _globals['_PRESIGNUPLOADRESPONSE_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_STARTUPLOADREQUEST'].fields_by_name['size_bytes']._loaded_options = None
@@ -55,8 +51,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTUPLOADREQUEST'].fields_by_name['media_type']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_STARTUPLOADREQUEST'].fields_by_name['file_name']._loaded_options = None
   _globals['_STARTUPLOADREQUEST'].fields_by_name['file_name']._serialized_options = b'\272H\005r\003\030\377\001'
-  _globals['_STARTUPLOADREQUEST'].fields_by_name['content_md5']._loaded_options = None
-  _globals['_STARTUPLOADREQUEST'].fields_by_name['content_md5']._serialized_options = b'\272H\004r\002\030@'
   _globals['_STARTUPLOADREQUEST'].fields_by_name['metadata']._loaded_options = None
   _globals['_STARTUPLOADREQUEST'].fields_by_name['metadata']._serialized_options = b'\272H\005r\003\030\200\020'
   _globals['_APPENDUPLOADREQUEST'].fields_by_name['offset']._loaded_options = None
@@ -78,29 +72,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADSERVICE'].methods_by_name['DeleteUpload']._loaded_options = None
   _globals['_UPLOADSERVICE'].methods_by_name['DeleteUpload']._serialized_options = b'\222\202\031\025\022\017inference.write:\002\314\001\202\323\344\223\002\032*\030/v1/uploads/{storage_id}'
   _globals['_UPLOADIMAGEREQUEST']._serialized_start=225
-  _globals['_UPLOADIMAGEREQUEST']._serialized_end=381
-  _globals['_UPLOAD']._serialized_start=384
-  _globals['_UPLOAD']._serialized_end=626
-  _globals['_PRESIGNUPLOADREQUEST']._serialized_start=629
-  _globals['_PRESIGNUPLOADREQUEST']._serialized_end=804
-  _globals['_PRESIGNUPLOADRESPONSE']._serialized_start=807
-  _globals['_PRESIGNUPLOADRESPONSE']._serialized_end=1048
-  _globals['_PRESIGNUPLOADRESPONSE_HEADERSENTRY']._serialized_start=1002
-  _globals['_PRESIGNUPLOADRESPONSE_HEADERSENTRY']._serialized_end=1048
-  _globals['_STARTUPLOADREQUEST']._serialized_start=1051
-  _globals['_STARTUPLOADREQUEST']._serialized_end=1315
-  _globals['_GETUPLOADPROTOCOLREQUEST']._serialized_start=1317
-  _globals['_GETUPLOADPROTOCOLREQUEST']._serialized_end=1343
-  _globals['_APPENDUPLOADREQUEST']._serialized_start=1345
-  _globals['_APPENDUPLOADREQUEST']._serialized_end=1463
-  _globals['_GETUPLOADPROGRESSREQUEST']._serialized_start=1465
-  _globals['_GETUPLOADPROGRESSREQUEST']._serialized_end=1511
-  _globals['_UPLOADPROGRESS']._serialized_start=1514
-  _globals['_UPLOADPROGRESS']._serialized_end=1687
-  _globals['_GETUPLOADREQUEST']._serialized_start=1689
-  _globals['_GETUPLOADREQUEST']._serialized_end=1727
-  _globals['_DELETEUPLOADREQUEST']._serialized_start=1729
-  _globals['_DELETEUPLOADREQUEST']._serialized_end=1770
-  _globals['_UPLOADSERVICE']._serialized_start=1773
-  _globals['_UPLOADSERVICE']._serialized_end=3040
+  _globals['_UPLOADIMAGEREQUEST']._serialized_end=372
+  _globals['_UPLOAD']._serialized_start=375
+  _globals['_UPLOAD']._serialized_end=617
+  _globals['_PRESIGNUPLOADREQUEST']._serialized_start=620
+  _globals['_PRESIGNUPLOADREQUEST']._serialized_end=786
+  _globals['_PRESIGNUPLOADRESPONSE']._serialized_start=789
+  _globals['_PRESIGNUPLOADRESPONSE']._serialized_end=1030
+  _globals['_PRESIGNUPLOADRESPONSE_HEADERSENTRY']._serialized_start=984
+  _globals['_PRESIGNUPLOADRESPONSE_HEADERSENTRY']._serialized_end=1030
+  _globals['_STARTUPLOADREQUEST']._serialized_start=1033
+  _globals['_STARTUPLOADREQUEST']._serialized_end=1288
+  _globals['_GETUPLOADPROTOCOLREQUEST']._serialized_start=1290
+  _globals['_GETUPLOADPROTOCOLREQUEST']._serialized_end=1316
+  _globals['_APPENDUPLOADREQUEST']._serialized_start=1318
+  _globals['_APPENDUPLOADREQUEST']._serialized_end=1436
+  _globals['_GETUPLOADPROGRESSREQUEST']._serialized_start=1438
+  _globals['_GETUPLOADPROGRESSREQUEST']._serialized_end=1484
+  _globals['_UPLOADPROGRESS']._serialized_start=1487
+  _globals['_UPLOADPROGRESS']._serialized_end=1660
+  _globals['_GETUPLOADREQUEST']._serialized_start=1662
+  _globals['_GETUPLOADREQUEST']._serialized_end=1700
+  _globals['_DELETEUPLOADREQUEST']._serialized_start=1702
+  _globals['_DELETEUPLOADREQUEST']._serialized_end=1743
+  _globals['_UPLOADSERVICE']._serialized_start=1746
+  _globals['_UPLOADSERVICE']._serialized_end=3013
 # @@protoc_insertion_point(module_scope)

@@ -59,15 +59,20 @@ async def _single(
             await asyncio.wait([first], timeout=_SOON_S)
             if not first.done():
                 with counts.of_late(tenant) as room:
-                    waiting: set[asyncio.Future[Any]] = {first, room}
-                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    await _either(first, room)
                 if not first.done():
                     raise ApiError(Reason.SERVICE_OVERLOADED)
             data = await first
         finally:
             await ended([first])
+            # A failure keeps this frame, which must not keep the failure.
+            del first
     if data is None:
         return
     yield data
     async for more in messages:
         yield more
+
+
+async def _either(first: asyncio.Future[Any], second: asyncio.Future[Any]) -> None:
+    await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
