@@ -1,10 +1,12 @@
--- Between the size limits and the transcoder, which holds a JSON body until all of it is there: bounds the bodies on their way, by
--- what they say they are long, so that one tenant's do not fill the memory that all share. Worker threads count for themselves.
+-- Between the size limits and the transcoder, which holds what it read of a JSON body, and made of it, until the call ends: bounds the
+-- bodies of calls that have no answer yet, by what they say they are long, so that one tenant's do not fill the memory that all
+-- share. Worker threads count for themselves.
 
 local LEAST_BYTES = 16384 -- what a stream takes, however short its body
 local COLLECT_EVERY_MS = 1000
 
 local held, total, collected_ms = {}, 0, 0
+local places, last_place = setmetatable({}, { __mode = "v" }), 0
 
 local function give_back(place)
   total = total - place.bytes
@@ -56,7 +58,15 @@ function envoy_on_request(handle)
     return
   end
   local place, watch = take(tenant, bytes)
-  for _ in handle:bodyChunks() do end -- passes on each chunk as it comes
-  getmetatable(watch).__gc = nil
-  give_back(place)
+  last_place = last_place + 1
+  places[last_place] = place
+  handle:streamInfo():dynamicMetadata():set("camserve.json", "place", last_place)
+  -- What is returned stays on this coroutine's stack, which Envoy lets go of with the stream.
+  return watch
+end
+
+function envoy_on_response(handle)
+  local asked = handle:streamInfo():dynamicMetadata():get("camserve.json")
+  local place = asked and places[asked["place"]]
+  if place and place.bytes > 0 then give_back(place) end
 end

@@ -158,7 +158,7 @@ async def test_connections_past_the_limit_are_closed(
 async def test_past_its_memory_the_edge_refuses_new_requests(
     tmp_path: Path, replica: Replica, started: list[EnvoyProcess]
 ) -> None:
-    envoy = EnvoyProcess(_settings(tmp_path, replica, max_heap_bytes=1 << 20), tmp_path / "out")
+    envoy = EnvoyProcess(_settings(tmp_path, replica, worker_heap_bytes=1 << 20), tmp_path / "out")
     started.append(envoy)
     await envoy.start()
     async with httpx.AsyncClient(timeout=20) as client:

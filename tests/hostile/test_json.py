@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import json
 
 import httpx
 import pytest
 from tests.conftest import Stack
-from tests.hostile.conftest import Beside, Memory
+from tests.hostile.conftest import ANSWERED_WITHIN_S, EDGE, Beside, Memory, target_of
+from tests.images import encoded
 
 ARRAYS = 9_990_000
 MOST_GROWTH_MB = 400
+CALLERS, CALLS_EACH = 100, 3
+LEAVING = 20
 
 JOB = '{"model": "shapes", "inputs": [{"id": "a", "image": {"bytes": "aGVsbG8="}}], "metadata": %s}'
 DOCUMENTS = {
@@ -59,3 +65,53 @@ async def test_hostile_json_is_refused_and_harms_nobody(
         "batch.too_large",
     )
     assert len(answer.content) < 2048
+
+
+def document(stack: Stack, tenant: str, image: bytes) -> bytes:
+    """Returns a call for that image, as it goes over HTTP/1.1."""
+    asked = {"model": "shapes", "image": {"bytes": base64.b64encode(image).decode()}, "grad_cam": {"enabled": True}}
+    body = json.dumps(asked).encode()
+    head = f"POST /v1/infer HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {stack.token(tenant=tenant)}\r\n"
+    return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def status_of(port: int, request: bytes) -> int | None:
+    """Returns the status of the answer, None where the connection ends: a refusal before the whole body has left."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(ANSWERED_WITHIN_S):
+            writer.write(request)
+            line = await reader.readline()
+    except ConnectionError:
+        return None
+    finally:
+        writer.close()
+    return int(line.split()[1]) if line else None
+
+
+async def test_of_many_images_in_json_at_once_every_one_has_an_answer(
+    hostile_stack: Stack, beside: Beside[list[list[int | None]]]
+) -> None:
+    port = target_of(hostile_stack, EDGE).port
+    request = document(hostile_stack, "voluble", encoded(2000, 2000, "JPEG", quality=90))
+
+    async def caller() -> list[int | None]:
+        return [await status_of(port, request) for _ in range(CALLS_EACH)]
+
+    statuses = {status for own in await beside(asyncio.gather(*(caller() for _ in range(CALLERS)))) for status in own}
+    assert 200 in statuses
+    assert statuses <= {200, 429, 503, None}
+
+
+async def test_images_in_json_whose_callers_leave_hold_no_place(hostile_stack: Stack) -> None:
+    port = target_of(hostile_stack, EDGE).port
+    request = document(hostile_stack, "fleeting", encoded(2200, 2200, "BMP"))
+    for _ in range(LEAVING):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+    async with asyncio.timeout(ANSWERED_WITHIN_S):
+        while await status_of(port, request) != 200:
+            await asyncio.sleep(0.5)

@@ -29,8 +29,8 @@ _FORMS = {
 }
 # The path of such a route is the service's own words and ids, so that it may be logged.
 _KNOWN_PATH = {"known_path": True}
-# What JSON bodies that are on their way may take of the edge's memory.
-_HELD_OF_HEAP = 0.6
+# What JSON bodies of calls under way may have of the edge's memory, where each takes five times its bytes.
+_HELD_OF_HEAP = 0.2
 _NO_ENCODING = {"name": "content-encoding", "present_match": True, "invert_match": True}
 
 
@@ -189,8 +189,8 @@ def _shedding(method: Method, settings: EdgeSettings) -> Node:
 
 
 def _json_bodies(settings: EdgeSettings) -> Node:
-    """What the filter that bounds JSON bodies on their way must know: the bytes are those of a worker thread."""
-    all_bytes = int(_HELD_OF_HEAP * settings.max_heap_bytes / settings.workers)
+    """What the filter that bounds JSON bodies of calls under way must know: the bytes are those of a worker thread."""
+    all_bytes = int(_HELD_OF_HEAP * settings.worker_heap_bytes)
     return {
         "claims": tokens.METADATA,
         "tenant_claim": settings.tenant_claim,

@@ -79,7 +79,7 @@ class EdgeSettings:
     max_headers: int = 100
     max_connections: int = 4096
     max_requests: int = 16_384  # open at all replicas together; far more than one tenant's, or strangers', may be
-    max_heap_bytes: int = 1024 * MIB
+    worker_heap_bytes: int = 512 * MIB  # for each worker thread
     sync_timeout_s: float = 15.0
     sync_image_bytes: int = 20_000_000  # what is larger becomes a job, and is not refused for want of room
     timeout_grace_s: float = 1.0  # the replica answers first, with its own words
@@ -98,6 +98,11 @@ class EdgeSettings:
     def workers(self) -> int:
         """How many worker threads the edge has."""
         return self.concurrency or min(os.cpu_count() or 1, _DEFAULT_WORKERS_LIMIT)
+
+    @property
+    def max_heap_bytes(self) -> int:
+        """How much memory the edge may have before it refuses all that comes."""
+        return self.workers * self.worker_heap_bytes
 
     @property
     def admin_socket(self) -> Path:
