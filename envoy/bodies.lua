@@ -1,6 +1,6 @@
 -- Between the size limits and the transcoder, which holds what it read of a JSON body, and made of it, until the call ends: bounds the
--- bodies of calls that have no answer yet, by what they say they are long, so that one tenant's do not fill the memory that all
--- share. Worker threads count for themselves.
+-- bodies of calls under way, by what they say they are long, so that one tenant's do not fill the memory that all share. Worker
+-- threads count for themselves.
 
 local LEAST_BYTES = 16384 -- what a stream takes, however short its body
 local COLLECT_EVERY_MS = 1000
@@ -68,5 +68,7 @@ end
 function envoy_on_response(handle)
   local asked = handle:streamInfo():dynamicMetadata():get("camserve.json")
   local place = asked and places[asked["place"]]
-  if place and place.bytes > 0 then give_back(place) end
+  if place == nil then return end
+  for _ in handle:bodyChunks() do end -- passes on each chunk as it comes
+  if place.bytes > 0 then give_back(place) end
 end
