@@ -54,7 +54,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures camserve on this machine.")
     parser.add_argument("--quick", action="store_true", help="a first impression in under 90 s")
     parser.add_argument("--only", choices=(*_ALONE, *_ON_SERVICE), action="append", help="one section; may be repeated")
-    parser.add_argument("--rounds", type=int, default=None, help="rounds of the throughput section; default 3")
+    parser.add_argument("--rounds", type=int, default=None, help="rounds of the sections that have any; default 3")
     parser.add_argument("--precision", choices=get_args(Precision), default="float32", help="what the models work in")
     parser.add_argument("--out", type=Path, default=None, help="receives every figure as JSON")
     return parser.parse_args()

@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.huge_pictures import HugePicture, fastest_shrink_s, huge_pictures
+from benchmarks.huge_pictures import HugePicture, huge_pictures, shrink_times_s
 from benchmarks.processes import PeakWatch, role
 from benchmarks.service import SHAPES, Service
 
@@ -47,31 +48,55 @@ class HugeAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class HugeFindings:
-    """One answer per form, and of the JPEG what the fastest decoder took alone."""
+class JpegRound:
+    """The JPEG sent once, and what every decoder took for it alone just before."""
 
-    answers: list[HugeAnswer]
-    decoder: str
-    decoder_s: float
+    answer: HugeAnswer
+    decoders_s: dict[str, float]
+
+    def ratio(self, decoder: str) -> float:
+        """Returns the time of the service, divided by that of a decoder and the inference."""
+        timings = self.answer.timings_ms
+        return timings["total"] / (1000 * self.decoders_s[decoder] + timings["inference"])
+
+
+@dataclass(frozen=True, slots=True)
+class HugeFindings:
+    """The rounds of the JPEG, and one answer for each other form."""
+
+    jpeg: list[JpegRound]
+    others: list[HugeAnswer]
+
+    def answers(self) -> list[HugeAnswer]:
+        """Returns all of them, in the order of sending."""
+        return [*(one.answer for one in self.jpeg), *self.others]
+
+    def fastest(self) -> tuple[str, float]:
+        """Returns the decoder with the shortest median, and that median in seconds."""
+        medians = {name: median(one.decoders_s[name] for one in self.jpeg) for name in self.jpeg[0].decoders_s}
+        return min(medians.items(), key=lambda one: one[1])
 
     def jpeg_ratio(self) -> float:
-        """Returns the time of the service for the JPEG, divided by that of decoder and inference alone."""
-        timings = self.answers[0].timings_ms
-        return timings["total"] / (1000 * self.decoder_s + timings["inference"])
+        """Returns the median over the rounds of the service's time over the fastest decoder's and the inference's."""
+        decoder, _ = self.fastest()
+        return median(one.ratio(decoder) for one in self.jpeg)
 
 
-def measure_huge(service: Service, folder: Path, *, quick: bool) -> HugeFindings:
-    """Sends each picture once, with a heatmap, and follows every process meanwhile; when quick only the JPEG."""
-    answers: list[HugeAnswer] = []
-    decoder, decoder_s = "", 0.0
-    for picture in huge_pictures()[: 1 if quick else None]:
-        path = folder / "picture"
+def measure_huge(service: Service, folder: Path, *, rounds: int, quick: bool) -> HugeFindings:
+    """Sends the JPEG in each round and every other picture once, with a heatmap; when quick only the JPEG.
+
+    Every process is followed meanwhile.
+    """
+    jpeg, *others = huge_pictures()
+    path = folder / "picture"
+    jpeg.write(path)
+    sent = [JpegRound(decoders_s=shrink_times_s(path), answer=_send(service, jpeg, path)) for _ in range(rounds)]
+    answers = []
+    for picture in () if quick else others:
         picture.write(path)
-        if not answers:
-            decoder, decoder_s = fastest_shrink_s(path)
         answers.append(_send(service, picture, path))
-        path.unlink()
-    return HugeFindings(answers, decoder, decoder_s)
+    path.unlink()
+    return HugeFindings(sent, answers)
 
 
 def _send(service: Service, picture: HugePicture, path: Path) -> HugeAnswer:
