@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal
 
 import numpy as np
+from PIL import Image
 
 from camserve_server.engine.colormap import colours
 from camserve_server.engine.png_writer import PngWriter
 
 Array = np.ndarray[Any, Any]
 
-_BAND_PIXELS: Final = 1 << 18
+# What a band takes stays in the processor's cache.
+_BAND_PIXELS: Final = 1 << 17
 # A spread below the rounding noise of float32 is no structure, in a drawing and in a comparison.
 CONSTANT_RATIO: Final = 1e-6
 
@@ -89,7 +91,10 @@ def _extremes(first: Array, second: Array, weight: Array, inside: Array) -> tupl
 def _between(cam: Array, first: Array, second: Array, weight: Array) -> Array:
     """Return rows between rows of `cam`."""
     start: Array = cam[first]
-    between: Array = start + (cam[second] - start) * weight[:, None]
+    between: Array = cam[second]
+    between -= start
+    between *= weight[:, None]
+    between += start
     return between
 
 
@@ -107,7 +112,8 @@ def placed(cam: Array, view: tuple[float, float, float, float], width: int, heig
     for top in range(0, height, rows_per_band):
         rows = slice(top, top + rows_per_band)
         # Rounding may lead out of 0 to 1 by a little, and levels would wrap around.
-        band = _between(wide, upper[rows], lower[rows], down[rows]).clip(0.0, 1.0)
+        band = _between(wide, upper[rows], lower[rows], down[rows])
+        np.clip(band, 0.0, 1.0, out=band)
         band[~inside_y[rows]] = 0.0
         yield band
 
@@ -134,23 +140,31 @@ def _write_npy(bands: Iterator[Array], drawing: Drawing, file: BinaryIO) -> None
 
 def _write_png(bands: Iterator[Array], drawing: Drawing, file: BinaryIO) -> None:
     writer = PngWriter(file, drawing.width, drawing.height)
-    table = colours(drawing.colormap)
+    palette = colours(drawing.colormap).tobytes()
     opaque = round(drawing.alpha * 256)
-    weighted = table.astype(np.uint16) * np.uint16(opaque) + np.uint16(128)
     offset = 0
-    # `take` picks colours four times as fast as indexing does.
     for band in bands:
+        band *= np.float32(255.0)
         # Cut, not rounded, as `np.uint8(255 * cam)` is in pytorch-grad-cam.
-        levels = (band * np.float32(255.0)).astype(np.uint8)
+        picture = _coloured(band.astype(np.uint8), palette)
         if drawing.overlay and drawing.base_fd is not None:
-            base = np.frombuffer(_exactly(drawing.base_fd, levels.size * 3, offset), np.uint8)
-            offset += levels.size * 3
-            mixed = base.reshape(*levels.shape, 3) * np.uint16(256 - opaque)
-            mixed += weighted.take(levels, axis=0)
-            writer.add((mixed >> 8).astype(np.uint8))
-        else:
-            writer.add(table.take(levels, axis=0))
+            base = np.frombuffer(_exactly(drawing.base_fd, picture.size, offset), np.uint8).reshape(picture.shape)
+            offset += picture.size
+            mixed = base * np.uint16(256 - opaque)
+            mixed += picture * np.uint16(opaque)
+            mixed += np.uint16(128)
+            mixed >>= 8
+            picture = mixed.astype(np.uint8)
+        writer.add(picture)
     writer.finish()
+
+
+def _coloured(levels: Array, palette: bytes) -> Array:
+    """Return the (height, width, 3) colours of levels; Pillow looks them up three times as fast as `numpy.take`."""
+    height, width = levels.shape
+    image = Image.frombuffer("P", (width, height), levels, "raw", "P", 0, 1)
+    image.putpalette(palette)
+    return np.asarray(image.convert("RGB"))
 
 
 def _exactly(fd: int, n_bytes: int, offset: int) -> bytes:
