@@ -21,6 +21,10 @@ def health(_: Stack) -> Fields:
     return grpc()
 
 
+def download(_: Stack) -> Fields:
+    return grpc("/camserve.v1.ObjectService/Download")
+
+
 def sign_in(_: Stack) -> Fields:
     return rest("/oauth2/token", "POST", content_type="application/x-www-form-urlencoded", content_length="5000")
 
@@ -39,6 +43,14 @@ def put(stack: Stack) -> Fields:
     answer = httpx.post(f"{stack.edge_url}/v1/uploads:presign", json=asked, headers=stack.headers(tenant="hoarder"))
     link = urlsplit(answer.json()["upload_url"])
     return rest(f"{link.path}?{link.query}", "PUT", content_type="image/png", content_length="5000")
+
+
+# What anybody may call, and the answer to it.
+PUBLIC = [
+    pytest.param(health, "GET", "/v1/health", None, 200, id="health"),
+    pytest.param(sign_in, "POST", "/oauth2/token", {"grant_type": "none"}, 400, id="sign in"),
+    pytest.param(download, "GET", "/v1/objects/obj_none?token=none", None, 401, id="link"),
+]
 
 
 async def hold(port: int, fields: Fields) -> None:
@@ -62,3 +74,24 @@ async def test_beside_calls_that_are_never_ended_the_others_are_answered(
 ) -> None:
     fields, port = begun(hostile_stack), target_of(hostile_stack, EDGE).port
     await beside(asyncio.gather(*(hold(port, fields) for _ in range(CONNECTIONS))))
+
+
+@pytest.mark.parametrize(("begun", "method", "path", "form", "status"), PUBLIC)
+async def test_beside_them_others_without_a_token_are_answered_by_the_same_methods(
+    hostile_stack: Stack,
+    begun: Callable[[Stack], Fields],
+    method: str,
+    path: str,
+    form: dict[str, str] | None,
+    status: int,
+) -> None:
+    port = target_of(hostile_stack, EDGE).port
+    holders = asyncio.gather(*(hold(port, begun(hostile_stack)) for _ in range(CONNECTIONS)))
+    await asyncio.sleep(1)
+    seen = []
+    async with httpx.AsyncClient(base_url=hostile_stack.edge_url, timeout=30) as stranger:
+        while not holders.done():
+            answer = await stranger.request(method, path, data=form)
+            seen.append(answer.status_code)
+            await asyncio.sleep(0.1)
+    assert set(seen) == {status}

@@ -133,3 +133,11 @@ async def test_after_many_failures_a_client_waits_over_rest_and_grpc(stack, refu
     seen = refusal(caught.value)
     assert (seen.code, seen.reason, seen.retryable) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "rate.exceeded", True)
     assert int(dict(caught.value.trailing_metadata())["retry-after"]) <= 60
+
+
+async def test_an_address_of_rest_that_a_native_caller_made_up_is_no_failure_of_ours(stack, refusal):
+    async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
+        issue = auth_pb2_grpc.AuthServiceStub(channel).IssueToken
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await issue(auth_pb2.IssueTokenRequest(), metadata=(("x-envoy-original-path", "http://["),))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT

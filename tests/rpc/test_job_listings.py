@@ -83,6 +83,30 @@ async def test_metadata_of_every_kind_come_back_as_they_were(client):
     assert (await get(client, empty.job_id)).HasField("metadata")
 
 
+def nested(depth, kind):
+    """Metadata with so many objects and lists in each other, itself among them."""
+    inner = {} if kind == "objects" else []
+    for _ in range(depth - 2):
+        inner = {"a": inner} if kind == "objects" else [inner]
+    return {"a": inner}
+
+
+@pytest.mark.parametrize("kind", ["objects", "lists"])
+async def test_metadata_as_deep_as_they_may_be_are_listed_and_watched_and_deeper_ones_refused(
+    client, stack, refusal, kind
+):
+    metadata = (("authorization", f"Bearer {stack.token(tenant=f'deep-{kind}')}"),)
+    made = await client.jobs.CreateJob(with_metadata(nested(30, kind)), metadata=metadata)
+    (listed,) = (await client.jobs.ListJobs(pb.ListJobsRequest(), metadata=metadata)).jobs
+    events = [event async for event in client.jobs.WatchJob(pb.WatchJobRequest(job_id=made.job_id), metadata=metadata)]
+    for seen in (listed, events[-1].job):
+        assert json_format.MessageToDict(seen.metadata) == nested(30, kind)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.jobs.CreateJob(with_metadata(nested(31, kind)), metadata=metadata)
+    seen = refusal(caught.value)
+    assert (seen.reason, dict(seen.error.details)["field"]) == ("param.out_of_range", "metadata")
+
+
 @pytest.mark.parametrize("field", ["created_after", "created_before"])
 @pytest.mark.parametrize("time", [{"seconds": 2**62}, {"seconds": -(2**62)}, {"nanos": -1}, {"nanos": 10**9}])
 async def test_a_time_that_no_timestamp_may_say_is_refused(client, refusal, field, time):

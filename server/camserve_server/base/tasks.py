@@ -21,6 +21,11 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
 
 
+async def either(first: asyncio.Future[Any], second: asyncio.Future[Any], within_s: float | None = None) -> None:
+    """Waits until one of the two is done, or the time is over."""
+    await asyncio.wait([first, second], timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+
+
 async def wound_up(task: asyncio.Task[Any], within_s: float) -> None:
     """Waits for a task that has been asked to come to its end, and cancels it where that takes too long."""
     await asyncio.wait([task], timeout=within_s)

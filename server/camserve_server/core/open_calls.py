@@ -24,7 +24,7 @@ class OpenCalls:
     def __init__(self, most_of_tenant: int) -> None:
         self._most = most_of_tenant
         self._tenants: Counter[str] = Counter()
-        self._strangers: Counter[str] = Counter()
+        self._strangers: dict[str, dict[asyncio.Future[None], None]] = {}
         self._arriving: dict[str, asyncio.Semaphore] = {}
         self._near: Counter[str] = Counter()
         self._late: dict[str, list[asyncio.Future[None]]] = {}
@@ -42,12 +42,23 @@ class OpenCalls:
             yield
 
     @contextmanager
-    def of_stranger(self, method: str) -> Iterator[None]:
-        """Counts a call to a public method until its message is there; raises ApiError(SERVICE_OVERLOADED)."""
-        if self._strangers[method] >= _STRANGERS:
-            raise ApiError(Reason.SERVICE_OVERLOADED)
-        with _counted(self._strangers, method):
-            yield
+    def of_stranger(self, method: str) -> Iterator[asyncio.Future[None]]:
+        """Counts a call to a public method until its message is there.
+
+        The future that it gives is done when the call has to make room: where there are too many, the oldest, since who
+        means no harm sends his message at once.
+        """
+        waiting = self._strangers.setdefault(method, {})
+        if len(waiting) >= _STRANGERS:
+            oldest = next(iter(waiting))
+            del waiting[oldest]
+            oldest.set_result(None)
+        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting[room] = None
+        try:
+            yield room
+        finally:
+            waiting.pop(room, None)
 
     @asynccontextmanager
     async def of_arriving(self, tenant: str) -> AsyncIterator[None]:

@@ -140,7 +140,7 @@ class TokenVerifier:
             return known.identity
         try:
             verified = await self._read(token)
-        except (jwt.PyJWTError, ValueError, RecursionError):
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
             raise ApiError(Reason.AUTH_INVALID_TOKEN) from None
         if len(self._verified) >= _CACHED:
             self._verified.clear()

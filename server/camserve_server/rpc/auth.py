@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from camserve.v1 import auth_pb2 as pb
 from camserve_server.core.oauth import Grant, OAuthError, TokenEndpoint, parse_grant, with_basic
 from camserve_server.core.tokens import VerificationKeys
@@ -39,7 +37,7 @@ def _grant(call: Call, request: pb.IssueTokenRequest) -> Grant:
     if not call.rest:
         grant = Grant(request.grant_type, request.client_id, request.client_secret, request.scope)
         return with_basic(grant, authorization)
-    if urlsplit(call.metadata["x-envoy-original-path"]).query:
+    if call.query:
         # The transcoder would bind client_secret from the query, where proxies log it.
         raise OAuthError("invalid_request", "Parameters belong in the body.")
     return parse_grant(request.body.data, authorization)

@@ -151,6 +151,11 @@ class Call:
         return "x-envoy-original-path" in self.metadata
 
     @property
+    def query(self) -> str:
+        """The query of the address that REST asked for; callers of the gRPC port may write there what they like."""
+        return self.metadata.get("x-envoy-original-path", "").partition("?")[2]
+
+    @property
     def has_json(self) -> bool:
         """Is true when the edge made the request of a JSON body."""
         return self.rest and self.metadata.get("x-envoy-original-method") not in ("GET", "HEAD", "DELETE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from camserve.v1 import inference_pb2
 from camserve_server.base.errors import ApiError, Reason
@@ -120,10 +120,9 @@ def _asked(call: Call, first: inference_pb2.InferUploadRequest) -> inference_pb2
 
 def _sides_in_query(call: Call) -> dict[str, str]:
     """Returns the members of `grad_cam.resolution`, which the transcoder cannot bind from a query."""
-    query = urlsplit(call.metadata.get("x-envoy-original-path", "")).query
-    if _SIDES not in query:
+    if _SIDES not in call.query:
         return {}
-    return {name: text for name, text in parse_qsl(query, max_num_fields=64) if name.startswith(_SIDES)}
+    return {name: text for name, text in parse_qsl(call.query, max_num_fields=64) if name.startswith(_SIDES)}
 
 
 def _asked_of(asked: inference_pb2.InferRequest, declared: Declared) -> tuple[inference_pb2.InferRequest, InferOptions]:

@@ -18,6 +18,8 @@ from camserve_server.stores.jobs import Metadata
 
 # Above this a double does not tell whole numbers apart.
 _MOST_EXACT = 2.0**53
+# Of the hundred messages in each other that protobuf reads a list takes two, and an object three.
+_MOST_NESTED = 30
 # As a message, a list of numbers of one digit takes the most: 11 bytes for the two of a digit and its comma.
 _MOST_OF_JSON = 6
 # Next to no effort: of such a list even that leaves little.
@@ -42,7 +44,11 @@ class MetadataReader:
         self._turns = Turns()
 
     async def read(self, tenant: str, struct: struct_pb2.Struct) -> Metadata:
-        """Returns the metadata; raises ApiError: PARAM_OUT_OF_RANGE, PARAM_INVALID for a number that JSON has not."""
+        """Returns the metadata.
+
+        Raises ApiError: PARAM_OUT_OF_RANGE for too much or too many in each other, PARAM_INVALID for a number that JSON
+        has not.
+        """
         struct.DiscardUnknownFields()
         size_bytes = struct.ByteSize()
         if size_bytes > _MOST_OF_JSON * METADATA_LIMIT_BYTES:
@@ -63,24 +69,26 @@ def fill_metadata(struct: struct_pb2.Struct, metadata: Metadata) -> None:
 
 
 def _read(struct: struct_pb2.Struct) -> Metadata:
-    json = orjson.dumps(_fields(struct), option=orjson.OPT_SORT_KEYS)
+    json = orjson.dumps(_fields(struct, _MOST_NESTED), option=orjson.OPT_SORT_KEYS)
     return Metadata(json, zlib.compress(struct.SerializeToString(), _LEVEL))
 
 
-def _fields(struct: struct_pb2.Struct) -> dict[str, Any]:
-    return {key: _plain(value) for key, value in struct.fields.items()}
+def _fields(struct: struct_pb2.Struct, levels: int) -> dict[str, Any]:
+    return {key: _plain(value, levels - 1) for key, value in struct.fields.items()}
 
 
-def _plain(value: struct_pb2.Value) -> Any:
-    """Returns a value as JSON has it, whole numbers without a point, as they were sent."""
+def _plain(value: struct_pb2.Value, levels: int) -> Any:
+    """Returns a value, of at most so many levels, as JSON has it: whole numbers without a point, as they were sent."""
     # Asked first, because it is what many come of, and to ask for the kind takes longer.
     if number := value.number_value:
         return _number(number)
     kind = value.WhichOneof("kind")
+    if kind in ("struct_value", "list_value") and levels == 0:
+        raise ApiError(Reason.PARAM_OUT_OF_RANGE, field="metadata", maximum_depth=_MOST_NESTED)
     if kind == "struct_value":
-        return _fields(value.struct_value)
+        return _fields(value.struct_value, levels)
     if kind == "list_value":
-        return [_plain(entry) for entry in value.list_value.values]
+        return [_plain(entry, levels - 1) for entry in value.list_value.values]
     if kind is None:
         # A native caller may leave it open, which over REST could not be said.
         value.null_value = struct_pb2.NULL_VALUE

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc_health.v1 import _async as health
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from camserve.v1 import (
     admin_pb2,
@@ -28,6 +25,7 @@ from camserve.v1 import health_pb2 as camserve_health_pb2
 from camserve_server.base.open_files import most_connections
 from camserve_server.rpc.adapter import bind
 from camserve_server.rpc.call import Interceptor
+from camserve_server.rpc.introspection import Health, add_introspection
 from envoy_ratelimit import rls_pb2_grpc
 
 # Room for the messages that carry an image of the largest size.
@@ -43,7 +41,6 @@ _UNREAD_BYTES = 1 << 20
 # Calls that came and that the event loop has not seen yet. With the default, from the thousandth on gRPC ends them at
 # random as CANCELLED, whose they are being unknown to it; we refuse them by tenant, with an error that says so.
 _UNSEEN_CALLS = 16_384
-LIVE, READY = "live", "ready"
 
 
 def services() -> dict[str, ServiceDescriptor]:
@@ -70,7 +67,7 @@ def internal_services() -> dict[str, ServiceDescriptor]:
 
 def public_server(
     servicers: dict[str, object], chain: Sequence[Interceptor], *, max_image_bytes: int
-) -> tuple[grpc.aio.Server, health.HealthServicer]:
+) -> tuple[grpc.aio.Server, Health]:
     """Returns the server of every public service, with reflection and health.
 
     Raises PolicyError when a method has no policy, KeyError when a service has no servicer.
@@ -78,18 +75,18 @@ def public_server(
     server = _server(min(max_image_bytes + _MESSAGE_MARGIN_BYTES, _LARGEST_MESSAGE_BYTES))
     bound = services()
     server.add_generic_rpc_handlers(tuple(bind(service, servicers[name], chain) for name, service in bound.items()))
-    return server, _introspection(server, [service.full_name for service in bound.values()])
+    return server, add_introspection(server, [service.full_name for service in bound.values()])
 
 
 def internal_server(
     servicers: dict[str, object], chain: Sequence[Interceptor], rate_limits: rls_pb2_grpc.RateLimitServiceServicer
-) -> tuple[grpc.aio.Server, health.HealthServicer]:
+) -> tuple[grpc.aio.Server, Health]:
     """Returns the server of the internal listener: administration, the edge's rate limits, reflection and health."""
     server = _server(_MESSAGE_MARGIN_BYTES)
     bound = internal_services()
     server.add_generic_rpc_handlers(tuple(bind(service, servicers[name], chain) for name, service in bound.items()))
     rls_pb2_grpc.add_RateLimitServiceServicer_to_server(rate_limits, server)
-    return server, _introspection(server, [service.full_name for service in bound.values()])
+    return server, add_introspection(server, [service.full_name for service in bound.values()])
 
 
 def listen(
@@ -133,36 +130,3 @@ def _server(max_message_bytes: int) -> grpc.aio.Server:
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ]
     )
-
-
-class _Health(health.HealthServicer):  # type: ignore[misc]  # its package has no types
-    """Answers for every service alike: a replica serves all of its services or none.
-
-    Two names are no services: `ready` is as the empty one, `live` serves until the process ends.
-    """
-
-    def __init__(self, names: list[str]) -> None:
-        super().__init__()
-        self._names = ["", LIVE, READY, *names]
-        for name in self._names:
-            self._server_status[name] = health_pb2.HealthCheckResponse.SERVING
-
-    async def enter_graceful_shutdown(self) -> None:
-        """Ends everything but life: a replica that drains must not be killed for it."""
-        self._gracefully_shutting_down = True
-        for name in self._names:
-            if name != LIVE:
-                await self._set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-
-    async def List(self, request: health_pb2.HealthListRequest, context: object) -> health_pb2.HealthListResponse:  # noqa: N802
-        """Returns the state of every service, which the class of grpcio leaves out."""
-        statuses = {name: health_pb2.HealthCheckResponse(status=self._server_status[name]) for name in self._names}
-        return health_pb2.HealthListResponse(statuses=statuses)
-
-
-def _introspection(server: grpc.aio.Server, names: list[str]) -> health.HealthServicer:
-    servicer = _Health(names)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-    reflection.enable_server_reflection([*names, health_name, reflection.SERVICE_NAME], server)
-    return servicer

@@ -2952,7 +2952,8 @@ pub struct CreateJobRequest {
     /// Chooses the form of the answers.
     #[prost(message, optional, tag = "5")]
     pub response: ::core::option::Option<ResponseOptions>,
-    /// Is kept with the job and returned as it is. At most 16 KB of JSON: `param.out_of_range` past that.
+    /// Is kept with the job and returned as it is. At most 16 KB of JSON, with at most 30 objects and lists in each
+    /// other: `param.out_of_range` past that.
     #[prost(message, optional, tag = "6")]
     pub metadata: ::core::option::Option<::prost_types::Struct>,
     /// Counts the hours from now after which inputs and results are removed, 1 to 720. Default 72.

@@ -60,7 +60,9 @@ class CreateJobRequest(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Is kept with the job and returned as it is. At most 16 KB of JSON: `param.out_of_range` past that."""
+        """Is kept with the job and returned as it is. At most 16 KB of JSON, with at most 30 objects and lists in each
+        other: `param.out_of_range` past that.
+        """
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, ExitStack
 
 from camserve_server.base.errors import ApiError, Reason
+from camserve_server.base.tasks import either, ended
 from camserve_server.core.open_calls import OpenCalls
 from camserve_server.rpc.call import Call, Interceptor, Proceed
 
@@ -30,14 +31,21 @@ def open_calls(counts: OpenCalls) -> Interceptor:
     return check
 
 
-async def _after_first(received: AsyncIterator[bytes], place: AbstractContextManager[None]) -> AsyncIterator[bytes]:
+async def _after_first(
+    received: AsyncIterator[bytes], place: AbstractContextManager[asyncio.Future[None]]
+) -> AsyncIterator[bytes]:
     messages = aiter(received)
-    with place:
+    with place as room:
+        waiting = asyncio.ensure_future(anext(messages, None))
         try:
-            async with asyncio.timeout(_STRANGER_S):
-                first = await anext(messages, None)
-        except TimeoutError:
-            raise ApiError(Reason.TIMEOUT_EXCEEDED) from None
+            await either(waiting, room, _STRANGER_S)
+            if not waiting.done():
+                raise ApiError(Reason.SERVICE_OVERLOADED if room.done() else Reason.TIMEOUT_EXCEEDED)
+            first = await waiting
+        finally:
+            await ended([waiting])
+            # A failure keeps this frame, which must not keep the failure.
+            del waiting
     if first is None:
         return
     yield first

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
-from typing import Any
 
 from camserve_server.base.errors import ApiError, Reason
-from camserve_server.base.tasks import ended
+from camserve_server.base.tasks import either, ended
 from camserve_server.core.open_calls import OpenCalls
 from camserve_server.rpc.call import Call, Interceptor, Proceed
 
@@ -59,7 +58,7 @@ async def _single(
             await asyncio.wait([first], timeout=_SOON_S)
             if not first.done():
                 with counts.of_late(tenant) as room:
-                    await _either(first, room)
+                    await either(first, room)
                 if not first.done():
                     raise ApiError(Reason.SERVICE_OVERLOADED)
             data = await first
@@ -72,7 +71,3 @@ async def _single(
     yield data
     async for more in messages:
         yield more
-
-
-async def _either(first: asyncio.Future[Any], second: asyncio.Future[Any]) -> None:
-    await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)

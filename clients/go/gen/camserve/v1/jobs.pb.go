@@ -108,7 +108,8 @@ type CreateJobRequest struct {
 	Inputs []*BatchInput `protobuf:"bytes,4,rep,name=inputs,proto3" json:"inputs,omitempty"`
 	// Chooses the form of the answers.
 	Response *ResponseOptions `protobuf:"bytes,5,opt,name=response,proto3" json:"response,omitempty"`
-	// Is kept with the job and returned as it is. At most 16 KB of JSON: `param.out_of_range` past that.
+	// Is kept with the job and returned as it is. At most 16 KB of JSON, with at most 30 objects and lists in each
+	// other: `param.out_of_range` past that.
 	Metadata *structpb.Struct `protobuf:"bytes,6,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// Counts the hours from now after which inputs and results are removed, 1 to 720. Default 72.
 	TtlHours *int32 `protobuf:"varint,7,opt,name=ttl_hours,json=ttlHours,proto3,oneof" json:"ttl_hours,omitempty"`

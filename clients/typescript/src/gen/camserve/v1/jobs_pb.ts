@@ -65,7 +65,8 @@ export type CreateJobRequest = Message<"camserve.v1.CreateJobRequest"> & {
   response?: ResponseOptions | undefined;
 
   /**
-   * Is kept with the job and returned as it is. At most 16 KB of JSON: `param.out_of_range` past that.
+   * Is kept with the job and returned as it is. At most 16 KB of JSON, with at most 30 objects and lists in each
+   * other: `param.out_of_range` past that.
    *
    * @generated from field: google.protobuf.Struct metadata = 6;
    */
