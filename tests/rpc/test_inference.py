@@ -162,6 +162,7 @@ def sized(**members):
         ({"image": pb.ImageInput(bytes=encoded(), media_type="image/jpeg")}, INVALID, "media.mismatch"),
         ({"image": pb.ImageInput(bytes=encoded(), content_md5="AAAA")}, INVALID, "image.base64_invalid"),
         ({"image": pb.ImageInput(bytes=encoded(), content_md5="A" * 4000)}, INVALID, "image.base64_invalid"),
+        ({"image": pb.ImageInput(bytes=encoded(), content_md5="A" * 21 + "B==")}, INVALID, "image.base64_invalid"),
         ({"image": pb.ImageInput(storage_id="img_none")}, NOT_FOUND, "upload.not_found"),
         ({"image": pb.ImageInput(storage_id="x" * 4000)}, NOT_FOUND, "upload.not_found"),
         ({"image": pb.ImageInput(bytes=encoded()[:-60])}, grpc.StatusCode.FAILED_PRECONDITION, "image.decoding_failed"),
