@@ -126,6 +126,77 @@ def test_a_wrong_digest_or_name_is_refused(api):
     assert error_code(named) == (415, "media.mismatch")
 
 
+def stray(md5):
+    """The same MD5 with a bit in its last character that means nothing."""
+    return md5[:21] + chr(ord(md5[21]) + 1) + "=="
+
+
+@pytest.mark.parametrize("spelling", [stray, lambda md5: md5[:22], lambda md5: md5 + "="])
+def test_a_digest_has_one_spelling(api, spelling):
+    odd = spelling(md5_of(star_png()))
+    refusals = [
+        upload(api, **{"content-md5": odd}),
+        api.post("/v1/uploads", params={"content_md5": odd}, content=star_png(), headers={"content-type": "image/png"}),
+        form(api, part_md5=odd),
+        form(api, header_md5=odd),
+        presign(api, content_md5=odd),
+        api.post("/v1/uploads:resumable", params={"size_bytes": 1}, headers={"content-md5": odd}),
+    ]
+    assert {error_code(answer) for answer in refusals} == {(400, "image.base64_invalid")}
+
+
+def form_body(part_md5=None):
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="s.png"\r\n'
+    told = f"Content-MD5: {part_md5}\r\n".encode() if part_md5 else b""
+    return head + told + b"\r\n" + star_png() + b"\r\n--b--\r\n"
+
+
+def form(api, path="/v1/uploads", *, part_md5=None, header_md5=None, **params):
+    headers = {"content-type": "multipart/form-data; boundary=b"} | ({"content-md5": header_md5} if header_md5 else {})
+    return api.post(path, params=params, content=form_body(part_md5), headers=headers)
+
+
+@pytest.mark.parametrize("path", ["/v1/uploads", "/v1/infer"])
+def test_all_that_is_declared_of_a_form_must_hold(api, stack, path):
+    before = stored(stack)
+    model = {"model": "shapes"} if path == "/v1/infer" else {}
+    right, wrong, size_bytes = md5_of(star_png()), md5_of(b"other"), len(star_png())
+    for declared, code in [
+        ({"part_md5": right, "header_md5": wrong}, "image.md5_mismatch"),
+        ({"part_md5": wrong, "header_md5": right}, "image.md5_mismatch"),
+        ({"part_md5": wrong, "header_md5": md5_of(form_body(wrong))}, "image.md5_mismatch"),
+        ({"part_md5": right, "content_md5": wrong}, "image.md5_mismatch"),
+        ({"header_md5": right, "content_md5": wrong}, "image.md5_mismatch"),
+        ({"content_md5": wrong}, "image.md5_mismatch"),
+        ({"size_bytes": 3}, "param.invalid"),
+        ({"size_bytes": size_bytes + 1}, "param.invalid"),
+        ({"size_bytes": 10**12}, "upload.too_large"),
+    ]:
+        answer = form(api, path, **declared, **model)
+        assert (answer.is_client_error, answer.json()["error"]["code"]) == (True, code), declared
+    assert stored(stack) <= before
+    whole = md5_of(form_body(right))
+    for header_md5 in (right, whole):
+        answer = form(
+            api, path, part_md5=right, header_md5=header_md5, content_md5=right, size_bytes=size_bytes, **model
+        )
+        assert answer.is_success, answer.text
+
+
+def test_two_digests_of_an_image_are_one_too_many(api):
+    right, wrong = md5_of(star_png()), md5_of(b"other")
+    for header, parameter in ((right, wrong), (wrong, right)):
+        declared = {
+            "params": {"content_md5": parameter},
+            "headers": {"content-type": "image/png", "content-md5": header},
+        }
+        assert error_code(api.post("/v1/uploads", content=star_png(), **declared)) == (400, "image.md5_mismatch")
+        declared["params"] |= {"size_bytes": len(star_png())}
+        assert error_code(api.post("/v1/uploads:resumable", **declared)) == (400, "image.md5_mismatch")
+    declared = {"params": {"content_md5": right}, "headers": {"content-type": "image/png", "content-md5": right}}
+    assert api.post("/v1/uploads", content=star_png(), **declared).status_code == 201
+
+
 def test_a_wrong_type_is_refused_before_the_rest_has_come(api, stack):
     address = urlsplit(stack.edge_url)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:

@@ -5,8 +5,9 @@ from urllib.parse import parse_qs, urlsplit
 import grpc
 import pytest
 from tests.images import opened, star_png
+from tests.rpc.test_upload import md5_of
 
-from camserve.v1 import inference_pb2, objects_pb2
+from camserve.v1 import inference_pb2, objects_pb2, uploads_pb2, uploads_pb2_grpc
 
 
 @pytest.fixture
@@ -61,3 +62,33 @@ async def test_objects_are_encrypted_where_they_lie(stack, client, link):
     stored = next((stack.data_dir / "objects").rglob(object_id))
     assert b"PNG" not in stored.read_bytes()
     assert stored.stat().st_mode & 0o077 == 0
+
+
+async def test_a_form_by_a_link_is_held_against_the_link_and_its_own_header(client, refusal):
+    body = b'--b\r\nContent-Disposition: form-data; name="image"\r\nContent-Type: image/png\r\n\r\n'
+    body += star_png() + b"\r\n--b--\r\n"
+    uploads = uploads_pb2_grpc.UploadServiceStub(client.channel)
+
+    async def put(of_header, of_link=None, more_bytes=0):
+        asked = uploads_pb2.PresignUploadRequest(media_type="image/png", size_bytes=len(star_png()) + more_bytes)
+        if of_link:
+            asked.content_md5 = md5_of(of_link)
+        link = urlsplit((await uploads.PresignUpload(asked, metadata=client.metadata)).upload_url)
+        request = objects_pb2.PutObjectRequest(
+            object_id=link.path.rpartition("/")[2], token=parse_qs(link.query)["token"][0]
+        )
+        request.body.content_type, request.body.data = "multipart/form-data; boundary=b", body
+        return await client.objects.PutObject(iter([request]), metadata=(("content-md5", md5_of(of_header)),))
+
+    for of_header in (star_png(), body):
+        assert (await put(of_header)).size_bytes == len(star_png())
+        assert (await put(of_header, star_png())).size_bytes == len(star_png())
+    for declared, reason in [
+        ((b"other", star_png()), "image.md5_mismatch"),
+        ((body, b"other"), "image.md5_mismatch"),
+        ((body, None, 1), "param.invalid"),
+        ((body, None, -1), "param.invalid"),
+    ]:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await put(*declared)
+        assert refusal(caught.value).reason == reason

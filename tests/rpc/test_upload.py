@@ -53,6 +53,41 @@ async def test_an_md5_may_come_as_metadata(client, refusal):
         assert (seen.code, seen.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
 
 
+async def test_every_md5_that_is_declared_must_be_the_images(client, refusal):
+    right, wrong = md5_of(star_png()), md5_of(b"other")
+    for in_metadata, in_field in ((right, wrong), (wrong, right)):
+        seen = await refused(client, refusal, messages(star_png(), content_md5=in_field), ("content-md5", in_metadata))
+        assert (seen.code, seen.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "image.md5_mismatch")
+    seen = await refused(client, refusal, messages(star_png(), content_md5="x"), ("content-md5", right))
+    assert seen.reason == "image.base64_invalid"
+    answer = await upload(client, messages(star_png(), content_md5=right), ("content-md5", right))
+    assert answer.classes[0].id == "star"
+
+
+def form_of(data):
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    return head + data + b"\r\n--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("declared", "reason"),
+    [
+        ({"size_bytes": len(star_png()) - 1}, "param.invalid"),
+        ({"size_bytes": len(star_png()) + 1}, "param.invalid"),
+        ({"size_bytes": 100_000_001}, "upload.too_large"),
+        ({"content_md5": md5_of(b"other")}, "image.md5_mismatch"),
+        ({"content_md5": "x"}, "image.base64_invalid"),
+    ],
+)
+async def test_what_is_declared_beside_a_form_is_held_against_its_file(client, refusal, declared, reason):
+    type_of_form = {"content_type": "multipart/form-data; boundary=x"}
+    right = {"size_bytes": len(star_png()), "content_md5": md5_of(star_png())}
+    seen = await refused(client, refusal, messages(form_of(star_png()), **type_of_form, **right | declared))
+    assert seen.reason == reason
+    answer = await upload(client, messages(form_of(star_png()), **type_of_form, **right))
+    assert answer.classes[0].id == "star"
+
+
 async def test_without_length_and_md5_an_upload_is_refused(client, refusal):
     seen = await refused(client, refusal, messages(star_png()))
     assert (seen.code, seen.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "upload.length_required")

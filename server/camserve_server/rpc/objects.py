@@ -18,7 +18,6 @@ from camserve_server.rpc.receiving import Declared, Received, receive
 from camserve_server.rpc.uploads import created, room
 from camserve_server.stores.objects import hour_of_id
 
-_OTHER_BYTES = "The upload has other bytes than the link is for."
 _EXTENSIONS = {"image/png": "png", "application/x-npy": "npy"}
 
 
@@ -69,27 +68,18 @@ class ObjectServicer:
 
             def begin(declared: Declared) -> IncomingImage:
                 _check_grant(declared, grant)
-                has_md5 = bool(presigned.md5 or declared.content_md5)
-                made.append(self._uploads.incoming(grant.tenant, presigned.media_type, has_md5=has_md5))
+                made.append(self._uploads.incoming(grant.tenant, presigned.media_type, has_md5=declared.has_md5))
                 return made[0]
 
-            try:
-                received = await receive(
-                    call,
-                    first,
-                    requests,
-                    begin,
-                    size_bytes=presigned.size_bytes,
-                    content_md5=presigned.md5,
-                    limit_bytes=presigned.size_bytes,
-                )
-            except ApiError as error:
-                if error.reason is Reason.UPLOAD_TOO_LARGE:
-                    # It is the link that allows no more, not the tenant.
-                    raise ApiError(Reason.PARAM_INVALID, _OTHER_BYTES) from None
-                raise
-            if received.sink.size != presigned.size_bytes:
-                raise ApiError(Reason.PARAM_INVALID, _OTHER_BYTES)
+            received = await receive(
+                call,
+                first,
+                requests,
+                begin,
+                size_bytes=presigned.size_bytes,
+                content_md5=presigned.md5,
+                limit_bytes=presigned.size_bytes,
+            )
             await received.sink.end()
             answer: uploads_pb2.Upload = await call.once(
                 lambda: hashlib.sha256(grant.storage_id.encode() + received.sink.sha256).digest(),
@@ -101,7 +91,7 @@ class ObjectServicer:
         record = await self._uploads.keep(
             grant.tenant,
             received.sink,
-            md5=parse_md5(grant.presigned.md5 or received.declared.content_md5),
+            md5=parse_md5(received.declared.content_md5),
             storage_id=grant.storage_id,
             nonce=call.nonce,
         )
@@ -110,8 +100,5 @@ class ObjectServicer:
 
 def _check_grant(declared: Declared, grant: Grant) -> None:
     """Refuses what a link is not for as soon as it is declared."""
-    presigned = grant.presigned
-    if declared.media_type not in (presigned.media_type, "application/octet-stream", ""):
+    if declared.media_type not in (grant.presigned.media_type, "application/octet-stream", ""):
         raise ApiError(Reason.MEDIA_MISMATCH)
-    if presigned.md5 and declared.content_md5 and parse_md5(declared.content_md5) != parse_md5(presigned.md5):
-        raise ApiError(Reason.IMAGE_MD5_MISMATCH)

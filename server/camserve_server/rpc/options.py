@@ -70,6 +70,17 @@ def parse_md5(content_md5: str | None) -> bytes | None:
     return base64.b64decode(content_md5)
 
 
+def one_md5(*declared: str | None) -> str | None:
+    """Returns the MD5 that is declared, at whichever places; raises ApiError(IMAGE_MD5_MISMATCH) where they differ.
+
+    Raises as parse_md5 does, too.
+    """
+    told = {content_md5 for content_md5 in declared if parse_md5(content_md5)}
+    if len(told) > 1:
+        raise ApiError(Reason.IMAGE_MD5_MISMATCH)
+    return next(iter(told), None)
+
+
 def _longest_side(value: int) -> int | None:
     if 0 < value < MIN_LONGEST_SIDE_PX:
         raise ApiError(Reason.PARAM_OUT_OF_RANGE, field="resize.longest_side", minimum=MIN_LONGEST_SIDE_PX)

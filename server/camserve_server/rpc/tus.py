@@ -9,6 +9,7 @@ from camserve.v1 import uploads_pb2 as pb
 from camserve_server.base.errors import ApiError, Reason
 from camserve_server.core.resumable import Progress
 from camserve_server.rpc.call import Call, Proceed
+from camserve_server.rpc.options import one_md5
 
 VERSION = "1.0.0"
 _EXTENSIONS = "creation,expiration,termination"
@@ -80,8 +81,8 @@ def _fill(call: Call, request: pb.StartUploadRequest) -> None:
         request.media_type = told["filetype"]
     if "filename" in told and not request.HasField("file_name"):
         request.file_name = told["filename"]
-    if "content-md5" in call.metadata and not request.HasField("content_md5"):
-        request.content_md5 = call.metadata["content-md5"]
+    if md5 := one_md5(request.content_md5, call.metadata.get("content-md5")):
+        request.content_md5 = md5
 
 
 def _pairs(text: str) -> dict[str, str]:

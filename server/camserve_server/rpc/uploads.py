@@ -51,9 +51,9 @@ class UploadServicer:
         async with room() as made:
 
             def begin(declared: Declared) -> IncomingImage:
-                # Of a form it is known later whether the header means the file.
-                has_md5 = parse_md5(declared.content_md5 or call.metadata.get("content-md5")) is not None
-                made.append(self._uploads.incoming(tenant, declared.media_type, declared.file_name, has_md5=has_md5))
+                made.append(
+                    self._uploads.incoming(tenant, declared.media_type, declared.file_name, has_md5=declared.has_md5)
+                )
                 return made[0]
 
             received = await receive(
