@@ -186,6 +186,41 @@ def test_bytes_of_a_sender_that_pauses_are_kept_all_the_same(api):
     assert patch(api, url, data[90_000:], 90_000).status_code == 204
 
 
+def test_what_came_of_a_sender_that_is_given_up_is_kept(make_stack):
+    running = make_stack(upload_idle_s=1, replica_count=1)
+    data, headers = noise_png(400), running.headers()
+    metadata = (("authorization", headers["Authorization"]),)
+    over = threading.Event()
+
+    def stalls(storage_id, part):
+        yield pb.AppendUploadRequest(storage_id=storage_id, offset=0, body={"data": part})
+        over.wait()
+
+    with (
+        httpx.Client(base_url=running.edge_url, headers=headers, timeout=60) as api,
+        grpc.insecure_channel(running.grpc_target) as channel,
+    ):
+        service = uploads_pb2_grpc.UploadServiceStub(channel)
+        for part, offset in ((data[:70_000], 70_000), (data[:100], 100), (b"no image" * 1000, None)):
+            begun = service.StartUpload(pb.StartUploadRequest(size_bytes=len(data)), metadata=metadata)
+            with pytest.raises(grpc.RpcError) as given_up:
+                service.AppendUpload(stalls(begun.storage_id, part), metadata=metadata)
+            url = f"{running.edge_url}/v1/uploads/{begun.storage_id}"
+            if offset is None:
+                assert given_up.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert api.head(url, headers=TUS).status_code == 404
+            else:
+                assert given_up.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                assert offset_of(api, url) == offset
+                assert patch(api, url, data[offset:], offset).status_code == 204
+        over.set()
+        url = start(api, data).headers["location"]
+        with paused(api, url, data[:70_000]):
+            while offset_of(api, url) < 70_000:
+                time.sleep(0.1)
+        assert patch(api, url, data[70_000:], 70_000).status_code == 204
+
+
 def test_a_stopping_server_keeps_what_has_come(make_stack):
     running = make_stack(drain_s=0, replica_count=1)
     data = noise_png(900)

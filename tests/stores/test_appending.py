@@ -81,3 +81,20 @@ async def test_who_ends_after_a_write_failed_is_told(appending, clock):
         await sends()
     assert failed.value.reason is Reason.UPSTREAM_FAILED
     assert await parts() == ()
+
+
+async def test_without_bytes_that_could_not_be_written_nothing_is_kept_of_a_sender_who_was_given_up(appending, clock):
+    made, disk, parts = appending
+    disk.go.set()
+
+    async def sends():
+        async with made:
+            await made.append(b"II*\0" + bytes(1 << 10))
+            # A part is due, which is written beside the call.
+            clock.advance(3600)
+            await disk.writing.wait()
+            raise ApiError(Reason.TIMEOUT_EXCEEDED)
+
+    with pytest.raises(ApiError):
+        await sends()
+    assert await parts() == ()

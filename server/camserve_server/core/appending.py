@@ -36,7 +36,7 @@ class Complete:
 
 
 class Appending:
-    """Takes bytes and keeps them part by part; leaving it keeps what has come, also when its caller is canceled.
+    """Takes bytes and keeps them part by part; leaving it keeps what has come, also of a caller who breaks off.
 
     A sender that stands still holds no memory for longer than a part may take.
     """
@@ -97,10 +97,14 @@ class Appending:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keeps what has come; after an error of ours, gives up what was not kept by then."""
+        """Keeps what has come; after an error of ours, gives up what was not kept by then.
+
+        A sender that was waited for in vain has broken off.
+        """
+        refused = isinstance(error, ApiError) and error.reason is not Reason.TIMEOUT_EXCEEDED
         # As one piece of work: a caller may be canceled more than once.
-        if error is None or isinstance(error, ApiError):
-            await completed(self._leave(keep=error is None))
+        if error is None or refused:
+            await completed(self._leave(keep=not refused))
         else:
             # Nobody is there to hear of a failure: what was not kept is sent again.
             with contextlib.suppress(ApiError):
