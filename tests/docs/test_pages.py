@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,24 @@ def test_nothing_is_left_out(name: str) -> None:
 
 def test_there_is_something_to_run() -> None:
     assert sum(len(to_run(page)) for page in PAGES.values()) > 20
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("docs/how-to/")])
+def test_a_how_to_page_that_needs_the_client_says_how_to_install_it(name: str) -> None:
+    client = re.compile(r"^cam |\(cam |camserve_client", re.MULTILINE)
+    needs = any(client.search(block.text) for block in blocks(PAGES[name]))
+    assert not needs or ".venv/bin/pip install './clients/python[cli]'" in PAGES[name].read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("docs/")])
+def test_a_program_reads_a_token_that_its_page_has_exported(name: str) -> None:
+    before = ""
+    for block in to_run(PAGES[name]):
+        if block.language == "sh":
+            before += block.text
+        elif "TOKEN=$(" in before:
+            read = set(re.findall(r"\b\w*TOKEN\b", block.text))
+            assert read <= set(re.findall(r"\b(\w*TOKEN)=", " ".join(re.findall(r"^export .*", before, re.MULTILINE))))
 
 
 @pytest.mark.parametrize(
