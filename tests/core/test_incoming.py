@@ -88,13 +88,12 @@ def pieces(count):
 
 
 async def settled(condition):
-    """Waits until the condition holds, and then for what might break it."""
+    """Waits until the condition holds, and for what might break it."""
+    held = 0
     async with asyncio.timeout(30):
-        while not condition():
+        while held < 10:
             await asyncio.sleep(0.005)
-    for _ in range(10):
-        await asyncio.sleep(0.005)
-    assert condition()
+            held = held + 1 if condition() else 0
 
 
 async def sent(image, data, count):

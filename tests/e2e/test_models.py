@@ -27,6 +27,7 @@ pytestmark = pytest.mark.timeout(180)
 
 # Two seconds to find it, and what a busy machine takes to load it.
 WITHIN_S = 20.0
+START_WITHIN_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,8 @@ def code(answer: httpx.Response) -> str:
     return "" if answer.status_code == 200 else answer.json()["error"]["code"]
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN_S
+def until(condition: Callable[[], bool], within_s: float = WITHIN_S) -> None:
+    deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -102,7 +103,7 @@ def replica(running: Stack, **settings: object):
     process, ready = start_replica(running, **settings)
     with process:
         try:
-            until(ready.exists)
+            until(ready.exists, START_WITHIN_S)
             metadata = (("authorization", f"Bearer {running.token()}"),)
             with grpc.insecure_channel(json.loads(ready.read_text())["grpc_target"]) as channel:
                 listing = ModelServiceStub(channel)
