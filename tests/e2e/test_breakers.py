@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,11 +12,15 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.conftest import start_stack, stop_stack
 from tests.e2e.test_jobs import create, entry, finished, replica_of, valkey_of
 from tests.e2e.test_rest import image
 from tests.engine.tiny import write_model
+from tests.images import star_png
+
+from camserve.v1 import uploads_pb2, uploads_pb2_grpc
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -142,12 +147,28 @@ def test_without_its_state_store_a_replica_answers_and_says_what_is_missing(runn
 
 def test_a_replica_that_drains_is_alive_and_not_ready(make_stack):
     stack = make_stack(drain_s=20, replica_count=1)
+    picture, rest = star_png(), threading.Event()
+
+    def half_sent():
+        body = HttpBody(content_type="image/png", data=picture[:-1])
+        yield uploads_pb2.UploadImageRequest(size_bytes=len(picture), body=body)
+        rest.wait()
+        yield uploads_pb2.UploadImageRequest(body=HttpBody(data=picture[-1:]))
+
     with grpc.insecure_channel(stack.grpc_target) as channel:
-        # A call that the drain waits for.
         ready = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="ready"))
         assert next(ready).status == health_pb2.HealthCheckResponse.SERVING
+        # A call that the drain waits for; it does not wait for whoever watches.
+        metadata = (("authorization", f"Bearer {stack.token()}"),)
+        upload = uploads_pb2_grpc.UploadServiceStub(channel).UploadImage.future(half_sent(), metadata=metadata)
+        while "camserve_calls_running 1.0" not in httpx.get(f"http://127.0.0.1:{stack.metrics_port}/metrics").text:
+            pass
         os.kill(replica_of(stack), signal.SIGTERM)
         assert next(ready).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(grpc.RpcError) as ended:
+            next(ready)
+        assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
         assert probed(stack.internal_target, "live") == "SERVING"
         assert probed(stack.internal_target, "ready") == "NOT_SERVING"
-        ready.cancel()
+        rest.set()
+        assert upload.result().size_bytes == len(picture)
