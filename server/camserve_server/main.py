@@ -127,6 +127,7 @@ class Replica:
     async def _stop_server(self) -> None:
         # Without the role it never started.
         if "api" in self._settings.roles:
+            self._parts.health.end_streams()
             await self._parts.server.stop(self._settings.drain_s)
 
 

@@ -29,6 +29,7 @@ class Health(health.HealthServicer):  # type: ignore[misc]  # its package has no
     def __init__(self, names: list[str]) -> None:
         super().__init__()
         self.stopping = asyncio.Event()
+        self._leaving = asyncio.Event()
         self._names = ["", LIVE, READY, *names]
         self._watching = 0
         for name in self._names:
@@ -40,22 +41,31 @@ class Health(health.HealthServicer):  # type: ignore[misc]  # its package has no
         for name in self._names:
             if name != LIVE:
                 await self._set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._leaving.set()
+
+    def end_streams(self) -> None:
+        """Ends the streams of health and of reflection, right before the server stops.
+
+        While the server takes calls, who watches would begin again at once.
+        """
         self.stopping.set()
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
-        """Writes how a service is until the server stops, as nothing else changes it, and ends then.
+        """Writes how a service is, and again when the server is about to stop, as nothing else changes it.
 
         The class of grpcio has no bound, and its streams hold up the end of the server.
         """
         if self._watching >= _MOST_STREAMS:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many watch already.")
+            # Of all refusals the one on which gRPC's clients go without this check, instead of without the server.
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Too many watch already.")
         self._watching += 1
         try:
             before = self._status(request.service)
             await context.write(before)
-            await self.stopping.wait()
+            await self._leaving.wait()
             if (now := self._status(request.service)) != before:
                 await context.write(now)
+            await self.stopping.wait()
         finally:
             self._watching -= 1
         await context.abort(grpc.StatusCode.UNAVAILABLE, "The server stops.")
@@ -70,7 +80,10 @@ class Health(health.HealthServicer):  # type: ignore[misc]  # its package has no
 
 
 class Reflection(reflection.ReflectionServicer):  # type: ignore[misc]  # its package has no types
-    """Describes the services, for so many callers at once; a stream ends after 60 s in silence and with the server."""
+    """Describes the services, for so many callers at once.
+
+    A stream whose answers are read ends after 60 s without a question, and with the server.
+    """
 
     def __init__(self, names: list[str], stopping: asyncio.Event) -> None:
         super().__init__(names)
